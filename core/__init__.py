@@ -1,0 +1,23 @@
+"""What every other room may import: the step, trees of arrays, errors, seeds. NumPy only."""
+
+from seqrl.core import tree
+from seqrl.core.errors import RunError, UsageError, UserError, closest
+from seqrl.core.seeding import Streams, generator, get_rng_state, set_rng_state
+from seqrl.core.types import Array, Decision, Metrics, State, Transition
+
+__all__ = [
+    "Array",
+    "Decision",
+    "Metrics",
+    "RunError",
+    "State",
+    "Streams",
+    "Transition",
+    "UsageError",
+    "UserError",
+    "closest",
+    "generator",
+    "get_rng_state",
+    "set_rng_state",
+    "tree",
+]

@@ -1,0 +1,32 @@
+"""Errors a user can mend: one readable line that names what is wrong, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The base; `status` is the exit status of a script that ends with it."""
+
+    status = 1
+
+
+class UsageError(UserError, ValueError):
+    """Something asked for cannot be: refused before anything is done (exit status 2)."""
+
+    status = 2
+
+
+class RunError(UserError, RuntimeError):
+    """A run went wrong under way; what was learned until then is kept (exit status 1)."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean "x"?' for the most similar known name, or nothing.
+
+    >>> closest("q-lerning", ["q-learning", "sarsa"])
+    ' Did you mean "q-learning"?'
+    """
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f' Did you mean "{found[0]}"?' if found else ""

@@ -1,0 +1,58 @@
+"""Seeds: one number fixes a run, and every part draws from a stream of its own."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrl.core.errors import UsageError
+
+Seed = int | np.random.SeedSequence | np.random.Generator | None
+
+
+class Streams(NamedTuple):
+    """Independent seed sequences, one for each part of a run that draws."""
+
+    envs: np.random.SeedSequence
+    agent: np.random.SeedSequence
+    network: np.random.SeedSequence
+    evaluation: np.random.SeedSequence
+
+    @classmethod
+    def of(cls, seed: int | np.random.SeedSequence | None) -> Streams:
+        """Spawn the streams of `seed`, an int >= 0 (None draws one from the system)."""
+        if not isinstance(seed, np.random.SeedSequence):
+            seed = np.random.SeedSequence(check_seed(seed))
+        return cls(*np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key).spawn(4))
+
+
+def check_seed(seed: Any) -> int | None:
+    """The seed as a Python int; refuses what is not a whole number >= 0."""
+    if seed is None:
+        return None
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
+        return int(seed)
+    raise UsageError(f"seed {seed!r}: expected a whole number of at least 0")
+
+
+def generator(seed: Seed) -> np.random.Generator:
+    """A Generator of one's own (PCG64)."""
+    if not isinstance(seed, np.random.Generator | np.random.SeedSequence):
+        seed = check_seed(seed)
+    return np.random.default_rng(seed)
+
+
+def ints(seed: np.random.SeedSequence, n: int) -> list[int]:
+    """N environment seeds: Gymnasium takes Python ints only, and seed + i would overlap between runs."""
+    return [int(word) for word in seed.generate_state(n, np.uint64)]
+
+
+def get_rng_state(rng: np.random.Generator) -> dict[str, Any]:
+    """The Generator's state as plain values (JSON keeps its 128-bit integers exactly)."""
+    return dict(rng.bit_generator.state)
+
+
+def set_rng_state(rng: np.random.Generator, state: dict[str, Any]) -> None:
+    """Put a Generator of the same kind back where `state` was taken."""
+    rng.bit_generator.state = state

@@ -1,0 +1,50 @@
+"""Trees of arrays: a leaf, or nested tuples and dicts of leaves (observations, memory, spaces)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+
+def map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """Apply `function` leaf by leaf; the `others` have the same shape. None stays None."""
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {key: map(function, tree[key], *(o[key] for o in others)) for key in tree}
+    if isinstance(tree, tuple):
+        return tuple(map(function, *parts) for parts in zip(tree, *others, strict=True))
+    return function(tree, *others)
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """The leaves in order; None has none."""
+    if isinstance(tree, dict):
+        for key in tree:
+            yield from leaves(tree[key])
+    elif isinstance(tree, tuple):
+        for part in tree:
+            yield from leaves(part)
+    elif tree is not None:
+        yield tree
+
+
+def stack(trees: list[Any]) -> Any:
+    """Equal trees of N rows -> one tree with a new leading axis."""
+    return map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *trees)
+
+
+def row(tree: Any, i: int) -> Any:
+    """Row i of every leaf."""
+    return map(lambda leaf: leaf[i], tree)
+
+
+def where(mask: np.ndarray, new: Any, old: Any) -> Any:
+    """A tree that takes the rows of `new` where `mask` [N] holds and of `old` elsewhere."""
+
+    def select(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return map(select, new, old)
