@@ -1,4 +1,4 @@
-"""Errors a user can mend: one readable line that names what is wrong, what was expected, what to do."""
+"""Errors a user can mend: one line that names what is wrong, what was expected, what to do."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def generator(seed: Seed) -> np.random.Generator:
 
 
 def ints(seed: np.random.SeedSequence, n: int) -> list[int]:
-    """N environment seeds: Gymnasium takes Python ints only, and seed + i would overlap between runs."""
+    """N environment seeds; Gymnasium takes Python ints, and seed + i would overlap between runs."""
     return [int(word) for word in seed.generate_state(n, np.uint64)]
 
 

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 Array = Any  # a NumPy array or a torch tensor; every leaf has N (or T, N) in front
 State = Any  # memory: an array or nested tuples/dicts of arrays, None for the memoryless
-Metrics = Mapping[str, Any]  # tag -> number or 0-d tensor, read only when logged
+Metrics = Mapping[
+    str, Any
+]  # tag -> number, 0-d tensor or a function that gives it; read only when logged
 
 
 class Transition(NamedTuple):
-    """One step of N environments, leaves [N, ...]; a rollout or batch is the same with [T, N, ...]."""
+    """One step of N environments, leaves [N, ...]; a rollout is the same with [T, N, ...]."""
 
     obs: Array  # what was seen
     start: Array  # bool: obs opens an episode
@@ -27,7 +29,7 @@ class Transition(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What an agent does now: the action, the memory it leaves with, log-probability if it has one."""
+    """What an agent does now, and the memory it leaves with."""
 
     action: Array
     state: State = None

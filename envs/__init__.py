@@ -1,0 +1,24 @@
+"""What is decided about: making, adapting and saving Gymnasium environments, and our own."""
+
+from seqrl.envs.adapter import Environments, Outcome, Serial, Vector, adapt
+from seqrl.envs.making import find, make, may_never_end, time_limit
+from seqrl.envs.reference import reference_scores
+from seqrl.envs.registry import register_all
+from seqrl.envs.state import get_state, set_state
+
+register_all()
+
+__all__ = [
+    "Environments",
+    "Outcome",
+    "Serial",
+    "Vector",
+    "adapt",
+    "find",
+    "get_state",
+    "make",
+    "may_never_end",
+    "reference_scores",
+    "set_state",
+    "time_limit",
+]

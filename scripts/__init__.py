@@ -1,0 +1,1 @@
+"""The command line: read arguments, build the parts, call training."""

@@ -1,0 +1,171 @@
+"""From observations to rows of a table: countable spaces, bins, tile coding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from seqrl.core import Array, RunError, UsageError
+
+UNBOUNDED = 3.0  # an unbounded dimension is cut to +-3 unless a range is given
+SUPPORTED = (
+    "Discrete, MultiDiscrete, MultiBinary, Box (with bins or tiles), Tuple and Dict of these"
+)
+
+
+class TableIndex:
+    """The active rows of a table for each observation of a space.
+
+    Countable parts are counted in mixed radix. Each dimension of a Box is cut into `bins` equal
+    widths; values outside fall into the end bins. `tiles` > 1 lays that many tilings over the
+    same space, each shifted by a share of a width (tile coding, Sutton & Barto, 9.5.4), so a state
+    has `tiles` active rows. `ranges` bounds dimensions by their number, {1: (-3, 3)}; unbounded
+    ones are cut at +-3.
+    """
+
+    def __init__(
+        self,
+        space: gym.Space,
+        bins: int | None = None,
+        tiles: int = 1,
+        ranges: Mapping[int, tuple[float, float]] | None = None,
+    ):
+        check_count("bins", bins)
+        check_count("tiles", tiles)
+        self.space, self.bins, self.tiles = space, bins, tiles
+        self.low, self.width, sizes, counts = measure(space, bins, dict(ranges or {}))
+        if not len(self.low):
+            self.tiles = 1
+        # a shifted tiling needs one more tile a dimension to cover the space
+        extra = self.tiles > 1
+        self.bins_per_dimension = np.array([n + extra for n in sizes], np.int64)
+        radix = counts + self.bins_per_dimension.tolist()
+        self.size = math.prod(radix)  # rows of one tiling
+        self.rows = self.size * self.tiles
+        self.strides = np.array([math.prod(radix[i + 1 :]) for i in range(len(radix))], object)
+        self.offsets = offsets(len(self.low), self.tiles)  # [tiles, D] in widths
+        self._start = int(space.start) if isinstance(space, spaces.Discrete) else None
+
+    def __call__(self, obs: Array) -> list[tuple[int, ...]]:
+        """The active rows, a tuple of `tiles` indices for each of N observations."""
+        if self._start is not None:
+            indices = (obs - self._start if self._start else obs).tolist()
+            return [(i,) if 0 <= i < self.size else self._refuse(i) for i in indices]
+        digits, reals = flatten(self.space, obs)
+        return [tuple(row) for row in self._rows(digits, reals).tolist()]
+
+    def _rows(self, digits: np.ndarray, reals: np.ndarray) -> np.ndarray:
+        strides = self.strides.astype(np.int64)
+        base = digits @ strides[: digits.shape[1]]  # [N]
+        if not len(self.low):
+            return base[:, None]
+        where = (reals - self.low) / self.width  # [N, D] in widths
+        shifted = where[:, None, :] + self.offsets  # [N, tiles, D]
+        tile = np.clip(np.floor(shifted), 0, self.bins_per_dimension - 1).astype(np.int64)
+        inside = tile @ strides[digits.shape[1] :] + base[:, None]
+        return inside + self.size * np.arange(self.tiles)
+
+    def _refuse(self, index: int) -> tuple[int, ...]:
+        raise RunError(f"observation {index + (self._start or 0)} is not of {self.space}")
+
+
+def check_count(name: str, count: int | None) -> None:
+    """Refuse what is not a whole number of at least 1."""
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise UsageError(f"{name} {count!r}: expected a whole number of at least 1")
+
+
+def offsets(dimensions: int, tilings: int) -> np.ndarray:
+    """Shifts of each tiling in widths, by odd numbers so that no two dimensions move together."""
+    odd = 2 * np.arange(dimensions) + 1
+    return (np.arange(tilings)[:, None] * odd % tilings) / tilings
+
+
+def measure(
+    space: gym.Space, bins: int | None, ranges: dict[int, tuple[float, float]]
+) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
+    """Lower ends, widths and bins of the real dimensions; sizes of the countable ones."""
+    low: list[float] = []
+    high: list[float] = []
+    counts: list[int] = []
+    for part in parts(space):
+        if isinstance(part, spaces.Box):
+            low += np.asarray(part.low, np.float64).ravel().tolist()
+            high += np.asarray(part.high, np.float64).ravel().tolist()
+        else:
+            counts += radices(part)
+    if low and bins is None:
+        raise UsageError(
+            f"space {space}: a table needs countable states; give --bins 8 (or --tiles 8 --bins 8)"
+        )
+    for dimension, (bottom, top) in ranges.items():
+        if not (0 <= dimension < len(low) and bottom < top):
+            raise UsageError(
+                f"bin range {dimension}={bottom:g}:{top:g}: expected low < high and a dimension "
+                f"from 0 to {len(low) - 1}"
+            )
+        low[dimension], high[dimension] = bottom, top
+    ends = [bounded(a, b) for a, b in zip(low, high, strict=True)]
+    bottoms = np.array([a for a, _ in ends])
+    widths = np.array([(b - a) / (bins or 1) for a, b in ends])
+    return bottoms, widths, [bins or 1] * len(low), counts
+
+
+def bounded(low: float, high: float) -> tuple[float, float]:
+    """The ends of a dimension, +-3 where one is missing (bounds of 1e9 and more count as none)."""
+    low = low if abs(low) < 1e9 else -UNBOUNDED
+    high = high if abs(high) < 1e9 else UNBOUNDED
+    return low, high
+
+
+def parts(space: gym.Space) -> list[gym.Space]:
+    """The simple spaces inside nested Tuples and Dicts, in order."""
+    if isinstance(space, spaces.Tuple):
+        return [leaf for part in space.spaces for leaf in parts(part)]
+    if isinstance(space, spaces.Dict):
+        return [leaf for part in space.spaces.values() for leaf in parts(part)]
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box):
+        return [space]
+    raise UsageError(f"space {space}: a table takes {SUPPORTED}")
+
+
+def radices(space: gym.Space) -> list[int]:
+    """How many values each number of a countable space takes."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in np.ravel(space.nvec)]
+    assert isinstance(space, spaces.MultiBinary)
+    return [2] * math.prod(np.atleast_1d(space.n).tolist())
+
+
+def flatten(space: gym.Space, obs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A batch as digits from 0 [N, C] and real numbers [N, D], in the order of `parts`."""
+    digits, reals = [], []
+    for part, leaf in zip(parts(space), leaves(space, obs), strict=True):
+        flat = np.asarray(leaf).reshape(len(leaf), -1)
+        if isinstance(part, spaces.Box):
+            reals.append(flat.astype(np.float64))
+        else:
+            start = getattr(part, "start", 0)
+            digits.append(flat.astype(np.int64) - np.ravel(start))
+    n = len((digits or reals)[0])
+    empty = np.empty((n, 0))
+    countable = np.concatenate(digits, 1) if digits else empty.astype(np.int64)
+    return countable, np.concatenate(reals, 1) if reals else empty
+
+
+def leaves(space: gym.Space, obs: Any) -> list[Any]:
+    """The batches of the simple spaces, in the order of `parts`."""
+    if isinstance(space, spaces.Tuple):
+        pairs = list(zip(space.spaces, obs, strict=True))
+    elif isinstance(space, spaces.Dict):
+        pairs = [(part, obs[key]) for key, part in space.spaces.items()]
+    else:
+        return [obs]
+    return [leaf for part, value in pairs for leaf in leaves(part, value)]

@@ -1,0 +1,157 @@
+"""Monte Carlo control on a table: whole episodes, on and off policy."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium as gym
+import numpy as np
+
+from seqrl.agents.exploration import EpsilonGreedy, Exploration, expected
+from seqrl.agents.indexing import TableIndex
+from seqrl.agents.schedules import Rate
+from seqrl.agents.tables import best, greedy, value
+from seqrl.agents.tabular import Memory, Options, Step, Tabular
+from seqrl.agents.td import check_unit, forget, note, wait
+from seqrl.core.seeding import Seed
+
+ROOM = 64  # steps of an episode that there is room for at first
+
+
+def monte_carlo(
+    m: Memory, o: Options, i: int, s: Step, alpha: float, rate: float, rng: np.random.Generator
+) -> None:
+    """Keep the steps of an episode, and learn from all of them when it is over.
+
+    A truncated episode's return is completed with the value of what followed under the policy that
+    is learned: the exploring one, off policy the greedy one.
+    """
+    if s.start:
+        forget(m, i)
+    wait(m, i, s)
+    if not (s.terminated or s.truncated):
+        return
+    if s.terminated:
+        tail = 0.0
+    elif o.off_policy:
+        tail = best(m.q, s.after)
+    else:
+        tail = expected(o.kind, m.q, s.after, rate)
+    if o.off_policy:
+        learn_off_policy(m, o, i, tail)
+    else:
+        learn_on_policy(m, o, i, tail, alpha)
+    m.waiting[i] = 0
+
+
+def learn_on_policy(m: Memory, o: Options, i: int, tail: float, alpha: float) -> None:
+    """G <- gamma G + R, from the last step to the first; Q(S,A) moves towards the mean of G.
+
+    Sutton & Barto (2018), the box of section 5.4, p. 101, with a truncated episode's tail. With
+    `average` the step size is 1 / visits; else it is alpha (eq. 6.1, p. 119).
+    """
+    last = m.waiting[i] - 1
+    if o.first_visit:
+        for t in range(last, -1, -1):  # the earliest visit is the last one written
+            for row in m.rows[i, t]:
+                m.first[row, m.action[i, t]] = t
+    g = tail
+    for t in range(last, -1, -1):
+        g = o.gamma * g + m.reward[i, t]
+        rows, action = m.rows[i, t], m.action[i, t]
+        delta = g - value(m.q, rows, action)
+        note(m, delta)
+        for row in rows:
+            if not o.first_visit or m.first[row, action] == t:
+                m.weight[row, action] += 1.0
+                step = 1.0 / m.weight[row, action] if o.average else alpha
+                m.q[row, action] += step * delta
+
+
+def learn_off_policy(m: Memory, o: Options, i: int, tail: float) -> None:
+    """Weighted importance sampling towards the greedy policy.
+
+    Sutton & Barto (2018), the box of section 5.7, p. 111: C(S,A) += W, Q(S,A) += W/C [G - Q(S,A)],
+    and no further back than the last action that is not greedy.
+    """
+    g, w = tail, 1.0
+    for t in range(m.waiting[i] - 1, -1, -1):
+        g = o.gamma * g + m.reward[i, t]
+        rows, action = m.rows[i, t], m.action[i, t]
+        delta = g - value(m.q, rows, action)
+        note(m, delta)
+        for row in rows:
+            m.weight[row, action] += w
+            m.q[row, action] += w / m.weight[row, action] * delta
+        if action != greedy(m.q, rows):
+            return
+        w /= math.exp(m.log_prob[i, t])
+
+
+class MonteCarlo(Tabular):
+    """Monte Carlo control: learns from whole returns, without bootstrapping.
+
+    Args:
+        observation_space: a countable space, or a TableIndex with bins or tiles.
+        action_space: Discrete.
+        learning_rate: constant step size in [0, 1], or None for the average of all returns.
+        gamma: discount in [0, 1].
+        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
+        first_visit: learn from the first visit of a pair in an episode only.
+        off_policy: learn the greedy policy by weighted importance sampling (every visit).
+        initial_value: of every entry.
+        seed: of the agent's own random numbers.
+    """
+
+    learn_row = staticmethod(monte_carlo)
+    on_policy = True
+    counts_visits = True
+    waiting_steps = ROOM
+
+    def __init__(
+        self,
+        observation_space: gym.Space | TableIndex,
+        action_space: gym.Space,
+        *,
+        learning_rate: Rate | None = None,
+        gamma: float = 0.99,
+        exploration: Exploration = EpsilonGreedy(0.1),
+        first_visit: bool = True,
+        off_policy: bool = False,
+        initial_value: float = 0.0,
+        seed: Seed = None,
+    ):
+        check_unit("gamma", gamma)
+        options = Options(
+            gamma=float(gamma),
+            kind=exploration.kind,
+            first_visit=first_visit,
+            off_policy=off_policy,
+            average=learning_rate is None,
+        )
+        super().__init__(
+            observation_space,
+            action_space,
+            learning_rate=0.0 if learning_rate is None else learning_rate,
+            options=options,
+            exploration=exploration,
+            initial_value=initial_value,
+            seed=seed,
+        )
+
+    def _learn(self, i: int, row: Step) -> None:
+        if self.memory.waiting[i] == self.memory.action.shape[1]:
+            self.make_room(2 * self.memory.action.shape[1])
+        super()._learn(i, row)
+
+    def make_room(self, length: int) -> None:
+        """Let episodes grow to `length` steps."""
+        m = self.memory
+        more = length - m.action.shape[1]
+        if more > 0:
+            grown = {
+                name: np.pad(part, [(0, 0), (0, more)] + [(0, 0)] * (part.ndim - 2))
+                for name, part in m._asdict().items()
+                if name in ("rows", "action", "reward", "log_prob")
+            }
+            self.memory = m._replace(**grown)

@@ -1,0 +1,36 @@
+"""What the loop asks of an agent."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from seqrl.core import Array, Decision, Metrics, State, Transition
+
+
+class Agent(Protocol):
+    """Decides and learns; it alone knows when it has enough to update."""
+
+    horizon: int | None  # env steps that schedules run over; `train` sets it where it is None
+
+    def act(
+        self, obs: Array, start: Array, state: State = None, *, explore: bool = True
+    ) -> Decision:
+        """Actions for N observations [N, ...], in the kind of array they came in.
+
+        `start` [N] says which observations open an episode, `state` is the memory the last call
+        gave. With explore=False nothing is drawn: the first maximum, the mode.
+        """
+
+    def learn(self, step: Transition) -> Metrics:
+        """Take one turn of N rows and update when there is enough; rows not valid teach nothing."""
+
+    def reseed(self, seed: np.random.SeedSequence) -> None:
+        """Draw from a new stream from now on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that learning has changed, as arrays and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""

@@ -1,0 +1,32 @@
+"""The agents by the names a user types; their modules are imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+from seqrl.core import UsageError, closest
+
+
+class Entry(NamedTuple):
+    """Where an agent's class is and what it is, in a line."""
+
+    module: str
+    name: str
+    line: str
+
+
+AGENTS = {
+    "q-learning": Entry("seqrl.agents.q_learning", "QLearning", "off-policy TD control on a table"),
+    "sarsa": Entry("seqrl.agents.sarsa", "Sarsa", "on-policy TD control on a table"),
+    "monte-carlo": Entry("seqrl.agents.monte_carlo", "MonteCarlo", "whole returns on a table"),
+}
+
+
+def agent_class(name: str) -> Any:
+    """The class behind a name; a misspelt one is refused with the closest."""
+    if name not in AGENTS:
+        known = ", ".join(AGENTS)
+        raise UsageError(f"unknown agent {name!r}.{closest(name, AGENTS)} Known: {known}")
+    entry = AGENTS[name]
+    return getattr(importlib.import_module(entry.module), entry.name)

@@ -1,0 +1,111 @@
+"""Rates that change over a run: epsilon, temperature, learning rate. Counted in env steps."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from seqrl.core import UsageError
+
+KINDS = ("constant", "linear", "exponential", "inverse")
+
+
+Bound = tuple[int, float, float, float]
+
+
+class Schedule(NamedTuple):
+    """From `start` to `end` over a share of the run's horizon, or over a number of env steps.
+
+    kind: "linear" start + (end - start) x; "exponential" start (end / start)^x; "inverse"
+    start / (1 + (start / end - 1) x); x grows from 0 to 1 and stays there. `over` is a share of
+    the horizon in (0, 1], or env steps where it is larger than 1.
+    """
+
+    kind: str
+    start: float
+    end: float
+    over: float = 1.0
+
+    def bind(self, horizon: float | None) -> Bound:
+        """The arguments of `rate` for a run of `horizon` env steps.
+
+        Without a horizon a share of it is never reached: the rate stays at `start`.
+        """
+        span = math.inf
+        if self.over > 1:
+            span = self.over
+        elif horizon is not None:
+            span = max(self.over * horizon, 1.0)
+        return KINDS.index(self.kind), self.start, self.end, span
+
+    def __call__(self, step: float, horizon: float | None = None) -> float:
+        """The rate at env step `step` of a run of `horizon` env steps."""
+        return rate(*self.bind(horizon), step)
+
+    def __str__(self) -> str:
+        """As typed on the command line."""
+        if self.kind == "constant":
+            return f"{self.start:g}"
+        return f"{self.kind}:{self.start:g}:{self.end:g}:{self.over:g}"
+
+
+Rate = float | str | Schedule
+
+
+def rate(kind: int, start: float, end: float, span: float, step: float) -> float:
+    """The value of a schedule at `step`; `kind` is an index into KINDS."""
+    x = min(step / span, 1.0)
+    if kind == 1:
+        return start + (end - start) * x
+    if kind == 2:
+        return start * (end / start) ** x
+    if kind == 3:
+        return start / (1.0 + (start / end - 1.0) * x)
+    return start
+
+
+def linear(start: float, end: float, over: float = 1.0) -> Schedule:
+    """A straight line from start to end."""
+    return Schedule("linear", start, end, over)
+
+
+def exponential(start: float, end: float, over: float = 1.0) -> Schedule:
+    """A constant factor a step; both ends above 0."""
+    return Schedule("exponential", start, end, over)
+
+
+def inverse(start: float, end: float, over: float = 1.0) -> Schedule:
+    """Falling like 1 / (1 + k t); both ends above 0."""
+    return Schedule("inverse", start, end, over)
+
+
+def schedule(name: str, value: Rate, low: float = 0.0, high: float = 1.0) -> Schedule:
+    """A Schedule from a number or a text such as "linear:1:0.05:0.5", within [low, high]."""
+    if isinstance(value, str):
+        value = parse(name, value)
+    elif not isinstance(value, Schedule):
+        value = Schedule("constant", float(value), float(value))
+    for end in (value.start, value.end):
+        if not low <= end <= high:  # NaN fails as well
+            raise UsageError(f"{name} {end:g}: expected a number from {low:g} to {high:g}")
+    if value.kind in ("exponential", "inverse") and min(value.start, value.end) <= 0:
+        raise UsageError(f"{name} {value}: an {value.kind} schedule needs both ends above 0")
+    if not value.over > 0:
+        raise UsageError(f"{name} {value}: its length must be above 0")
+    return value
+
+
+def parse(name: str, text: str) -> Schedule:
+    """The inverse of `str(schedule)`: a number, or kind:start:end[:over]."""
+    kind, *numbers = text.split(":")
+    try:
+        if not numbers:
+            return Schedule("constant", float(kind), float(kind))
+        if kind in KINDS[1:] and len(numbers) in (2, 3):
+            return Schedule(kind, *(float(number) for number in numbers))
+    except ValueError:
+        pass
+    raise UsageError(
+        f"{name} {text!r}: expected a number or a schedule such as linear:1:0.05:0.5 "
+        f"(kind:start:end:share of the run; kinds {', '.join(KINDS[1:])})"
+    )

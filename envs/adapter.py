@@ -1,0 +1,364 @@
+"""Any Gymnasium environment behind one face: N rows, true successors, whatever the autoreset mode.
+
+Gymnasium tells the end of an episode in three ways (`AutoresetMode`): NEXT_STEP answers one more
+call with a filler row, SAME_STEP hides the last observation in `info`, DISABLED waits for a reset.
+Here every turn brings what really followed (`next_obs`) and what to look at next (`obs`, `start`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from seqrl.core import Array, RunError, UsageError, tree
+from seqrl.core.seeding import ints
+
+REAL = np.dtype(np.float64)
+
+
+class Outcome(NamedTuple):
+    """What one turn of N environments brought; leaves [N, ...]."""
+
+    next_obs: Array  # what followed the action, also at an episode's end
+    reward: Array
+    terminated: Array
+    truncated: Array
+    valid: Array  # bool: False on autoreset filler, which no action caused
+    obs: Array  # what to look at next: next_obs, or the next episode's first view
+    start: Array  # bool: obs opens an episode
+    real: int  # valid rows
+    ended: bool  # whether an episode ended on any valid row
+
+
+class Environments(Protocol):
+    """What the loop needs of its environments."""
+
+    num_envs: int
+    seeds: list[int | None]
+    single_observation_space: gym.Space
+    single_action_space: gym.Space
+
+    def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
+        """Begin new episodes everywhere; the first observations [N, ...]."""
+
+    def step(self, action: Array) -> Outcome:
+        """One action in every environment [N, ...]."""
+
+    def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
+        """Cut the episodes of the rows in `mask` [N] and begin new ones there."""
+
+    def close(self) -> None:
+        """Release what the environments hold."""
+
+
+def adapt(envs: Any) -> Environments:
+    """An Environments from a Gymnasium `Env`, a `VectorEnv`, or what is one already."""
+    if isinstance(envs, gym.Env):
+        return Serial([envs])
+    if isinstance(envs, gym.vector.VectorEnv):
+        return Vector(envs)
+    if isinstance(envs, Serial | Vector):
+        return envs
+    raise UsageError(
+        f"environments of type {type(envs).__name__}: expected a Gymnasium Env or VectorEnv, "
+        "or what seqrl.envs.make returns"
+    )
+
+
+class Serial:
+    """N single environments stepped one after the other; with N = 1 the shortest way there is."""
+
+    def __init__(self, envs: list[gym.Env]):
+        self.envs = envs
+        self.num_envs = len(envs)
+        self.single_observation_space = envs[0].observation_space
+        self.single_action_space = envs[0].action_space
+        self.seeds: list[int | None] = [None] * self.num_envs
+        self._stack = batcher(self.single_observation_space)
+        self._unbatch = unbatcher(self.single_action_space)
+        self._all = frozen(np.ones(self.num_envs, bool))
+        self._none = frozen(np.zeros(self.num_envs, bool))
+        self._unchecked = True
+
+    def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
+        """Begin new episodes everywhere; the first observations [N, ...]."""
+        if seed is not None:
+            self.seeds = list(ints(seed, self.num_envs))
+        self._unchecked = True
+        return self._batch([self._first(i, s if seed else None) for i, s in enumerate(self.seeds)])
+
+    def step(self, action: Array) -> Outcome:
+        """One action in every environment [N, ...]."""
+        seen, rewards, terminations, truncations, over = [], [], [], [], []
+        actions = self._unbatch(action)
+        for i, env in enumerate(self.envs):
+            try:
+                obs, reward, terminated, truncated, _ = env.step(actions[i])
+                finite = math.isfinite(reward)
+            except Exception as error:
+                problem = f"{explain(error)} at action {actions[i]}"
+                raise RunError(f"{self._name(i)}: {problem}") from error
+            if not finite:
+                raise RunError(f"{self._name(i)}: reward {reward} at action {actions[i]}")
+            seen.append(obs)
+            rewards.append(reward)
+            terminations.append(terminated)
+            truncations.append(truncated)
+            if terminated or truncated:
+                over.append(i)
+        next_obs = self._batch(seen)
+        self._unchecked = False
+        got, n, none = np.array(rewards, REAL), self.num_envs, self._none
+        if not over:
+            return Outcome(next_obs, got, none, none, self._all, next_obs, none, n, False)
+        obs, start = self._begin(over, seen)
+        ends, cuts = np.array(terminations, bool), np.array(truncations, bool)
+        return Outcome(next_obs, got, ends, cuts, self._all, obs, start, n, True)
+
+    def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
+        """Cut the episodes of the rows in `mask` [N] and begin new ones there."""
+        seen = [tree.row(outcome.obs, i) for i in range(self.num_envs)]
+        obs, start = self._begin(np.flatnonzero(mask).tolist(), seen)
+        truncated = outcome.truncated | mask
+        return outcome._replace(
+            obs=obs, start=start | outcome.start, truncated=truncated, ended=True
+        )
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            env.close()
+
+    def _begin(self, rows: list[int], seen: list[Any]) -> tuple[Array, np.ndarray]:
+        """Reset `rows`; the observations to look at next and where they open an episode."""
+        start = np.zeros(self.num_envs, bool)
+        seen = list(seen)
+        for i in rows:
+            seen[i], start[i] = self._first(i, None), True
+        return self._batch(seen), start
+
+    def _first(self, i: int, seed: int | None) -> Any:
+        try:
+            obs, _ = self.envs[i].reset(seed=seed)
+        except Exception as error:
+            raise RunError(f"{self._name(i)}: {explain(error)} at its reset") from error
+        return obs
+
+    def _batch(self, seen: list[Any]) -> Array:
+        try:
+            batch = self._stack(seen)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            space = self.single_observation_space
+            raise RunError(f"{self._name(0)}: observation {seen[0]} is not of {space}") from error
+        if self._unchecked:
+            for i in range(self.num_envs):
+                check_observation(self._name(i), self.single_observation_space, tree.row(batch, i))
+        return batch
+
+    def _name(self, i: int) -> str:
+        spec = self.envs[i].spec
+        name = f"{spec.id} " if spec else ""
+        return f"environment {name}{i} (seed {self.seeds[i]})"
+
+
+class Vector:
+    """A Gymnasium VectorEnv in any autoreset mode."""
+
+    def __init__(self, envs: gym.vector.VectorEnv):
+        self.envs = envs
+        self.num_envs = envs.num_envs
+        self.single_observation_space = envs.single_observation_space
+        self.single_action_space = envs.single_action_space
+        self.seeds: list[int | None] = [None] * self.num_envs
+        try:
+            self.mode = AutoresetMode(envs.metadata.get("autoreset_mode"))
+        except ValueError as error:
+            raise UsageError(
+                f"{type(envs).__name__}: metadata['autoreset_mode'] is "
+                f"{envs.metadata.get('autoreset_mode')!r}, expected one of "
+                f"{', '.join(mode.name for mode in AutoresetMode)}"
+            ) from error
+        self._filler: Array | None = None  # rows whose next turn only resets (NEXT_STEP)
+
+    def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
+        """Begin new episodes everywhere; the first observations [N, ...]."""
+        self._filler = None
+        given: int | list[int] | None = None
+        if seed is not None and owns_its_seeds(self.envs):
+            given = list(ints(seed, self.num_envs))
+            self.seeds = list(given)
+        elif seed is not None:
+            given = ints(seed, 1)[0]
+            self.seeds = [given] * self.num_envs
+        try:
+            obs, _ = self.envs.reset(seed=given)  # type: ignore[arg-type]  # lists are taken
+        except Exception as error:
+            raise RunError(f"{self._name()}: {explain(error)} at its reset") from error
+        check_observation(self._name(), self.envs.observation_space, obs)
+        return tree.map(owned, obs)
+
+    def step(self, action: Array) -> Outcome:
+        """One action in every environment [N, ...]."""
+        try:
+            obs, reward, terminated, truncated, info = self.envs.step(action)
+        except Exception as error:
+            raise RunError(f"{self._name()}: {explain(error)} at actions {action}") from error
+        obs = tree.map(owned, obs)
+        over = terminated | truncated
+        ended = self._look(over, reward, obs)
+        valid, count = self._valid(over)
+        if self.mode is AutoresetMode.NEXT_STEP:
+            start = ~valid
+            self._filler = over if ended else None
+            return Outcome(obs, reward, terminated, truncated, valid, obs, start, count, ended)
+        next_obs = obs
+        if ended and self.mode is AutoresetMode.SAME_STEP:
+            next_obs = final_observations(obs, info["final_obs"], over)
+        elif ended:
+            obs, _ = self.envs.reset(options={"reset_mask": over})
+            obs = tree.map(owned, obs)
+        return Outcome(next_obs, reward, terminated, truncated, valid, obs, over, count, ended)
+
+    def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
+        """Cut the episodes of the rows in `mask` [N] and begin new ones there."""
+        if not owns_its_seeds(self.envs) and not getattr(self.envs, "resets_rows", False):
+            raise UsageError(
+                f"{self._name()}: an episode outlasts the step limit and its rows cannot be reset "
+                "one by one; give the environment a time limit of its own"
+            )
+        obs, _ = self.envs.reset(options={"reset_mask": mask})
+        if self._filler is not None:
+            self._filler = self._filler & ~mask
+        return outcome._replace(
+            obs=tree.map(owned, obs),
+            start=outcome.start | mask,
+            truncated=outcome.truncated | mask,
+            ended=True,
+        )
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+    def _valid(self, over: Array) -> tuple[Array, int]:
+        if self._filler is None:
+            return over | True, self.num_envs
+        return ~self._filler, self.num_envs - int(self._filler.sum())
+
+    def _look(self, over: Array, reward: Array, obs: Array) -> bool:
+        """Whether any episode ended; refuses what is not finite. One copy from a device."""
+        finite = reward.sum()
+        for leaf in tree.leaves(obs):
+            if is_float(leaf):
+                finite = finite + leaf.sum()
+        noticed = over.any() | (finite - finite != 0)
+        if not bool(noticed):
+            return False
+        for what, values in (("reward", reward), ("observation", obs)):
+            for leaf in tree.leaves(values):
+                self._refuse(what, leaf)
+        return bool(over.any())
+
+    def _refuse(self, what: str, leaf: Array) -> None:
+        bad = (leaf - leaf != 0).reshape(self.num_envs, -1).any(1) if is_float(leaf) else None
+        if bad is not None and bool(bad.any()):
+            i = bad.tolist().index(True)
+            raise RunError(f"{self._name(i)}: {what} {leaf[i].tolist()}")
+
+    def _name(self, i: int | None = None) -> str:
+        spec = getattr(self.envs, "spec", None)
+        name = spec.id if spec else type(self.envs).__name__
+        if i is None:
+            return f"environments {name}"
+        return f"environment {name} {i} (seed {self.seeds[i]})"
+
+
+def owns_its_seeds(envs: gym.vector.VectorEnv) -> bool:
+    """Whether each row is an environment of its own, seeded and reset by itself."""
+    return isinstance(envs.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)
+
+
+def final_observations(obs: Array, final: Any, over: np.ndarray) -> Array:
+    """`obs` with the last observations of finished episodes put in their rows.
+
+    Gymnasium's own vectors give an object array with one observation a finished row, a batched
+    environment one tree of arrays.
+    """
+    if not (isinstance(final, np.ndarray) and final.dtype == object):
+        return tree.map(lambda old, new: choose(over, new, old), obs, final)
+    obs = tree.map(np.copy, obs)
+    for i in np.flatnonzero(over):
+        for leaf, last in zip(tree.leaves(obs), tree.leaves(final[i]), strict=True):
+            leaf[i] = last
+    return obs
+
+
+def choose(mask: Array, new: Array, old: Array) -> Array:
+    """Rows of `new` where `mask` [N] holds, of `old` elsewhere; arrays or tensors."""
+    mask = mask.reshape(mask.shape + (1,) * (old.ndim - 1))
+    return np.where(mask, new, old) if isinstance(old, np.ndarray) else new.where(mask, old)
+
+
+def batcher(space: gym.Space) -> Callable[[list[Any]], Array]:
+    """A function from N observations of `space` to one batch, always a copy."""
+    if isinstance(space, gym.spaces.Tuple):
+        parts = [batcher(part) for part in space.spaces]
+        return lambda seen: tuple(p([obs[i] for obs in seen]) for i, p in enumerate(parts))
+    if isinstance(space, gym.spaces.Dict):
+        named = {key: batcher(part) for key, part in space.spaces.items()}
+        return lambda seen: {key: p([obs[key] for obs in seen]) for key, p in named.items()}
+    dtype = space.dtype
+    if dtype is not None and np.issubdtype(dtype, np.floating):
+        return lambda seen: finite(np.array(seen, dtype))
+    return lambda seen: np.array(seen, dtype)
+
+
+def finite(obs: np.ndarray) -> np.ndarray:
+    """The batch itself; refuses NaN and infinity (a sum that overflows is looked at again)."""
+    if not math.isfinite(obs.sum()) and not np.isfinite(obs).all():
+        i = int(np.flatnonzero(~np.isfinite(obs.reshape(len(obs), -1)).all(1))[0])
+        raise RunError(f"environment {i}: observation {obs[i].tolist()} is not finite")
+    return obs
+
+
+def unbatcher(space: gym.Space) -> Callable[[Array], Any]:
+    """A function from a batch of actions to one action an environment; Box actions are clipped."""
+    if isinstance(space, gym.spaces.Discrete):
+        return lambda action: action.tolist()
+    if isinstance(space, gym.spaces.Box):
+        low, high = space.low, space.high
+        return lambda action: np.clip(action, low, high)
+    return lambda action: list(gym.vector.utils.iterate(space, action))
+
+
+def check_observation(name: str, space: gym.Space, obs: Any) -> None:
+    """Refuse an observation outside its space (looked at once after every reset of all)."""
+    if all(isinstance(x, np.ndarray | np.generic) for x in tree.leaves(obs)):
+        if not space.contains(obs):
+            raise RunError(f"{name}: observation {obs} of shape {np.shape(obs)} is not of {space}")
+
+
+def explain(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
+def owned(leaf: Array) -> Array:
+    """A copy of an array: some environments fill the same buffer at every step."""
+    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def is_float(leaf: Array) -> bool:
+    """Whether the array or tensor holds floating-point numbers."""
+    return "float" in str(getattr(leaf, "dtype", ""))
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """The array made read-only, so that it can be handed out again and again."""
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,290 @@
+"""Finite models: the outcomes behind a tabular environment, as arrays to solve and to draw from.
+
+An outcome is Gymnasium's toy-text tuple (probability, next state, reward, terminated), listed as
+`P[state][action]`; the same lists as arrays are a `Model`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.toy_text import CliffWalkingEnv, FrozenLakeEnv, TaxiEnv
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+
+from seqrl.core.errors import RunError, UsageError
+from seqrl.core.seeding import Seed, generator
+
+Outcome = tuple[float, int, float, bool]
+Outcomes = dict[int, dict[int, list[Outcome]]]  # P[state][action], as Gymnasium keeps it
+
+
+class Model(NamedTuple):
+    """A finite Markov decision process as arrays; shorter lists are padded with probability 0.
+
+    A draw with u from [0, 1) takes the first k with `cumulative[s, a, k] > u`, else k = 0: exactly
+    Gymnasium's. A padded row repeats the running total before it, so it never comes first.
+    """
+
+    probability: np.ndarray  # [S, A, K] float64
+    next_state: np.ndarray  # [S, A, K] int64
+    reward: np.ndarray  # [S, A, K] float64
+    terminated: np.ndarray  # [S, A, K] bool: the episode is over, the value of next_state is unused
+    initial: np.ndarray  # [S] float64
+    cumulative: np.ndarray  # [S, A, K] float64: running sums in the listed order, rounding included
+    outcomes: np.ndarray  # [S, A] int64: how many of the K are listed
+
+
+def tabulate(P: Any, initial: Any) -> Model:
+    """The model of `P[state][action] = [(probability, next state, reward, terminated), ...]`.
+
+    P is made of dicts or sequences numbered from 0, or is an array [S, A, K, 4]; initial is [S].
+    Raises UsageError naming the first wrong entry; probabilities must sum to 1 within 1e-8.
+    """
+    rows, outcomes = _rows(P)
+    listed = np.arange(outcomes.max()) < outcomes[..., None]  # [S, A, K]
+    table = np.zeros((4, *listed.shape))
+    table[:, listed] = rows.T
+    _check_table(table)
+    probability, next_state, reward, terminated = table
+    return Model(
+        probability,
+        next_state.astype(np.int64),
+        reward,
+        terminated.astype(bool),
+        _check_initial(initial, states=len(listed)),
+        np.cumsum(probability, axis=-1),
+        outcomes,
+    )
+
+
+def listed_outcomes(model: Model) -> Outcomes:
+    """The lists `P[state][action]` of plain Python values behind a model: `tabulate` backwards."""
+    columns = model.probability, model.next_state, model.reward, model.terminated
+    rows = zip(*(column[_listed(model)].tolist() for column in columns), strict=True)
+    return {
+        s: {a: [next(rows) for _ in range(count)] for a, count in enumerate(counts)}
+        for s, counts in enumerate(model.outcomes.tolist())
+    }
+
+
+def matrices(transition: Any, reward: Any, terminal: Any = None) -> Outcomes:
+    """The lists of a model given as matrices: chances [S, A, S], rewards [S, A] or [S, A, S].
+
+    Entering a state marked in `terminal` (bool [S], default none) ends the episode.
+    """
+    chance = np.asarray(transition, dtype=float)
+    states = len(chance) if chance.ndim else 0
+    if chance.ndim != 3 or chance.shape[2] != states:
+        raise UsageError(f"transition {list(chance.shape)}: expected the shape [S, A, S]")
+    given = np.asarray(reward, dtype=float)
+    if given.shape not in (chance.shape, chance.shape[:2]):
+        raise UsageError(f"reward {list(given.shape)}: expected the shape [S, A] or [S, A, S]")
+    over = np.zeros(states, dtype=bool) if terminal is None else np.asarray(terminal, dtype=bool)
+    if over.shape != (states,):
+        raise UsageError(f"terminal {list(over.shape)}: expected a bool a state, [{states}]")
+    pay = np.broadcast_to(given if given.ndim == 3 else given[..., None], chance.shape)
+    P: Outcomes = {s: {a: [] for a in range(chance.shape[1])} for s in range(states)}
+    for s, a, n in np.argwhere(chance != 0).tolist():
+        P[s][a].append((float(chance[s, a, n]), n, float(pay[s, a, n]), bool(over[n])))
+    return P
+
+
+def _listed(model: Model) -> np.ndarray:
+    """Bool [S, A, K]: an outcome of the lists, not padding."""
+    return np.arange(model.probability.shape[2]) < model.outcomes[..., None]
+
+
+def _rows(P: Any) -> tuple[np.ndarray, np.ndarray]:
+    """All outcomes in order [M, 4] and how many each pair lists [S, A]."""
+    rows: list[tuple[float, ...]] = []
+    counts: list[list[int]] = []
+    for s in range(_numbered(P, "P", "states")):
+        actions = _numbered(P[s], f"P[{s}]", "actions")
+        if counts and actions != len(counts[0]):
+            raise UsageError(f"P[{s}] has {actions} actions: expected {len(counts[0])}, as P[0]")
+        pairs = [P[s][a] for a in range(actions)]
+        counts.append([_numbered(pair, f"P[{s}][{a}]", "outcomes") for a, pair in enumerate(pairs)])
+        rows += [_row(x, s, a, k) for a, pair in enumerate(pairs) for k, x in enumerate(pair)]
+    return np.array(rows), np.array(counts, dtype=np.int64)
+
+
+def _numbered(items: Any, name: str, what: str) -> int:
+    """How many `what` there are, numbered 0, 1, ... without a gap."""
+    try:
+        count = len(items)
+    except TypeError:
+        raise UsageError(f"{name} is {items!r}: expected its {what}, a dict or a list") from None
+    if count == 0:
+        raise UsageError(f"{name} has no {what}: expected at least one")
+    if isinstance(items, Mapping):
+        for i in range(count):
+            if i not in items:
+                raise UsageError(f"{name}[{i}] is missing: {what} are numbered 0 to {count - 1}")
+    return count
+
+
+def _row(outcome: Any, s: int, a: int, k: int) -> tuple[float, ...]:
+    try:
+        probability, next_state, reward, terminated = outcome
+        return float(probability), float(next_state), float(reward), float(terminated)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"P[{s}][{a}][{k}] is {outcome!r}: "
+            "expected (probability, next state, reward, terminated); for matrices see `matrices`"
+        ) from None
+
+
+def _check_table(table: np.ndarray) -> None:
+    """Refuse the first wrong number of [4, S, A, K]; comparisons are written so that NaN fails."""
+    probability, next_state, reward, terminated = table
+    states = table.shape[1]
+    whole = (next_state >= 0) & (next_state < states) & (next_state == np.floor(next_state))
+    fine = {
+        "probability": (probability, probability >= 0, "a number from 0 to 1"),
+        "next state": (next_state, whole, f"a whole number from 0 to {states - 1}"),
+        "reward": (reward, np.isfinite(reward), "a finite number"),
+        "terminated": (terminated, np.isin(terminated, (0, 1)), "True or False"),
+    }
+    for name, (values, right, expected) in fine.items():
+        for s, a, k in np.argwhere(~right)[:1]:
+            value = values[s, a, k]
+            raise UsageError(f"P[{s}][{a}][{k}]: {name} {value:g}, expected {expected}")
+    total = probability.sum(-1)
+    for s, a in np.argwhere(~(abs(total - 1) <= 1e-8))[:1]:
+        raise UsageError(f"P[{s}][{a}]: probabilities sum to {total[s, a]:.10g}, expected 1")
+
+
+def _check_initial(initial: Any, states: int) -> np.ndarray:
+    try:
+        found = np.array(initial, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.shape != (states,):
+        raise UsageError(f"initial: expected a probability for each of the {states} states")
+    if not (found >= 0).all():
+        s = int(np.argmin(found >= 0))
+        raise UsageError(f"initial[{s}]: probability {found[s]:g}, expected a number from 0 to 1")
+    if not abs(found.sum() - 1) <= 1e-8:
+        raise UsageError(f"initial: probabilities sum to {found.sum():.10g}, expected 1")
+    return found
+
+
+def garnet(
+    states: int, actions: int, branching: int, *, seed: Seed, terminal: float = 0.1
+) -> tuple[Outcomes, np.ndarray]:
+    """A random model (P, initial), always the same for a seed, for `FiniteMDP(*garnet(...))`.
+
+    Every pair leads to `branching` different states with chances cut at random from the line, and
+    ends the episode with chance `terminal` (0 to 1), so under any policy episodes last 1 / terminal
+    steps in the mean; rewards are standard normal, starts uniform. Raises UsageError out of range.
+    Source: Archibald, McKinnon & Thomas (1995), without the end: `terminal=0`.
+    """
+    if not (states >= 1 and actions >= 1 and 1 <= branching <= states and 0 <= terminal <= 1):
+        raise UsageError(
+            f"garnet of {states} states, {actions} actions, branching {branching}, terminal "
+            f"{terminal}: expected 1 <= branching <= states, actions >= 1, 0 <= terminal <= 1"
+        )
+    rng = generator(seed)
+    P: Outcomes = {s: {a: [] for a in range(actions)} for s in range(states)}
+    for pair in (P[s][a] for s in range(states) for a in range(actions)):
+        chance = np.diff(np.sort(rng.random(branching - 1)), prepend=0.0, append=1.0)
+        following = rng.choice(states, branching, replace=False)
+        for p, n in zip(chance * (1 - terminal), following, strict=True):
+            pair.append((float(p), int(n), float(rng.normal()), False))
+        if terminal:
+            pair.append((float(terminal), int(rng.integers(states)), float(rng.normal()), True))
+    return P, np.full(states, 1 / states)
+
+
+class FiniteMDP(gym.Env[Any, Any]):
+    """Any finite Markov decision process as a Gymnasium environment, from its outcomes.
+
+    P and initial as `tabulate` takes and checks them (UsageError); spaces Discrete(S), Discrete(A).
+    Draws as Gymnasium's toy text: one `np_random.random()` a reset and one a step, from `model`;
+    `P` is there to be read. `s` and `lastaction` are its state beside the generator. There is no
+    limit of steps:
+    `gym.make("seqrl/FiniteMDP-v0", P=P, initial=initial, max_episode_steps=100)` sets one.
+    """
+
+    def __init__(self, P: Any, initial: Any) -> None:
+        self.model = tabulate(P, initial)
+        self.P = listed_outcomes(self.model)  # a copy of its own
+        self.initial_state_distrib = self.model.initial.copy()
+        self.observation_space = gym.spaces.Discrete(len(self.P))
+        self.action_space = gym.spaces.Discrete(len(self.P[0]))
+        self.s = -1  # before the first reset
+        self.lastaction: int | None = None
+        self._start = np.cumsum(self.model.initial).tolist()
+        self._running = self.model.cumulative.tolist()  # searched faster than an array's few rows
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Draw a state from `initial`; options are not used."""
+        super().reset(seed=seed)
+        self.s = bisect_right(self._start, self.np_random.random()) % len(self._start)
+        self.lastaction = None
+        return self.s, {"prob": 1}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """Draw an outcome of (s, action); info holds its probability as "prob"."""
+        if action not in self.action_space:
+            raise UsageError(f"action {action!r}: expected 0 to {len(self.P[0]) - 1}")
+        if self.s < 0:
+            raise gym.error.ResetNeeded("call reset before the first step")
+        running = self._running[self.s][action]
+        # The first running sum above the draw; where rounding leaves none, the first of all.
+        k = bisect_right(running, self.np_random.random()) % len(running)
+        probability, next_state, reward, over = (
+            column.item(self.s, action, k) for column in self.model[:4]
+        )
+        self.s, self.lastaction = next_state, int(action)
+        return next_state, reward, over, False, {"prob": probability}
+
+    def check_unchanged(self) -> None:
+        """Raise RunError where P or initial_state_distrib no longer say what is drawn."""
+        check_unchanged(self, self.model)
+
+
+def finite_model(env: gym.Env[Any, Any]) -> Model | None:
+    """The model by which an environment draws, or None where it is not known to the last bit.
+
+    Known: FrozenLakeEnv, CliffWalkingEnv, TaxiEnv without fickle passengers and FiniteMDP, by exact
+    type, bare or inside Gymnasium's order, checker and time-limit wrappers. Raises UsageError where
+    the environment's own P is wrong.
+    """
+    *wrappers, bare = list[Any](_layers(env))
+    plain = all(type(w) in (OrderEnforcing, PassiveEnvChecker, TimeLimit) for w in wrappers)
+    known = type(bare) in (FrozenLakeEnv, CliffWalkingEnv, TaxiEnv, FiniteMDP)
+    if not (plain and known) or getattr(bare, "fickle_passenger", False):
+        return None
+    return bare.model if type(bare) is FiniteMDP else tabulate(bare.P, bare.initial_state_distrib)
+
+
+def check_unchanged(env: gym.Env[Any, Any], model: Model) -> None:
+    """Raise RunError where the P of a known environment is not the model taken from it earlier."""
+    bare: Any = env.unwrapped
+    try:
+        now = tabulate(bare.P, bare.initial_state_distrib)
+    except UsageError as error:
+        raise RunError(f"P was changed after the start, and is wrong now: {error}") from None
+    if not all(map(np.array_equal, now, model)):
+        raise RunError("P was changed after the start: make a new environment for a new model")
+
+
+def time_limit(env: gym.Env[Any, Any]) -> int | None:
+    """The steps after which its TimeLimit wrappers cut an episode; None if they never do."""
+    limits = [w._max_episode_steps for w in _layers(env) if isinstance(w, TimeLimit)]
+    return min(limits, default=None)
+
+
+def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
+    """The wrappers from outside in, then the bare environment."""
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
+    yield env

@@ -1,0 +1,87 @@
+"""Environments by id, ready for the loop; what cannot be made is said in one line."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import error
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
+
+from seqrl.core import UsageError, closest
+from seqrl.envs.adapter import Environments, Serial, Vector, explain
+
+ALWAYS_END = ("Blackjack-v1", "seqrl/Catch-v0", "seqrl/TMaze-v0", "seqrl/RepeatFirst-v0")
+WAYS = ("auto", "serial", "async")
+
+
+def make(
+    env: str,
+    num_envs: int = 1,
+    *,
+    max_episode_steps: int | None = None,
+    vectorization: str = "auto",
+    **env_args: Any,
+) -> Environments:
+    """N environments of the Gymnasium id `env`.
+
+    `max_episode_steps` cuts episodes (truncation) earlier, or at all where the environment has no
+    limit. `vectorization`: "auto" takes the environment's own batched form where there is one and
+    steps single ones in this process otherwise; "serial" always the latter; "async" gives each a
+    process. `env_args` go to the environment. Raises UsageError for what cannot be made.
+    """
+    if not isinstance(num_envs, int) or num_envs < 1:
+        raise UsageError(f"num_envs {num_envs!r}: expected a whole number of at least 1")
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise UsageError(f"max_episode_steps {max_episode_steps!r}: expected at least 1")
+    if vectorization not in WAYS:
+        raise UsageError(f"vectorization {vectorization!r}: expected one of {', '.join(WAYS)}")
+    if max_episode_steps is not None:
+        env_args["max_episode_steps"] = max_episode_steps
+    spec = find(env)
+    try:
+        if vectorization == "async":
+            mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
+            return Vector(gym.make_vec(spec, num_envs, "async", vector_kwargs=mode, **env_args))
+        several = num_envs > 1 or "device" in env_args
+        if vectorization == "auto" and several and spec.vector_entry_point is not None:
+            return Vector(gym.make_vec(spec, num_envs, "vector_entry_point", **env_args))
+        return Serial([gym.make(spec, **env_args) for _ in range(num_envs)])
+    except UsageError:
+        raise
+    except Exception as problem:
+        raise UsageError(f"environment {env} cannot be made: {explain(problem)}") from problem
+
+
+def find(env: str) -> EnvSpec:
+    """The registration of an id; a misspelt or outdated one is refused with the right one.
+
+    "module:Name-v0" imports the module first, which the user has named for that.
+    """
+    module, _, name = env.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        return gym.spec(name)
+    except error.DeprecatedEnv as problem:
+        raise UsageError(f"environment {env} is outdated: {explain(problem)}") from problem
+    except (error.Error, ImportError) as problem:
+        hint = closest(name, gym.registry) or " `seqrl list` shows those there are."
+        raise UsageError(f"unknown environment {env!r}.{hint}") from problem
+
+
+def may_never_end(envs: Environments) -> bool:
+    """Whether nothing bounds an episode: no step limit, and no rule that always ends it."""
+    inner = envs.envs[0] if isinstance(envs, Serial) else getattr(envs, "envs", None)
+    spec = getattr(inner, "spec", None)
+    return time_limit(envs) is None and getattr(spec, "id", None) not in ALWAYS_END
+
+
+def time_limit(envs: Environments) -> int | None:
+    """Steps after which an episode is cut, where the environments say so."""
+    inner = envs.envs[0] if isinstance(envs, Serial) else getattr(envs, "envs", None)
+    spec = getattr(inner, "spec", None)
+    limit = getattr(spec, "max_episode_steps", None) or getattr(inner, "max_episode_steps", None)
+    return int(limit) if limit else None

@@ -1,0 +1,70 @@
+"""Our environments' ids, so that `gymnasium.make` and `make_vec` know them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode
+
+from seqrl.core import UsageError, closest
+from seqrl.envs.batched import BatchedEnv, SingleEnv, Task
+from seqrl.envs.catch import Catch
+from seqrl.envs.repeat_first import RepeatFirst
+from seqrl.envs.tmaze import TMaze
+
+TASKS: dict[str, type[Any]] = {
+    "seqrl/Catch-v0": Catch,
+    "seqrl/RepeatFirst-v0": RepeatFirst,
+    "seqrl/TMaze-v0": TMaze,
+}
+
+
+def register_all() -> None:
+    """Make our ids known to Gymnasium; calling it again does nothing.
+
+    No time limit is registered: our tasks end by their own rules.
+    """
+    if "seqrl/FiniteMDP-v0" in gym.registry:
+        return
+    gym.register("seqrl/FiniteMDP-v0", entry_point="seqrl.envs.finite:FiniteMDP")
+    for env_id in TASKS:
+        one, many = partial(single, env_id), partial(batch, env_id)
+        gym.register(env_id, entry_point=one, vector_entry_point=many)
+
+
+def task(env_id: str, **options: Any) -> Task:
+    """The rules behind one of our ids; UsageError for an option it does not have."""
+    rules = TASKS[env_id]
+    known = [field.name for field in fields(rules)]
+    for name in options:
+        if name not in known:
+            listed, hint = ", ".join(known), closest(name, known)
+            raise UsageError(f"{env_id} has no option {name!r}, it has {listed}.{hint}")
+    return rules(**options)
+
+
+def single(env_id: str, **options: Any) -> SingleEnv:
+    """One environment, as `gymnasium.make` wants it."""
+    return SingleEnv(task(env_id, **options))
+
+
+def batch(
+    env_id: str,
+    num_envs: int = 1,
+    *,
+    device: Any = None,
+    autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+    max_episode_steps: int | None = None,
+    **options: Any,
+) -> BatchedEnv:
+    """N environments, as `gymnasium.make_vec` wants them."""
+    return BatchedEnv(
+        task(env_id, **options),
+        num_envs,
+        device=device,
+        autoreset_mode=autoreset_mode,
+        max_episode_steps=max_episode_steps,
+    )

@@ -1,0 +1,70 @@
+"""From the config of a run to its parts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from seqrl.agents import Agent, Boltzmann, EpsilonGreedy, TableIndex
+from seqrl.agents.registry import agent_class
+from seqrl.core.seeding import Streams
+from seqrl.envs import Environments, make
+from seqrl.training.evaluation import Evaluator
+
+Config = dict[str, Any]  # what config.toml holds
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    config: Config
+    streams: Streams
+    envs: Environments
+    agent: Agent
+
+    def evaluator(self, logger: Any) -> Evaluator | None:
+        """What evaluates this run, in environments of its own; None where no episodes are asked."""
+        if not self.config["eval_episodes"]:
+            return None
+        return Evaluator(
+            build_envs(self.config),
+            self.config["eval_episodes"],
+            every=self.config.get("eval_every") or self.config["steps"],
+            seed=self.streams.evaluation,
+            logger=logger,
+        )
+
+
+def build(config: Config) -> Parts:
+    """Make the environments and the agent of a run; refuses what cannot be."""
+    streams = Streams.of(config["seed"])
+    envs = build_envs(config)
+    return Parts(config, streams, envs, build_agent(config, envs, streams))
+
+
+def build_envs(config: Config) -> Environments:
+    """The environments of a run."""
+    return make(
+        config["env"],
+        config["num_envs"],
+        max_episode_steps=config.get("max_episode_steps"),
+        **config["env_args"],
+    )
+
+
+def build_agent(config: Config, envs: Environments, streams: Streams) -> Agent:
+    """The agent of a run, for environments like `envs`."""
+    numbers = dict(config["agent_args"])
+    if "temperature" in numbers:
+        numbers["exploration"] = Boltzmann(numbers.pop("temperature"))
+    elif "epsilon" in numbers:
+        numbers["exploration"] = EpsilonGreedy(numbers.pop("epsilon"))
+    cls = agent_class(config["agent"])
+    return cls(table_index(config, envs), envs.single_action_space, **numbers, seed=streams.agent)
+
+
+def table_index(config: Config, envs: Environments) -> TableIndex:
+    """How observations become rows of a table."""
+    ranges = {int(d): (low, high) for d, (low, high) in config["bin_range"].items()}
+    tiles = config.get("tiles") or 1
+    bins = config.get("bins") or (8 if tiles > 1 else None)
+    return TableIndex(envs.single_observation_space, bins, tiles, ranges)

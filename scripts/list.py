@@ -1,0 +1,46 @@
+"""What there is: `seqrl list` prints agents and environments, a line each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from seqrl.scripts.options import Parser, guarded
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The script; answers its exit status."""
+    return guarded(body, argv)
+
+
+def body(argv: Sequence[str]) -> int:
+    """Print the lists."""
+    made = Parser(prog="seqrl list", description="Agents and environments, a line each.")
+    made.add_argument("--debug", action="store_true", help="show tracebacks")
+    made.read(argv)
+    from seqrl.agents.registry import AGENTS
+
+    print("agents (seqrl train --agent NAME --help shows the flags)")
+    for name, entry in AGENTS.items():
+        print(f"  {name:<14} {entry.line}")
+    print("\nenvironments (any other Gymnasium id that is installed works too)")
+    for line in environments():
+        print(f"  {line}")
+    return 0
+
+
+def environments() -> Iterator[str]:
+    """Ids with step limit and the return that counts as solved, ours first."""
+    import gymnasium as gym
+
+    import seqrl.envs  # noqa: F401  # registers ours
+
+    for spec in sorted(gym.registry.values(), key=lambda s: (s.namespace != "seqrl", s.id)):
+        if spec.namespace in (None, "seqrl") and spec.entry_point is not None:
+            limit = f"limit {spec.max_episode_steps}" if spec.max_episode_steps else "no limit"
+            solved = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold else ""
+            yield f"{spec.id:<32} {limit}{solved}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

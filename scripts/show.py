@@ -1,0 +1,114 @@
+"""What was learned, in the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gymnasium as gym
+import numpy as np
+
+from seqrl.agents import Agent
+from seqrl.agents.tabular import Tabular
+from seqrl.core import UsageError
+from seqrl.envs import Environments, Serial
+from seqrl.envs.grids import Grid, grid_of
+
+if TYPE_CHECKING:
+    from seqrl.training import Evaluation
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """Mean return, or the success rate where a return is 0 or 1, with its interval."""
+    low, high = evaluation.interval.low, evaluation.interval.high
+    episodes, cut = len(evaluation.returns), int(evaluation.truncated.sum())
+    if np.isin(evaluation.returns, (0.0, 1.0)).all():
+        text = f"success rate {evaluation.mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    else:
+        text = f"mean return {evaluation.mean:.6g} (95 % interval {low:.6g} to {high:.6g})"
+    return f"{text} over {episodes:,} greedy episodes" + (f", {cut:,} cut" if cut else "")
+
+
+def draw_policy(agent: Agent, envs: Environments) -> str | None:
+    """The greedy policy as arrows over the map, where environment and agent allow it."""
+    grid = grid_of(envs.envs[0]) if isinstance(envs, Serial) else None
+    if grid is None or not isinstance(agent, Tabular):
+        return None
+    return draw_grid(grid, agent.q.argmax(1))
+
+
+def draw_grid(grid: Grid, policy: np.ndarray) -> str:
+    """A map with an arrow for the action [S] in every cell where one is taken."""
+    width = len(grid.cells[0])
+    rows = []
+    for y, cells in enumerate(grid.cells):
+        actions = policy[y * width : (y + 1) * width]
+        marks = [
+            cell if cell in grid.ends else grid.arrows[action]
+            for cell, action in zip(cells, actions, strict=True)
+        ]
+        rows.append("  " + " ".join(marks))
+    return "\n".join(rows)
+
+
+def show_table(agent: Agent, envs: Environments) -> str:
+    """Values and policy in the form that suits the space: map, Blackjack's maps, or a list."""
+    if not isinstance(agent, Tabular):
+        raise UsageError(f"{type(agent).__name__} has no table to show")
+    grid = grid_of(envs.envs[0]) if isinstance(envs, Serial) else None
+    if grid is not None:
+        return show_grid(grid, agent.q)
+    if is_blackjack(agent.index.space):
+        return show_blackjack(agent.q)
+    return show_states(agent)
+
+
+def show_grid(grid: Grid, q: np.ndarray) -> str:
+    """The map with the greedy actions, then V and Q of each cell."""
+    width = len(grid.cells[0])
+    values = q.max(1).reshape(-1, width)
+    table = "\n".join("  " + " ".join(f"{v:8.3f}" for v in row) for row in values)
+    return (
+        f"policy\n{draw_grid(grid, q.argmax(1))}\n\nV = max Q\n{table}\n\n{list_q(q, grid.arrows)}"
+    )
+
+
+def list_q(q: np.ndarray, names: str) -> str:
+    """Q, a state a line."""
+    head = "state " + " ".join(f"{name:>9}" for name in names)
+    lines = [f"{s:5} " + " ".join(f"{x:9.4f}" for x in row) for s, row in enumerate(q)]
+    return "\n".join(["Q", head, *lines])
+
+
+def is_blackjack(space: gym.Space) -> bool:
+    """Whether the states are (player's sum, dealer's card, usable ace)."""
+    return space == gym.spaces.Tuple([gym.spaces.Discrete(n) for n in (32, 11, 2)])
+
+
+def show_blackjack(q: np.ndarray) -> str:
+    """Two maps as in Sutton & Barto, Figure 5.2: H hits, S sticks, by sum and dealer's card."""
+    table = q.reshape(32, 11, 2, 2)
+    maps = []
+    for ace, title in ((1, "usable ace"), (0, "no usable ace")):
+        rows = [
+            f"  {total:2}  "
+            + "  ".join("SH"[table[total, card, ace].argmax()] for card in range(1, 11))
+            for total in range(21, 10, -1)
+        ]
+        maps.append("\n".join([title, *rows, "      A  2  3  4  5  6  7  8  9 10  (dealer shows)"]))
+    values = [
+        f"  {total:2}  " + " ".join(f"{table[total, card, 0].max():6.3f}" for card in range(1, 11))
+        for total in range(21, 10, -1)
+    ]
+    return "\n\n".join([*maps, "\n".join(["V, no usable ace", *values])])
+
+
+def show_states(agent: Tabular, most: int = 50) -> str:
+    """The rows of the table that were changed, up to `most`, highest value first."""
+    changed = np.flatnonzero((agent.q != agent.q[0, 0]).any(1))
+    order = changed[np.argsort(-agent.q[changed].max(1), kind="stable")][:most]
+    head = f"{len(changed):,} of {len(agent.q):,} rows learned, the {len(order)} of highest value"
+    lines = [
+        f"{row:8}  {agent.q[row].argmax():6}  " + " ".join(f"{x:10.4f}" for x in agent.q[row])
+        for row in order
+    ]
+    return "\n".join([head, "     row  greedy  Q", *lines])

@@ -1,0 +1,644 @@
+"""Conformance of every batched environment of ours, and its rules and scores by hand."""
+
+import copy
+import itertools
+import json
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from seqrl.core import UsageError
+from seqrl.envs.draws import Draws, TorchDraws
+from seqrl.envs.reference import reference_scores
+from seqrl.envs.registry import TASKS, register_all, task
+
+register_all()
+
+CATCH, FIRST, TMAZE = "seqrl/Catch-v0", "seqrl/RepeatFirst-v0", "seqrl/TMaze-v0"
+CASES = [
+    (CATCH, {}),
+    (CATCH, {"rows": 4, "columns": 6}),
+    (FIRST, {}),
+    (FIRST, {"decks": 2}),
+    (TMAZE, {}),
+    (TMAZE, {"length": 1}),
+    (TMAZE, {"length": 3, "active": True}),
+]
+NAMES = [" ".join([i[6:-3], *(f"{k}={v}" for k, v in options.items())]) for i, options in CASES]
+MODES = [mode.value for mode in AutoresetMode]
+case = pytest.mark.parametrize(("env_id", "options"), CASES, ids=NAMES)
+device = pytest.mark.parametrize("device", [None, "cpu"], ids=["numpy", "torch"])
+
+
+def batch(env_id, n=3, **kwargs):
+    return gym.make_vec(env_id, num_envs=n, **kwargs)
+
+
+def host(array):
+    return array if isinstance(array, np.ndarray | np.generic) else array.cpu().numpy()
+
+
+def actions_for(envs, steps, seed=0):
+    high = envs.single_action_space.n
+    return np.random.default_rng(seed).integers(high, size=(steps, envs.num_envs))
+
+
+def same(a, b):
+    """Equal values, shapes and dtypes, leaf by leaf."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if hasattr(a, "dtype"):
+        return host(a).dtype == host(b).dtype and np.array_equal(host(a), host(b))
+    return a == b
+
+
+def place(envs, **episodes):
+    """Put the batch into positions of our choosing."""
+    state = envs.get_state()
+    state["episodes"].update({name: np.array(rows) for name, rows in episodes.items()})
+    envs.set_state(state)
+    return envs
+
+
+def returns(envs, actions):
+    """Play fixed actions [T, N] to the end of the episodes: their returns, float64 [N]."""
+    total = np.zeros(envs.num_envs)
+    for t, action in enumerate(actions):
+        _, reward, terminated, truncated, _ = envs.step(action)
+        total += host(reward)
+        assert not host(truncated).any() and (host(terminated) == (t == len(actions) - 1)).all()
+    return total
+
+
+def sequences(actions, length):
+    """All action sequences of a length [length, actions ** length]."""
+    return np.array(list(itertools.product(range(actions), repeat=length))).T
+
+
+# --- the Gymnasium contract
+
+
+@case
+def test_single_passes_check_env(env_id, options):
+    check_env(gym.make(env_id, **options).unwrapped)
+
+
+@case
+@device
+def test_what_is_seen_is_in_the_spaces_and_in_fresh_memory(env_id, options, device):
+    envs = batch(env_id, device=device, **options)
+    n = envs.num_envs
+    seen = [envs.reset(seed=0)[0]]
+    for action in actions_for(envs, 2 * envs.task.horizon + 1):
+        obs, reward, terminated, truncated, info = envs.step(action)
+        assert host(reward).dtype == np.float32 and reward.shape == (n,)
+        assert all(host(x).dtype == bool and x.shape == (n,) for x in (terminated, truncated))
+        assert device is None or obs.device.type == reward.device.type == device
+        assert host(terminated).any() == bool(info)
+        seen += [obs, *([info["final_obs"]] if info else [])]
+    assert all(envs.observation_space.contains(host(obs)) for obs in seen)
+    assert not any(np.shares_memory(host(a), host(b)) for a, b in itertools.pairwise(seen))
+    assert all(envs.single_observation_space.contains(host(seen[0])[i]) for i in range(n))
+
+
+@case
+@device
+def test_a_seed_fixes_everything(env_id, options, device):
+    def run(*seeds):
+        envs = batch(env_id, 16, device=device, **options)
+        got = [envs.reset(seed=seed)[0] for seed in seeds]
+        return got + [envs.step(a) for a in actions_for(envs, envs.task.horizon + 2)]
+
+    assert same(run(2**200), run(2**200))
+    assert same(run(7, None)[1:], run(7, None)[1:])  # the second reset goes on in the stream
+    assert not same(run(7)[1:], run(7, None)[2:])
+    assert not same(run(7), run(8))
+
+
+@device
+def test_a_seed_is_a_whole_number(device):
+    envs = batch(CATCH, device=device)
+    for seed in (-1, 1.5, True, [1, 2, 3]):
+        with pytest.raises(UsageError, match="whole number of at least 0"):
+            envs.reset(seed=seed)
+    assert same(envs.reset(seed=np.int64(3))[0], envs.reset(seed=3)[0])
+
+
+@case
+def test_single_is_a_batch_of_one(env_id, options):
+    one, many = gym.make(env_id, **options), batch(env_id, 1, **options)
+    assert same(one.reset(seed=5)[0], many.reset(seed=5)[0][0])
+    for (action,) in actions_for(many, 3 * many.task.horizon):
+        obs, reward, terminated, truncated, _ = one.step(action)
+        first, *batched, info = many.step(np.array([action]))
+        assert [reward, terminated, truncated] == [float(x[0]) for x in batched]
+        assert same(obs, info["final_obs"][0] if info else first[0])
+        if terminated:
+            assert same(one.reset()[0], first[0])
+    assert one.unwrapped.get_state()["rng"] == one.unwrapped.np_random.bit_generator.state
+
+
+def turns(envs, steps, desync=False):
+    """What truly followed each action, row by row, in any autoreset mode [steps]."""
+    mode, n = envs.metadata["autoreset_mode"], envs.num_envs
+    actions, k, out, filler = actions_for(envs, steps), 0, [], np.zeros(n, bool)
+    obs, _ = envs.reset(seed=5)
+    while k < steps:
+        if desync and k == 1:
+            obs, _ = envs.reset(options={"reset_mask": np.arange(n) == 1})
+            filler &= np.arange(n) != 1
+        after, reward, terminated, truncated, info = envs.step(actions[k])
+        over, valid = host(terminated) | host(truncated), ~filler
+        assert not (over | (host(reward) != 0))[filler].any()
+        filler, next_obs = np.zeros(n, bool), after
+        if mode is AutoresetMode.NEXT_STEP:
+            filler = over
+        elif over.any() and mode is AutoresetMode.SAME_STEP:
+            next_obs = info["final_obs"]
+            assert same(host(info["_final_obs"]), over)
+        elif over.any():
+            options = {"reset_mask": over, "other": 1}
+            after, _ = envs.reset(options=options)
+            assert options.keys() == {"reset_mask", "other"}
+        turn = [host(x) for x in (obs, next_obs, reward, terminated, truncated)]
+        out.append((valid, turn))
+        k, obs = k + int(valid.any()), after
+    return out
+
+
+@case
+@device
+@pytest.mark.parametrize("limit", [None, 2])
+def test_all_autoreset_modes_play_the_same(env_id, options, device, limit):
+    rules, options = options, {**options, "device": device, "max_episode_steps": limit}
+    played = [turns(batch(env_id, autoreset_mode=mode, **options), 120) for mode in MODES]
+    next_step, same_step, disabled = ([x for v, x in turn if v.all()] for turn in played)
+    assert len(played[0]) > 120  # fillers
+    assert same(same_step, disabled) and same(same_step, next_step)
+    assert any(x[3].any() for x in same_step) is (
+        limit is None or task(env_id, **rules).horizon <= limit
+    )
+    assert any(x[4].any() for x in same_step) is (limit == 2)
+
+
+@case
+@device
+def test_rows_out_of_step_stay_apart(env_id, options, device):
+    options = {**options, "device": device, "max_episode_steps": 5}
+    played = [turns(batch(env_id, autoreset_mode=mode, **options), 40, True) for mode in MODES]
+    next_step, same_step, disabled = played
+    assert same(same_step, disabled)
+    over = np.array([x[3] | x[4] for _, x in same_step])
+    first = int(over.any(1).argmax())
+    assert over[first].tolist() == [True, False, True]  # row 1 began later
+    assert same(next_step[: first + 1], same_step[: first + 1])
+    ends = np.array([x[3] | x[4] for _, x in next_step])
+    assert same(~np.array([v for v, _ in next_step])[1:], ends[:-1])
+
+
+@device
+def test_a_reset_mask_leaves_the_others_alone(device):
+    envs = batch(TMAZE, device=device)
+    envs.reset(seed=0)
+    obs = [host(envs.step(np.zeros(3, int))[0]) for _ in range(2)][-1]
+    mask = np.array([False, True, False])
+    mask.flags.writeable = False
+    got = host(envs.reset(options={"reset_mask": mask})[0])
+    assert same(got[~mask], obs[~mask]) and abs(got[1, 1]) == 1
+    assert envs.get_state()["episodes"]["time"].tolist() == [2, 0, 2]
+    for wrong in ([True, False], [1, 0, 0]):
+        with pytest.raises(UsageError, match=r"reset_mask: expected bool \[3\]"):
+            envs.reset(options={"reset_mask": wrong})
+
+
+@case
+@device
+@pytest.mark.parametrize("mode", MODES)
+def test_state_goes_on_bit_by_bit(env_id, options, device, mode):
+    options = {**options, "device": device, "autoreset_mode": mode, "max_episode_steps": 4}
+
+    def go(envs, actions):
+        out = []
+        for action in actions:
+            *turn, info = envs.step(action)
+            if mode == "Disabled" and host(turn[2] | turn[3]).any():
+                turn += [envs.reset(options={"reset_mask": turn[2] | turn[3]})[0]]
+            out.append((*turn, info))
+        return out
+
+    envs, other = batch(env_id, **options), batch(env_id, **options)
+    envs.reset(seed=1)
+    actions = actions_for(envs, 30)
+    go(envs, actions[:2])
+    envs.reset(options={"reset_mask": np.array([True, False, False])})
+    go(envs, actions[2:8])
+    state = envs.get_state()
+    kept = copy.deepcopy(state)
+    rest = go(envs, actions[8:])
+    other.set_state(state)
+    assert same(go(other, actions[8:]), rest)
+    assert same(envs.get_state(), other.get_state()) and same(state, kept)
+
+
+@device
+def test_state_is_arrays_and_plain_values(device):
+    envs = batch(FIRST, device=device)
+    envs.reset(seed=0)
+    state = envs.get_state()
+    assert all(isinstance(leaf, np.ndarray) for leaf in state["episodes"].values())
+    if device is None:
+        assert json.loads(json.dumps(state["rng"])) == state["rng"]
+    else:
+        assert state["rng"].dtype == np.uint8
+    before, after = batch(FIRST, device=device), batch(FIRST, device=device)
+    after.set_state(before.get_state())  # before the first reset
+    assert same(before.reset()[0], after.reset()[0])
+
+
+@case
+def test_single_state_goes_on(env_id, options):
+    one, other = (gym.make(env_id, **options).unwrapped for _ in range(2))
+    one.reset(seed=2)
+    one.step(0)
+    other.set_state(one.get_state())
+    assert one.np_random.bit_generator.state == other.np_random.bit_generator.state
+    assert same(one.step(1), other.step(1)) and same(one.reset()[0], other.reset()[0])
+
+
+def test_state_of_something_else_is_refused():
+    envs = batch(TMAZE)
+    with pytest.raises(UsageError, match=r"play TMaze\(length=9"):
+        envs.set_state(batch(TMAZE, length=9).get_state())
+    with pytest.raises(UsageError, match="2 environments were saved, not 3"):
+        envs.set_state(batch(TMAZE, 2).get_state())
+    for one, two in ((None, "cpu"), ("cpu", None)):
+        with pytest.raises(UsageError, match="the saved environments were"):
+            batch(TMAZE, device=one).set_state(batch(TMAZE, device=two).get_state())
+
+
+@case
+def test_numpy_and_torch_play_by_the_same_rules(env_id, options):
+    ours, theirs = batch(env_id, 64, **options), batch(env_id, 64, device="cpu", **options)
+    ours.reset(seed=3)
+    theirs.reset(seed=3)
+    state = theirs.get_state()
+    theirs.set_state({**ours.get_state(), "rng": state["rng"]})
+    for action in actions_for(ours, ours.task.horizon):
+        (obs, *ours_turn, info), (after, *their_turn, told) = ours.step(action), theirs.step(action)
+        assert same(ours_turn, their_turn) and bool(info) == bool(told)
+        assert same(info["final_obs"] if info else obs, told["final_obs"] if info else after)
+
+
+@device
+def test_actions_out_of_turn_or_space_are_refused(device):
+    envs = batch(CATCH, device=device, autoreset_mode="Disabled", rows=2)
+    with pytest.raises(UsageError, match=r"call reset\(\) first"):
+        envs.step(np.ones(3, int))
+    with pytest.raises(UsageError, match=r"call reset\(\) first"):
+        envs.reset(options={"reset_mask": np.ones(3, bool)})
+    envs.reset(seed=0)
+    state = envs.get_state()
+    for wrong in ([1, 1, 3], [1, 1, -1]):
+        with pytest.raises(
+            UsageError, match=rf"action {wrong[2]} in environment 2: expected 0 to 2"
+        ):
+            envs.step(wrong)
+    for wrong in ([1.0, 1.0, 1.0], [1, 1], [True] * 3, ["a"] * 3, [[1, 1, 1]]):
+        with pytest.raises(UsageError, match=r"actions: expected int \[3\]"):
+            envs.step(wrong)
+    assert same(envs.get_state(), state)
+    envs.step(np.array([1, 1, 1], np.uint8))
+    with pytest.raises(UsageError, match="an episode is over"):
+        envs.step([1, 1, 1])
+
+
+def test_single_refuses_to_go_on_after_the_end():
+    one = gym.make(CATCH, rows=2).unwrapped
+    one.reset(seed=0)
+    assert one.step(1)[2] is True
+    with pytest.raises(UsageError, match="an episode is over"):
+        one.step(1)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        (CATCH, {"rows": 1}, "rows 1: expected a whole number of at least 2"),
+        (CATCH, {"columns": 2.5}, "columns 2.5: expected a whole number of at least 2"),
+        (TMAZE, {"length": 0}, "length 0: expected a whole number of at least 1"),
+        (TMAZE, {"active": 1}, "active 1: expected True or False"),
+        (TMAZE, {"lenght": 3}, "has no option 'lenght', it has .* Did you mean \"length\""),
+        (FIRST, {"decks": -1}, "decks -1: expected a whole number of at least 1"),
+    ],
+)
+def test_wrong_options_are_refused(env_id, options, message):
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(UsageError, match=message):
+            make(env_id, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_envs": 0}, "num_envs 0: expected a whole number of at least 1"),
+        ({"max_episode_steps": 0}, "max_episode_steps 0: expected"),
+        ({"autoreset_mode": "NextSteps"}, 'Did you mean "NextStep"'),
+        ({"device": "gpu"}, "device 'gpu': expected None for NumPy, or one of cpu"),
+        ({"device": "meta"}, "device 'meta': expected None for NumPy, or one of cpu"),
+    ],
+)
+def test_wrong_batches_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        gym.make_vec(CATCH, **options)
+
+
+# --- registration
+
+
+def test_registered_once_and_without_a_time_limit():
+    register_all()  # again: no warning that something is overridden
+    for env_id in TASKS:
+        assert gym.spec(env_id).max_episode_steps is None
+        assert not isinstance(gym.make(env_id), gym.wrappers.TimeLimit)
+        assert batch(env_id).metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+        assert gym.make_vec(env_id, 2, "sync").reset(seed=0)[0].shape[0] == 2
+
+
+def test_a_limit_cuts_single_and_batch_alike():
+    for limit, over, cut in ((3, False, True), (9, True, True), (10, True, False)):
+        one, many = gym.make(CATCH, max_episode_steps=limit), batch(CATCH, max_episode_steps=limit)
+        one.reset(seed=0)
+        many.reset(seed=0)
+        for _ in range(min(limit, 9)):
+            *_, terminated, truncated, _ = one.step(1)
+            *_, terminations, truncations, _ = many.step([1, 1, 1])
+        assert (terminated, truncated) == (over, cut)
+        assert terminations.tolist() == [over] * 3 and truncations.tolist() == [cut] * 3
+
+
+def test_importing_needs_no_torch():
+    program = (
+        "import sys, seqrl.envs.registry as r, gymnasium as g; r.register_all();"
+        f"g.make_vec({CATCH!r}, 2).reset(seed=0); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- draws
+
+
+@device
+def test_draws_are_fair(device):
+    draws = Draws() if device is None else TorchDraws(device)
+    draws.seed(np.random.default_rng(0))
+    n = 60_000
+    orders = host(draws.orders(3, n)) @ [9, 3, 1]
+    _, counts = np.unique(orders, return_counts=True)
+    assert len(counts) == 6 and abs(counts - n / 6).max() < 4 * (n * 5 / 36) ** 0.5
+    counts = np.bincount(host(draws.integers(5, n)))
+    assert len(counts) == 5 and abs(counts - n / 5).max() < 4 * (n * 4 / 25) ** 0.5
+
+
+# --- the rules, by hand
+
+
+def test_catch_frame_by_frame():
+    envs = batch(CATCH, 2, rows=4, columns=3, autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    place(envs, ball=[0, 2])
+    seen = [envs.reset(options={"reset_mask": np.zeros(2, bool)})[0]]
+    told = []
+    for action in ([0, 0], [0, 1], [1, 1]):  # left and into the wall; left and wait
+        obs, *turn, _ = envs.step(action)
+        seen.append(obs)
+        told.append([x.tolist() for x in turn])
+    frames = np.array(seen)[..., 0] // 255  # [T, N, rows, columns]
+    assert np.array(seen).dtype == np.uint8 and frames.max() == 1
+    assert frames[0, 0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1, 0]]
+    assert frames[1, 0].tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
+    assert frames[2, 0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0]]
+    assert frames[3].tolist() == [
+        [[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]],  # caught: one pixel
+        [[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 1]],
+    ]
+    nothing = [[0.0, 0.0], [False, False], [False, False]]
+    assert told == [nothing, nothing, [[1.0, -1.0], [True, True], [False, False]]]
+
+
+RIGHT, UP, LEFT, DOWN = range(4)
+
+
+def walk(actions, goal, **options):
+    """Observations, rewards and ends of one TMaze episode with a given goal."""
+    envs = batch(TMAZE, 1, autoreset_mode="Disabled", **options)
+    envs.reset(seed=0)
+    place(envs, goal=[goal], cue=[goal])
+    out = [(envs.reset(options={"reset_mask": [False]})[0][0].tolist(), None, None)]
+    for action in actions:
+        obs, reward, terminated, _, _ = envs.step([action])
+        out.append((obs[0].tolist(), float(reward[0]), bool(terminated[0])))
+    return list(zip(*out, strict=True))
+
+
+def test_tmaze_passive_step_by_step():
+    obs, rewards, over = walk([RIGHT, RIGHT, DOWN], -1, length=2)
+    assert obs == ([0, -1], [0, 0], [1, 0], [1, -1])
+    assert rewards[1:] == (0, 0, 1) and over[1:] == (False, False, True)
+    obs, rewards, _ = walk([RIGHT, RIGHT, UP], -1, length=2)
+    assert obs[3] == [1, 1] and rewards[1:] == (0, 0, 0)
+    # up is a wall and costs 1/2; so does being a step behind; the junction comes too late to turn
+    obs, rewards, _ = walk([UP, RIGHT, RIGHT], 1, length=2)
+    assert obs == ([0, 1], [0, 0], [0, 0], [1, 0]) and rewards[1:] == (-0.5, -0.5, 0)
+    obs, rewards, _ = walk([RIGHT, LEFT, LEFT], 1, length=2)  # the oracle speaks once
+    assert obs == ([0, 1], [0, 0], [0, 0], [0, 0]) and rewards[1:] == (0, -0.5, 0)
+
+
+def test_tmaze_active_step_by_step():
+    obs, rewards, over = walk([LEFT, RIGHT, RIGHT, RIGHT, UP], 1, length=2, active=True)
+    assert obs == ([0, 0], [0, 1], [0, 0], [0, 0], [1, 0], [1, 1])
+    assert rewards[1:] == (0, 0, 0, 0, 1) and over[-2:] == (False, True)
+    obs, rewards, _ = walk([RIGHT, RIGHT, DOWN, RIGHT, UP], -1, length=2, active=True)
+    assert obs == ([0, 0], [0, 0], [1, 0], [1, -1], [1, -1], [1, 0])
+    assert rewards[1:] == (0, 0, 0, 0, 0)  # left the right arm in the last step
+    _, rewards, _ = walk([LEFT] * 5, 1, length=2, active=True)
+    assert rewards[1:] == (0, -0.5, -0.5, -0.5, 0)
+
+
+def test_repeat_first_card_by_card():
+    envs = batch(FIRST, 2)
+    envs.reset(seed=0)
+    decks = envs.get_state()["episodes"]["deck"]
+    assert (np.sort(decks, 1) == np.arange(52) // 13).all()
+    decks = np.stack([np.arange(52) % 4, np.arange(52) // 13])
+    place(envs, deck=decks.astype(np.uint8))
+    for t in range(51):
+        obs, reward, terminated, _, info = envs.step([0, t % 4])
+        assert reward.tolist() == [np.float32(1 / 51), np.float32((1 if t % 4 == 0 else -1) / 51)]
+        seen = info["final_obs"] if t == 50 else obs
+        assert seen.tolist() == [(t + 1) % 4, (t + 1) // 13] and terminated.all() == (t == 50)
+
+
+# --- scores
+
+
+def catch_policy(obs, memory):
+    ball, paddle = obs[:, :-1, :, 0].any(1).argmax(1), obs[:, -1, :, 0].argmax(1)
+    return 1 + np.sign(ball - paddle), memory
+
+
+def first_policy(obs, memory):
+    memory = obs if memory is None else memory
+    return memory, memory
+
+
+def tmaze_policy(obs, memory):
+    junction, cue = obs.T
+    memory = cue if memory is None else np.where(memory == 0, cue, memory)
+    along = np.where(memory == 0, LEFT, RIGHT)
+    return np.where(junction == 1, np.where(memory > 0, UP, DOWN), along), memory
+
+
+OPTIMAL = {CATCH: catch_policy, FIRST: first_policy, TMAZE: tmaze_policy}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options"), [*CASES, (TMAZE, {"length": 50}), (CATCH, {"columns": 19})]
+)
+@device
+def test_the_optimum_is_reached(env_id, options, device):
+    envs = batch(env_id, 256, device=device, **options)
+    obs, memory, total = envs.reset(seed=0)[0], None, 0.0
+    for _ in range(envs.task.horizon):
+        action, memory = OPTIMAL[env_id](host(obs), memory)
+        obs, reward, terminated, _, _ = envs.step(action)
+        total = total + host(reward).astype(np.float64)
+    assert host(terminated).all()
+    assert total == pytest.approx(np.full(256, envs.task.scores()["optimum"]), abs=1e-6)
+
+
+def test_the_optimum_of_catch_counts_columns_out_of_reach():
+    # Three steps from column 3 of 8 columns 0-7: starts at 4, reaches 1-7, loses 0.
+    assert task(CATCH, rows=4, columns=8).scores()["optimum"] == pytest.approx(7 / 8 - 1 / 8)
+    envs = batch(CATCH, 8, rows=4, columns=8)
+    envs.reset(seed=0)
+    place(envs, ball=np.arange(8))
+    best = np.sign(np.arange(8) - 4) + 1
+    total, paddle = np.zeros(8), np.full(8, 4)
+    for _ in range(3):
+        action = np.where(paddle == np.arange(8), 1, best)
+        paddle = paddle + action - 1
+        total += envs.step(action)[1]
+    assert total.tolist() == [-1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_catch_random_by_enumeration():
+    plays = sequences(3, 3)  # [3, 27]
+    envs = batch(CATCH, 5 * 27, rows=4)
+    envs.reset(seed=0)
+    place(envs, ball=np.repeat(np.arange(5), 27))
+    mean = returns(envs, np.tile(plays, 5)).mean()
+    assert mean == pytest.approx(task(CATCH, rows=4).scores()["random"])
+    assert task(CATCH).scores() == {"optimum": 1, "memoryless": 1, "random": pytest.approx(-0.6)}
+
+
+@pytest.mark.parametrize(
+    ("length", "active"), [(1, False), (2, False), (4, False), (1, True), (2, True)]
+)
+def test_tmaze_random_by_enumeration(length, active):
+    rules = task(TMAZE, length=length, active=active)
+    plays = sequences(4, rules.horizon)
+    envs = batch(TMAZE, 2 * plays.shape[1], length=length, active=active)
+    envs.reset(seed=0)
+    goal = np.repeat([1, -1], plays.shape[1])
+    place(envs, goal=goal, cue=goal)
+    mean = returns(envs, np.tile(plays, 2)).mean()
+    assert rules.scores()["random"] == pytest.approx(mean, abs=1e-7)
+
+
+def test_tmaze_random_in_closed_form():
+    # Passive: in time after t steps with chance 4^-t, else 1/L is due; then one action in four.
+    for length in (1, 10, 50):
+        expected = -1 + (1 - 4.0**-length) / (3 * length) + 4.0 ** -(length + 1)
+        assert task(TMAZE, length=length).scores()["random"] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_tmaze_memoryless_by_trying_every_reactive_policy(active):
+    policies = sequences(4, 6)  # an action for each thing that can be seen [6, 4096]
+    count = policies.shape[1]
+    envs = batch(TMAZE, 2 * count, length=2, active=active)
+    envs.reset(seed=0)
+    goal, rows = np.repeat([1, -1], count), np.arange(2 * count) % count
+    place(envs, goal=goal, cue=goal)
+    obs, _ = envs.reset(options={"reset_mask": np.zeros(2 * count, bool)})
+    total = 0.0
+    for _ in range(envs.task.horizon):
+        seen = (3 * obs[:, 0] + obs[:, 1] + 1).astype(int)
+        obs, reward, _, _, _ = envs.step(policies[seen, rows])
+        total = total + reward
+    assert total.reshape(2, count).mean(0).max() == envs.task.scores()["memoryless"] == 0.5
+
+
+@pytest.mark.parametrize("decks", [1, 2])
+def test_repeat_first_memoryless_by_trying_every_reactive_policy(decks):
+    cards, suit = 52 * decks, 13 * decks
+    # P(first = a, later = b): 1/4 * (cards of suit b left) / (cards - 1)
+    joint = (np.full((4, 4), suit) - np.eye(4)) / 4 / (cards - 1)
+    best = -1.0
+    for policy in itertools.product(range(4), repeat=4):
+        right = sum(policy[s] == s for s in range(4)) / 4
+        right += (cards - 2) * sum(joint[policy[s], s] for s in range(4))
+        best = max(best, 2 * right / (cards - 1) - 1)
+    assert task(FIRST, decks=decks).scores()["memoryless"] == pytest.approx(best, abs=1e-12)
+    assert decks > 1 or best == pytest.approx(-0.4994, abs=5e-5)
+
+
+@device
+def test_repeat_first_echo_and_random(device):
+    n = 4_000
+    envs = batch(FIRST, n, device=device)
+    obs, total = envs.reset(seed=0)[0], np.zeros(n)
+    for _ in range(51):
+        obs, reward, _, _, _ = envs.step(obs)
+        total += host(reward)
+    error = total.std() / n**0.5
+    assert error < 0.003 and abs(total.mean() - envs.task.scores()["memoryless"]) < 4 * error
+    # Of the four constant policies one is right at every step: 1/4 - 3/4.
+    place(envs, deck=envs.get_state()["episodes"]["deck"].repeat(4, 0)[:n])
+    assert returns(envs, np.tile(np.arange(4), (51, n // 4))).mean() == pytest.approx(
+        -0.5, abs=1e-6
+    )
+
+
+def test_reference_scores_know_options_and_limits():
+    assert reference_scores(CATCH)["random"] == pytest.approx(-0.6)
+    assert reference_scores(CATCH, columns=2, num_envs=7)["random"] == 0
+    made = gym.make_vec(TMAZE, num_envs=2, length=4, device="cpu").unwrapped.spec
+    assert reference_scores(made) == task(TMAZE, length=4).scores()
+    assert reference_scores(TMAZE, max_episode_steps=10) is None
+    assert reference_scores(TMAZE, max_episode_steps=11)["optimum"] == 1
+    assert reference_scores(gym.make(CATCH, max_episode_steps=8).spec) is None
+    assert reference_scores("CartPole-v1")["optimum"] == 500
+    assert reference_scores("CartPole-v1", max_episode_steps=100) is None
+    assert reference_scores("CartPole-v1", sutton_barto_reward=True) is None
+    assert reference_scores("FrozenLake-v1") is None
+    with pytest.raises(UsageError, match="has no option 'rwos'"):
+        reference_scores(CATCH, rwos=3)
+
+
+def test_reference_score_of_random_cartpole():
+    envs = gym.make_vec("CartPole-v1", num_envs=1000)
+    envs.reset(seed=0)
+    rng, alive, total = np.random.default_rng(0), np.ones(1000, bool), np.zeros(1000)
+    while alive.any():
+        _, reward, terminated, truncated, _ = envs.step(rng.integers(2, size=1000))
+        total += reward * alive
+        alive &= ~(terminated | truncated)
+    assert abs(total.mean() - reference_scores("CartPole-v1")["random"]) < 4 * 12 / 1000**0.5

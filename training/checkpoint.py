@@ -1,0 +1,156 @@
+"""Trees of arrays and plain values in one file that can hold nothing else.
+
+Layout: a line naming the format, a line with the SHA-256 and size of the header, the header (JSON:
+the tree, and for each array its dtype, shape and SHA-256), then the arrays' bytes one after the
+other. Nothing is pickled and no name in the file is ever imported, so reading a foreign file
+cannot run code; a single flipped bit is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrl.core import UsageError
+
+MAGIC = b"seqrl checkpoint 1\n"
+DTYPES = {"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
+DTYPES |= {"float16", "float32", "float64"}
+HEADER_LIMIT = 64 << 20
+
+
+def save(path: Path, tree: Any) -> None:
+    """Write the tree under another name first, so that `path` is either whole or not there."""
+    arrays: list[np.ndarray] = []
+    header = pack(tree, arrays)
+    draft = path.with_name(path.name + ".part")
+    try:
+        with open(draft, "wb") as file:
+            file.write(header)
+            for array in arrays:
+                file.write(array.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over everything in a tree: two equal ones are equal to the last bit."""
+    return hashlib.sha256(pack(tree, [])).hexdigest()
+
+
+def pack(tree: Any, arrays: list[np.ndarray]) -> bytes:
+    """The file up to the arrays' bytes; the arrays are put into the list."""
+    entries: list[dict[str, Any]] = []
+
+    def add(array: np.ndarray) -> int:
+        array = np.ascontiguousarray(array)
+        if array.dtype.name not in DTYPES:
+            raise TypeError(f"an array of {array.dtype} cannot be saved")
+        sha = hashlib.sha256(array.tobytes()).hexdigest()
+        entries.append({"dtype": array.dtype.name, "shape": list(array.shape), "sha256": sha})
+        arrays.append(array)
+        return len(entries) - 1
+
+    content = {"tree": encode(tree, add), "arrays": entries}
+    header = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    return MAGIC + f"{hashlib.sha256(header).hexdigest()} {len(header):020d}\n".encode() + header
+
+
+def encode(tree: Any, add: Any) -> Any:
+    """A tree as JSON; what JSON has no form for is a one-key object."""
+    if tree is None or isinstance(tree, bool | int | str):
+        return tree
+    if isinstance(tree, np.generic):
+        return encode(tree.item(), add)
+    if isinstance(tree, float):
+        return tree if math.isfinite(tree) else {"float": repr(tree)}
+    if isinstance(tree, np.ndarray):
+        return {"array": add(tree)}
+    if isinstance(tree, list | tuple):
+        parts = [encode(part, add) for part in tree]
+        return parts if isinstance(tree, list) else {"tuple": parts}
+    if isinstance(tree, dict):
+        return {"dict": {str(key): encode(part, add) for key, part in tree.items()}}
+    raise TypeError(f"a {type(tree).__name__} cannot be saved")
+
+
+def load(path: Path, limit: int = 16 << 30) -> Any:
+    """Read a tree back; anything that is not exactly what was written is refused.
+
+    `limit` bounds the bytes of all arrays together; sizes are checked before anything is allocated.
+    """
+    try:
+        with open(path, "rb") as file:
+            return read(path, file, limit)
+    except OSError as error:
+        raise UsageError(f"checkpoint {path}: {error.strerror or error}") from error
+
+
+def read(path: Path, file: Any, limit: int) -> Any:
+    """Read a tree from an open file."""
+
+    def refuse(entry: str, problem: str) -> UsageError:
+        return UsageError(f"checkpoint {path}: {entry} {problem}; take an older checkpoint")
+
+    if file.read(len(MAGIC)) != MAGIC:
+        raise refuse("the first line", f"is not {MAGIC.decode().strip()!r}")
+    sha, _, size = file.read(86).decode("ascii", "replace").strip().partition(" ")
+    if not size.isdigit() or int(size) > HEADER_LIMIT:
+        raise refuse("the header", "has no believable size")
+    header = file.read(int(size))
+    if hashlib.sha256(header).hexdigest() != sha:
+        raise refuse("the header", "is damaged")
+    content = json.loads(header)
+    sizes = [entry_size(entry) for entry in content["arrays"]]
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if sum(sizes) != left or left > limit:
+        raise refuse("the file", f"has {left:,} bytes of arrays, expected {sum(sizes):,}")
+    arrays = []
+    for i, (entry, size) in enumerate(zip(content["arrays"], sizes, strict=True)):
+        data = file.read(size)
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise refuse(f"array {i}", "is damaged")
+        arrays.append(np.frombuffer(data, entry["dtype"]).reshape(entry["shape"]).copy())
+    return decode(content["tree"], arrays)
+
+
+def entry_size(entry: dict[str, Any]) -> int:
+    """Bytes of an array as its entry claims them."""
+    if entry["dtype"] not in DTYPES or any(side < 0 for side in entry["shape"]):
+        raise UsageError(f"checkpoint: an array of {entry['dtype']} {entry['shape']} is refused")
+    return math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
+
+
+def decode(tree: Any, arrays: list[np.ndarray]) -> Any:
+    """The inverse of `encode`."""
+    if isinstance(tree, list):
+        return [decode(part, arrays) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, value),) = tree.items()
+    if kind == "array":
+        return arrays[value]
+    if kind == "float":
+        return float(value)
+    if kind == "tuple":
+        return tuple(decode(part, arrays) for part in value)
+    return {key: decode(part, arrays) for key, part in value.items()}

@@ -1,0 +1,289 @@
+"""The loop: an agent in N environments, one turn after the other. It moves data, nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from seqrl.agents import Agent
+from seqrl.core import Array, Metrics, RunError, State, Transition, tree
+from seqrl.envs import Outcome, adapt, get_state, set_state
+
+WINDOW = 100  # episodes in the running means
+
+
+class Callback(Protocol):
+    """Something to do every so many env steps: evaluate, save."""
+
+    every: int
+
+    def __call__(self, loop: Interaction) -> None:
+        """Called at the end of the first turn that reaches each multiple of `every`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive an interruption, as arrays and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+
+
+class Episode(NamedTuple):
+    """An episode that has ended."""
+
+    step: int  # env step of its last row
+    row: int  # which of the N environments
+    total: float  # undiscounted return
+    length: int  # env steps
+    truncated: bool  # cut off rather than over
+
+
+class Recorder(Protocol):
+    """Hears of every finished episode: a logger, an evaluation."""
+
+    def episode(self, loop: Interaction, episode: Episode) -> None:
+        """Called in the order in which episodes end."""
+
+
+class Stopwatch:
+    """Seconds spent between `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self._spent, self._since = 0.0, -1.0
+
+    def start(self) -> None:
+        """Go on counting."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Pause."""
+        self._spent, self._since = self.seconds, -1.0
+
+    @property
+    def seconds(self) -> float:
+        """What has been counted until now."""
+        return self._spent + (time.perf_counter() - self._since if self._since >= 0 else 0.0)
+
+
+class Interaction:
+    """Agent x environments.
+
+    `learn=False` plays greedily and teaches nothing (evaluation). `max_episode_steps` cuts any
+    episode that reaches it (a truncation). `steps` counts valid env steps, N a turn.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        envs: Any,
+        *,
+        learn: bool = True,
+        max_episode_steps: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        recorder: Recorder | None = None,
+    ):
+        self.agent = agent
+        self.envs = adapt(envs)
+        self.learning = learn
+        self.max_episode_steps = max_episode_steps
+        self.callbacks = list(callbacks)
+        self.recorder = recorder
+        self.steps = 0
+        self.episodes = 0
+        self.episodes_wanted: int | None = None  # the loop ends after as many
+        self.recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self.metrics: dict[str, Any] = {}
+        self._metrics: Metrics = {}
+        self.watch = Stopwatch()  # acting, learning and recording, without the callbacks
+        self.stopped = False  # set by whoever wants the loop to end after this turn
+        self.obs: Array = None
+        self.start: Array = None
+        self.state: State = None
+        self._surplus: Transition | None = None  # rows of a turn that an exact end left over
+
+    def reset(self, seed: np.random.SeedSequence | None = None) -> None:
+        """Begin new episodes everywhere with empty memories; counters go on."""
+        self.obs = self.envs.reset(seed)
+        self.start = rows_of_true(next(tree.leaves(self.obs)))
+        self.returns = self.start * 0.0
+        self.lengths = self.start * 0
+        self.state = None
+        self._surplus = None
+
+    def run(self, steps: int) -> None:
+        """Exactly `steps` env steps, or fewer where `stopped` is set.
+
+        Where the last turn has more rows than are left, the surplus rows (highest index) are not
+        valid in it; they are learned from first when the run goes on.
+        """
+        if self.obs is None:
+            self.reset()
+        target = self.steps + steps
+        due = self._due()
+        self.watch.start()
+        while self.steps < target and not self.stopped:
+            step, count, ended = self.turn() if self._surplus is None else self._left_over()
+            if count > target - self.steps:
+                step, self._surplus = split(step, target - self.steps)
+                count = target - self.steps
+            self._take(step, count, ended)
+            if self.steps >= due:
+                self.watch.stop()
+                self._call_back(self.steps - count)
+                due = self._due()
+                self.watch.start()
+        self.watch.stop()
+
+    def _left_over(self) -> tuple[Transition, int, bool]:
+        """The rows that the end of the last run had no room for."""
+        assert self._surplus is not None
+        step, self._surplus = self._surplus, None
+        return step, int(step.valid.sum()), True
+
+    def turn(self) -> tuple[Transition, int, bool]:
+        """Act and step once; the transition, its number of valid rows, whether an episode ended."""
+        obs, start, state = self.obs, self.start, self.state
+        decision = self.agent.act(obs, start, state, explore=self.learning)
+        try:
+            outcome = self.envs.step(decision.action)
+        except RunError as error:
+            raise RunError(f"at env step {self.steps + 1}: {error}") from error
+        if self.max_episode_steps is not None:
+            outcome = self._cut(outcome)
+        self.obs, self.start, self.state = outcome.obs, outcome.start, decision.state
+        step = Transition(
+            obs,
+            start,
+            state,
+            decision.state,
+            decision.action,
+            decision.log_prob,
+            outcome.reward,
+            outcome.terminated,
+            outcome.truncated,
+            outcome.next_obs,
+            outcome.valid,
+        )
+        return step, outcome.real, outcome.ended
+
+    def _cut(self, outcome: Outcome) -> Outcome:
+        over = (self.lengths + outcome.valid) >= self.max_episode_steps
+        over = over & outcome.valid & ~(outcome.terminated | outcome.truncated)
+        return self.envs.restart(over, outcome) if bool(over.any()) else outcome
+
+    def _take(self, step: Transition, count: int, ended: bool) -> None:
+        """Learn from a turn and keep the books."""
+        if count == self.envs.num_envs:
+            self.returns += step.reward
+            self.lengths += 1
+        else:
+            self.returns += step.reward * step.valid
+            self.lengths += step.valid
+        if self.learning:
+            metrics = self.agent.learn(step)
+            if metrics is not self._metrics:  # the same readings need no second look
+                self.metrics.update(metrics or {})
+                self._metrics = metrics
+        before = self.steps
+        self.steps += count
+        if ended:
+            self._finish(step, before, count)
+
+    def _finish(self, step: Transition, before: int, count: int) -> None:
+        """Record the episodes that ended; each at the env step of its own row."""
+        over = (step.terminated | step.truncated) & step.valid
+        rows = np.flatnonzero(host(over)).tolist()
+        if not rows:
+            return
+        whole = count == self.envs.num_envs
+        rank = range(1, count + 1) if whole else host(step.valid).cumsum().tolist()
+        returns, lengths = host(self.returns), host(self.lengths)
+        for i in rows:
+            cut = not bool(step.terminated[i])
+            ended = Episode(before + rank[i], i, float(returns[i]), int(lengths[i]), cut)
+            self.episodes += 1
+            self.recent.append((ended.total, ended.length))
+            if self.recorder is not None:
+                self.recorder.episode(self, ended)
+        self.returns[rows] = 0
+        self.lengths[rows] = 0
+        if self.episodes_wanted is not None and self.episodes >= self.episodes_wanted:
+            self.stopped = True
+
+    def _due(self) -> float:
+        """The env step at which the next callback wants to be called."""
+        return min(
+            (c.every * (self.steps // c.every + 1) for c in self.callbacks), default=float("inf")
+        )
+
+    def _call_back(self, before: int) -> None:
+        for callback in self.callbacks:
+            if self.steps // callback.every > before // callback.every:
+                callback(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, agent and environments included.
+
+        The arrays are live ones: save or copy them before the run goes on.
+        """
+        return {
+            "agent": self.agent.state_dict(),
+            "envs": get_state(self.envs),
+            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "recent": [list(pair) for pair in self.recent],
+            "surplus": None if self._surplus is None else self._surplus._asdict(),
+            **{name: getattr(self, name) for name in COUNTERS + ROWS},
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What two equal runs have in common to the last bit: tables, counters, random numbers."""
+        return {
+            "agent": self.agent.state_dict(),
+            "envs": get_state(self.envs),
+            **{name: getattr(self, name) for name in COUNTERS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken.
+
+        Environments whose state could not be had begin new episodes; the agent notices by `start`.
+        """
+        self.agent.load_state_dict(state["agent"])
+        for callback, part in zip(self.callbacks, state["callbacks"], strict=True):
+            callback.load_state_dict(part)
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self.recent.clear()
+        self.recent.extend((total, length) for total, length in state["recent"])
+        self.reset()
+        if state["envs"] is None:
+            return
+        set_state(self.envs, state["envs"])
+        for name in ROWS:
+            setattr(self, name, tree.map(np.copy, state[name]))
+        if state["surplus"] is not None:
+            self._surplus = Transition(**state["surplus"])
+
+
+COUNTERS = ("steps", "episodes")
+ROWS = ("obs", "start", "state", "returns", "lengths")
+
+
+def split(step: Transition, room: int) -> tuple[Transition, Transition]:
+    """The turn with its first `room` valid rows, and the same turn with the others."""
+    first = step.valid & (step.valid.cumsum(0) <= room)
+    return step._replace(valid=first), step._replace(valid=step.valid & ~first)
+
+
+def rows_of_true(leaf: Array) -> Array:
+    """[N] True, of the kind and on the device of a leaf [N, ...]."""
+    column = leaf.reshape(len(leaf), -1)[:, 0]
+    return (column == column) | True
+
+
+def host(array: Array) -> np.ndarray:
+    """The array in this computer's main memory."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

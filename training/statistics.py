@@ -1,0 +1,340 @@
+"""How sure are we: learning curves and scores of several runs, summed up and compared.
+
+Axis 0 is the runs (seeds) everywhere, and more is better. A missing value is NaN:
+
+- in one curve (`resample`, `area_under_curve`, ...) it stays unknown and is never bridged;
+- a summary over runs (`mean`, `iqm`, `bootstrap`, ...) leaves it out, so that runs of unequal
+  length share one picture; `count` says how many runs a number stands on;
+- a comparison (`probability_of_improvement`, `permutation_test`, ...) refuses it, because leaving
+  out the runs that failed would favour the algorithm that fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from seqrl.core import UsageError, generator
+
+Floats = NDArray[np.float64]
+Sample = ArrayLike | Sequence[ArrayLike]  # runs [R, ...], or a list of such arrays: the strata
+Statistic = Callable[[Floats, int], Floats]  # reduces one axis, NaN left out
+
+EXACT = 20_000  # up to this many splits of the runs a permutation test counts them all
+BLOCK = 1 << 20  # numbers held at a time while resampling (8 MB)
+
+
+class Estimate(NamedTuple):
+    """A number and its interval; all three have the same shape, NaN where nothing can be said."""
+
+    value: Any
+    low: Any
+    high: Any
+
+
+class Comparison(NamedTuple):
+    """Two algorithms: the difference of their means (first minus second) and what it is worth."""
+
+    difference: float
+    p_value: float
+    adjusted: float  # p-value after Holm's correction for the whole family
+    verdict: str
+
+
+def common_grid(
+    curves: Iterable[tuple[ArrayLike, ArrayLike]], points: int = 200, *, end: int | None = None
+) -> NDArray[np.int64]:
+    """At most `points` even whole steps up to `end` (default: the last step of the longest curve).
+
+    Step 0 is left out: no run has a value there. Raises UsageError if all curves are empty.
+    """
+    lasts = [int(np.max(steps)) for steps, _ in curves if np.size(steps)]
+    if end is None and not lasts:
+        raise UsageError("no learning curve has a point: let the runs finish at least one episode")
+    last = max(lasts) if end is None else end
+    return np.unique(-(-last * np.arange(1, points + 1) // points))  # rounded up, in integers
+
+
+def resample(
+    steps: ArrayLike, values: ArrayLike, grid: ArrayLike, *, end: float | None = None
+) -> Floats:
+    """The curve's values at the grid's steps, each value carried forward until the next point.
+
+    steps [P] ascending (of equal steps the last counts), values [P], grid [G]; answers [G], NaN
+    before the first point and after `end`, the run's last step (default: that of the last point;
+    a run mostly goes on a little after its last finished episode).
+    """
+    steps, values, end = _curve(steps, values, end)
+    grid = np.asarray(grid)
+    point = np.searchsorted(steps, grid, side="right") - 1  # -1, before the first, takes the NaN
+    return np.where(grid <= end, np.append(values, np.nan)[point], np.nan)
+
+
+def area_under_curve(steps: ArrayLike, values: ArrayLike, *, end: float | None = None) -> float:
+    """The curve's mean over time: how good a run was all along, in the unit of `values`.
+
+    Trapezoids from the first to the last point, the last value carried on to `end`, divided by the
+    steps covered. One point gives its value; no point, or NaN in a value, gives NaN.
+    """
+    steps, values, end = _curve(steps, values, end)
+    if not steps.size or end == steps[0]:
+        return float(values[-1]) if steps.size else math.nan
+    area = np.trapezoid(np.append(values, values[-1]), np.append(steps, end))
+    return float(area / (end - steps[0]))
+
+
+def steps_to_threshold(steps: ArrayLike, values: ArrayLike, threshold: float) -> float:
+    """The first step whose value is at least `threshold`; NaN if the run never got there.
+
+    A mean over the runs that did get there flatters: say how many did beside it.
+    """
+    steps, values, _ = _curve(steps, values, None)
+    reached = np.flatnonzero(values >= threshold)
+    return float(steps[reached[0]]) if reached.size else math.nan
+
+
+def _curve(steps: ArrayLike, values: ArrayLike, end: float | None) -> tuple[Floats, Floats, float]:
+    """Steps, values and last step as floats, checked."""
+    steps, values = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if steps.ndim != 1 or steps.shape != values.shape:
+        raise UsageError(
+            f"a curve has steps {steps.shape} and values {values.shape}: "
+            "expected two lists of the same length"
+        )
+    if not np.isfinite(steps).all() or (np.diff(steps) < 0).any():
+        raise UsageError("a curve's steps do not ascend: sort its points by step first")
+    last = steps[-1] if steps.size else -math.inf
+    if end is not None and end < last:
+        raise UsageError(f"a run's end, step {end:g}, lies before its last point, step {last:g}")
+    return steps, values, float(last if end is None else end)
+
+
+def count(x: ArrayLike, axis: int = 0) -> NDArray[np.int64]:
+    """How many values are there (not NaN)."""
+    return np.asarray((~np.isnan(np.asarray(x, dtype=float))).sum(axis))
+
+
+def mean(x: ArrayLike, axis: int = 0) -> Floats:
+    """Arithmetic mean of the values that are there; NaN where none is."""
+    return _middle(x, axis, lambda n: 0 * n)
+
+
+def median(x: ArrayLike, axis: int = 0) -> Floats:
+    """Median of the values that are there; NaN where none is."""
+    return _middle(x, axis, lambda n: (n - 1) // 2)
+
+
+def iqm(x: ArrayLike, axis: int = 0) -> Floats:
+    """Interquartile mean: without the lowest and the highest quarter (rounded down) of the values.
+
+    Deaf to single lucky runs as a median is, yet using half of the data; Agarwal et al. 2021, "Deep
+    Reinforcement Learning at the Edge of the Statistical Precipice". NaN where no value is.
+    """
+    return _middle(x, axis, lambda n: n // 4)
+
+
+def _middle(x: ArrayLike, axis: int, cut: Callable[[Any], Any]) -> Floats:
+    """Mean without the `cut(n)` lowest and highest of the n values present."""
+    ordered = np.sort(np.moveaxis(np.asarray(x, dtype=float), axis, -1))  # NaN goes last
+    present = count(ordered, -1)[..., None]
+    rank = np.arange(ordered.shape[-1])
+    kept = (rank >= cut(present)) & (rank < present - cut(present))
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is promised
+        return np.where(kept, ordered, 0.0).sum(-1) / kept.sum(-1)
+
+
+def normalize(scores: ArrayLike, random: float, optimum: float) -> Floats:
+    """Scores on the scale where the random policy has 0 and the best possible 1."""
+    if not (np.isfinite([random, optimum]).all() and random != optimum):
+        raise UsageError(
+            f"cannot normalise by random {random} and optimum {optimum}: "
+            "expected two different numbers"
+        )
+    return (np.asarray(scores, dtype=float) - random) / (optimum - random)
+
+
+def bootstrap(
+    x: Sample,
+    statistic: Statistic = iqm,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic over runs with its percentile interval from runs drawn again with replacement.
+
+    x [R, ...] one array, or a list of arrays [R_k, ...], the strata (environments): each is drawn
+    from on its own, then all are pooled and every run counts once. A whole run is drawn at a time,
+    so curves [R, G] give bands [G], and a resample without any value at a point says nothing there.
+    NaN where any stratum has fewer than two values. Raises UsageError on infinite values.
+    Efron and Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13; stratified as in Agarwal
+    et al. 2021. Few runs make it too narrow: for a normal mean, a 95 % interval holds the truth
+    83 % of the time with 5 runs, 90 % with 10 and 93 % with 20.
+    """
+    strata, rng = _strata(x), generator(seed)
+    pooled = np.concatenate(strata)  # [R, ...]
+    starts = np.cumsum([0] + [len(part) for part in strata[:-1]])
+    rows = [
+        start + rng.integers(0, len(part), (resamples, len(part)))
+        for start, part in zip(starts, strata, strict=True)
+    ]
+    drawn, size = np.concatenate(rows, axis=1), max(1, BLOCK // max(1, pooled.size))  # [B, R]
+    blocks = [statistic(pooled[drawn[i : i + size]], 1) for i in range(0, resamples, size)]
+    few = np.any([count(part) < 2 for part in strata], axis=0)
+    return Estimate(statistic(pooled, 0), *_interval(np.concatenate(blocks), few, confidence))
+
+
+def performance_profile(
+    scores: Sample,
+    thresholds: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """The fraction of runs above each threshold, with pointwise bands (Agarwal et al. 2021).
+
+    scores [R] or a list of strata [R_k], thresholds [T]; value, low and high are [T].
+    """
+    above = [
+        np.where(np.isnan(part)[:, None], np.nan, part[:, None] > np.asarray(thresholds))
+        for part in _strata(scores)
+    ]
+    return bootstrap(above, mean, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def _interval(draws: Floats, few: Any, confidence: float) -> tuple[Floats, Floats]:
+    """Percentile interval of resampled statistics [B, ...], NaN where `few` holds."""
+    if not 0 < confidence < 1:
+        raise UsageError(
+            f"confidence {confidence}: expected a number between 0 and 1, such as 0.95"
+        )
+    unknown = few | np.isnan(draws).all(axis=0)
+    tail = (1 - confidence) / 2
+    ends = np.nanquantile(np.where(unknown, 0.0, draws), [tail, 1 - tail], axis=0)
+    low, high = np.where(unknown, np.nan, ends)
+    return low[()], high[()]
+
+
+def _strata(x: Any, complete: bool = False) -> list[Floats]:
+    """A list of checked arrays [R_k, ...]: x itself, or the members of a list of arrays."""
+    one = isinstance(x, np.ndarray) or not len(x) or np.ndim(x[0]) == 0
+    strata = [np.asarray(part, dtype=float) for part in ([x] if one else x)]
+    if any(not len(part) for part in strata):
+        raise UsageError("there is no run to take statistics of: at least one is needed")
+    bad = sum(int((np.isinf(part) | (complete & np.isnan(part))).sum()) for part in strata)
+    if bad:
+        raise UsageError(
+            f"{bad} scores are not finite: run these again or leave them out knowingly"
+        )
+    return strata
+
+
+def probability_of_improvement(
+    x: Sample, y: Sample, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """How often a run of x beats a run of y, ties counting half, with a bootstrap interval.
+
+    x [n] and y [m], or lists of strata in the same order, of which the mean is taken; in [0, 1]. It
+    is U / (n m) of Mann and Whitney 1947, as in Agarwal et al. 2021. Both sides are resampled; the
+    interval is NaN where a stratum has a single run.
+    """
+    ours, theirs, rng = _strata(x, True), _strata(y, True), generator(seed)
+    if len(ours) != len(theirs):
+        raise UsageError(
+            f"{len(ours)} strata against {len(theirs)}: expected the same environments"
+        )
+    value, draws = 0.0, np.zeros(resamples)
+    for a, b in zip(ours, theirs, strict=True):
+        wins = (a[:, None] > b) + 0.5 * (a[:, None] == b)  # [n, m]
+        times_a, times_b = (rng.multinomial(k, np.full(k, 1 / k), resamples) for k in wins.shape)
+        value += wins.mean() / len(ours)
+        draws += ((times_a @ wins) * times_b).sum(1) / wins.size / len(ours)
+    few = any(len(part) < 2 for part in ours + theirs)
+    return Estimate(value, *_interval(draws, few, confidence))
+
+
+def permutation_test(x: ArrayLike, y: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Any:
+    """Two-sided p-value of the difference of means, were it chance which side a run belongs to.
+
+    x [n, ...] and y [m, ...]; a p-value for each column [...], the splits being shared. All splits
+    count if there are at most EXACT, else `resamples` random ones and the one observed (Phipson and
+    Smyth 2010: a p-value is never zero). No normality is assumed (Efron and Tibshirani, ch. 15).
+    The least it can give is 2 / C(2n, n): 3 runs a side never show a difference at 5 %.
+    """
+    (a,), (b,) = (_strata(np.asarray(side), True) for side in (x, y))
+    n, total = len(a), len(a) + len(b)
+    pooled = np.concatenate([a, b]).reshape(total, -1)
+    pooled = pooled - pooled.mean(0)  # so that large common offsets cost no digits
+    exact = math.comb(total, n) <= EXACT
+    size = max(1, BLOCK // max(pooled.shape))
+    splits = _every_split(n, total, size) if exact else _splits(n, total, size, resamples, seed)
+    expected = pooled.sum(0) * (n / total)
+    slack = 1e-12 * np.abs(pooled).sum(0)  # equal differences, summed in another order, are ties
+    observed = np.abs(pooled[:n].sum(0) - expected) - slack
+    hits = sum((np.abs(block @ pooled - expected) >= observed).sum(0) for block in splits)
+    p_values = hits / math.comb(total, n) if exact else (hits + 1) / (resamples + 1)
+    return p_values.reshape(a.shape[1:])[()]
+
+
+def _every_split(n: int, total: int, size: int) -> Iterator[Floats]:
+    """Every way to put n of all runs on the first side: blocks of 0/1 rows [<= size, total]."""
+    every = combinations(range(total), n)
+    while chosen := list(islice(every, size)):
+        block = np.zeros((len(chosen), total))
+        np.put_along_axis(block, np.array(chosen), 1.0, axis=1)
+        yield block
+
+
+def _splits(n: int, total: int, size: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """As many random ways to do so, in such blocks."""
+    rng, split = generator(seed), (np.arange(total) < n).astype(float)
+    for i in range(0, resamples, size):
+        yield rng.permuted(np.tile(split, (min(size, resamples - i), 1)), axis=1)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """P-values [k] adjusted: compared with a level, any false alarm at all is that unlikely.
+
+    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure": the i-th smallest of k is
+    multiplied by k - i + 1, and none may fall below that of a smaller one.
+    """
+    p = np.asarray(p_values, dtype=float)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise UsageError("a p-value outside [0, 1] cannot be corrected: NaN means a missing score")
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted
+
+
+def verdict(difference: float, adjusted: float, level: float = 0.05) -> str:
+    """What may be said of the first algorithm: "better", "worse" or "not distinguishable".
+
+    difference: first mean minus second; adjusted: its p-value after `holm`.
+    """
+    if not adjusted <= level:  # NaN says nothing
+        return "not distinguishable"
+    return "better" if difference > 0 else "worse"
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]],
+    *,
+    level: float = 0.05,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> list[Comparison]:
+    """A permutation test of each pair (x [n], y [m]), Holm over all of them, and the verdicts.
+
+    Give every pair of one table together: testing them one by one finds differences by chance.
+    """
+    raw = [float(permutation_test(x, y, resamples=resamples, seed=seed)) for x, y in pairs]
+    differences = [float(np.subtract(mean(x), mean(y))) for x, y in pairs]
+    family = zip(differences, raw, holm(raw).tolist(), strict=True)
+    return [Comparison(gap, p, q, verdict(gap, q, level)) for gap, p, q in family]
