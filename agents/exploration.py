@@ -7,7 +7,6 @@ one compiled loop serves both.
 from __future__ import annotations
 
 import math
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ def Boltzmann(temperature: Rate = 1.0) -> Exploration:
     return Exploration(TEMPERATURE, schedule("temperature", temperature, *POSITIVE))
 
 
-POSITIVE = (sys.float_info.min, math.inf)
+POSITIVE = (1e-100, 1e100)  # so that Q / T stays finite
 
 
 def explore(kind: int, q: np.ndarray, rows: Rows, rate: float, rng: np.random.Generator) -> int:

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from seqrl.core import Array, RunError, UsageError
 
 UNBOUNDED = 3.0  # an unbounded dimension is cut to +-3 unless a range is given
+LARGEST = 2**48  # rows; far above any memory, and well within the int64 of an index
 SUPPORTED = (
     "Discrete, MultiDiscrete, MultiBinary, Box (with bins or tiles), Tuple and Dict of these"
 )
@@ -38,7 +39,7 @@ class TableIndex:
         check_count("bins", bins)
         check_count("tiles", tiles)
         self.space, self.bins, self.tiles = space, bins, tiles
-        self.low, self.width, sizes, counts = measure(space, bins, dict(ranges or {}))
+        self.low, self.high, self.width, sizes, counts = measure(space, bins, dict(ranges or {}))
         if not len(self.low):
             self.tiles = 1
         # a shifted tiling needs one more tile a dimension to cover the space
@@ -47,7 +48,11 @@ class TableIndex:
         radix = counts + self.bins_per_dimension.tolist()
         self.size = math.prod(radix)  # rows of one tiling
         self.rows = self.size * self.tiles
-        self.strides = np.array([math.prod(radix[i + 1 :]) for i in range(len(radix))], object)
+        if self.rows > LARGEST:
+            digits = sum(math.log10(n) for n in radix)
+            raise UsageError(f"space {space}: 10^{digits:.0f} states are too many; take fewer bins")
+        self.strides = np.array([math.prod(radix[i + 1 :]) for i in range(len(radix))], np.int64)
+        self.last = np.nextafter(np.array(sizes, np.float64), 0.0)  # [D] the end, in widths
         self.offsets = offsets(len(self.low), self.tiles)  # [tiles, D] in widths
         self._start = int(space.start) if isinstance(space, spaces.Discrete) else None
 
@@ -60,14 +65,13 @@ class TableIndex:
         return [tuple(row) for row in self._rows(digits, reals).tolist()]
 
     def _rows(self, digits: np.ndarray, reals: np.ndarray) -> np.ndarray:
-        strides = self.strides.astype(np.int64)
-        base = digits @ strides[: digits.shape[1]]  # [N]
+        base = digits @ self.strides[: digits.shape[1]]  # [N]
         if not len(self.low):
             return base[:, None]
-        where = (reals - self.low) / self.width  # [N, D] in widths
-        shifted = where[:, None, :] + self.offsets  # [N, tiles, D]
-        tile = np.clip(np.floor(shifted), 0, self.bins_per_dimension - 1).astype(np.int64)
-        inside = tile @ strides[digits.shape[1] :] + base[:, None]
+        inner = np.minimum(np.maximum(reals, self.low), self.high)
+        where = np.minimum((inner - self.low) / self.width, self.last)  # [N, D] in widths
+        tile = (where[:, None, :] + self.offsets).astype(np.int64)  # [N, tiles, D]
+        inside = tile @ self.strides[digits.shape[1] :] + base[:, None]
         return inside + self.size * np.arange(self.tiles)
 
     def _refuse(self, index: int) -> tuple[int, ...]:
@@ -88,8 +92,8 @@ def offsets(dimensions: int, tilings: int) -> np.ndarray:
 
 def measure(
     space: gym.Space, bins: int | None, ranges: dict[int, tuple[float, float]]
-) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
-    """Lower ends, widths and bins of the real dimensions; sizes of the countable ones."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int], list[int]]:
+    """Ends, widths and bins of the real dimensions; sizes of the countable ones."""
     low: list[float] = []
     high: list[float] = []
     counts: list[int] = []
@@ -104,23 +108,28 @@ def measure(
             f"space {space}: a table needs countable states; give --bins 8 (or --tiles 8 --bins 8)"
         )
     for dimension, (bottom, top) in ranges.items():
-        if not (0 <= dimension < len(low) and bottom < top):
+        if not (0 <= dimension < len(low) and -math.inf < bottom < top < math.inf):
             raise UsageError(
-                f"bin range {dimension}={bottom:g}:{top:g}: expected low < high and a dimension "
-                f"from 0 to {len(low) - 1}"
+                f"bin range {dimension}={bottom:g}:{top:g}: expected low < high, both finite, for "
+                f"one of the {len(low)} real dimensions, counted from 0"
             )
-        low[dimension], high[dimension] = bottom, top
-    ends = [bounded(a, b) for a, b in zip(low, high, strict=True)]
-    bottoms = np.array([a for a, _ in ends])
-    widths = np.array([(b - a) / (bins or 1) for a, b in ends])
-    return bottoms, widths, [bins or 1] * len(low), counts
+    ends = [ranges.get(i) or bounded(i, low[i], high[i]) for i in range(len(low))]
+    bottoms, tops = np.array(ends, np.float64).reshape(-1, 2).T
+    widths = (tops - bottoms) / (bins or 1)
+    widths[widths == 0.0] = 1.0  # a dimension that is constant
+    return bottoms, tops, widths, [bins or 1] * len(low), counts
 
 
-def bounded(low: float, high: float) -> tuple[float, float]:
+def bounded(dimension: int, low: float, high: float) -> tuple[float, float]:
     """The ends of a dimension, +-3 where one is missing (bounds of 1e9 and more count as none)."""
-    low = low if abs(low) < 1e9 else -UNBOUNDED
-    high = high if abs(high) < 1e9 else UNBOUNDED
-    return low, high
+    bottom = low if abs(low) < 1e9 else -UNBOUNDED
+    top = high if abs(high) < 1e9 else UNBOUNDED
+    if bottom > top:
+        raise UsageError(
+            f"dimension {dimension} of the space runs from {low:g} to {high:g}, outside of +-3: "
+            f"give its range, as in --bin-range {dimension}=0:10"
+        )
+    return bottom, top
 
 
 def parts(space: gym.Space) -> list[gym.Space]:

@@ -15,6 +15,7 @@ from seqrl.agents.tabular import Memory, Options, Step, Tabular
 from seqrl.agents.td import check_unit, forget, note, wait
 from seqrl.core.seeding import Seed
 
+HEAVIEST = 1e300  # importance weight: a product beyond 1e308 would be inf, and inf / inf is nan
 ROOM = 64  # steps of an episode that there is room for at first
 
 
@@ -85,7 +86,7 @@ def learn_off_policy(m: Memory, o: Options, i: int, tail: float) -> None:
             m.q[row, action] += w / m.weight[row, action] * delta
         if action != greedy(m.q, rows):
             return
-        w /= math.exp(m.log_prob[i, t])
+        w = min(w / math.exp(m.log_prob[i, t]), HEAVIEST)
 
 
 class MonteCarlo(Tabular):

@@ -44,9 +44,8 @@ class Schedule(NamedTuple):
 
     def __str__(self) -> str:
         """As typed on the command line."""
-        if self.kind == "constant":
-            return f"{self.start:g}"
-        return f"{self.kind}:{self.start:g}:{self.end:g}:{self.over:g}"
+        start, end, over = (repr(float(x)).removesuffix(".0") for x in self[1:])
+        return start if self.kind == "constant" else f"{self.kind}:{start}:{end}:{over}"
 
 
 Rate = float | str | Schedule
@@ -54,14 +53,14 @@ Rate = float | str | Schedule
 
 def rate(kind: int, start: float, end: float, span: float, step: float) -> float:
     """The value of a schedule at `step`; `kind` is an index into KINDS."""
+    if kind == 0:
+        return start
     x = min(step / span, 1.0)
     if kind == 1:
         return start + (end - start) * x
     if kind == 2:
         return start * (end / start) ** x
-    if kind == 3:
-        return start / (1.0 + (start / end - 1.0) * x)
-    return start
+    return start / (1.0 + (start / end - 1.0) * x)
 
 
 def linear(start: float, end: float, over: float = 1.0) -> Schedule:
@@ -81,10 +80,10 @@ def inverse(start: float, end: float, over: float = 1.0) -> Schedule:
 
 def schedule(name: str, value: Rate, low: float = 0.0, high: float = 1.0) -> Schedule:
     """A Schedule from a number or a text such as "linear:1:0.05:0.5", within [low, high]."""
-    if isinstance(value, str):
-        value = parse(name, value)
-    elif not isinstance(value, Schedule):
-        value = Schedule("constant", float(value), float(value))
+    if not isinstance(value, Schedule):
+        value = parse(name, str(value))
+    if value.kind not in KINDS:
+        raise UsageError(f"{name} {value}: expected one of {', '.join(KINDS)}")
     for end in (value.start, value.end):
         if not low <= end <= high:  # NaN fails as well
             raise UsageError(f"{name} {end:g}: expected a number from {low:g} to {high:g}")

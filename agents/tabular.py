@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from seqrl.agents.exploration import EPSILON, Exploration, explore, probability
 from seqrl.agents.indexing import TableIndex
-from seqrl.agents.schedules import Rate, rate, schedule
+from seqrl.agents.schedules import Bound, Rate, rate, schedule
 from seqrl.agents.tables import greedy
 from seqrl.core import (
     Array,
@@ -40,6 +41,7 @@ class Memory(NamedTuple):
     weight: np.ndarray  # [R, A] visits, or cumulative importance weights (Monte Carlo)
     first: np.ndarray  # [R, A] step of the first visit in the episode learned from (Monte Carlo)
     trace: np.ndarray  # [N, R, A] eligibility
+    share: np.ndarray  # [R, A] room to work out what the traces move
     rows: np.ndarray  # [N, L, K] steps that wait to be learned from: their active rows,
     action: np.ndarray  # [N, L]
     reward: np.ndarray  # [N, L]
@@ -117,7 +119,7 @@ class Tabular:
         check_memory(self._shape, 1 + 2 * options.double)
         self._initial = initial_value
         self._seen: tuple[Array, list[tuple[int, ...]]] = (None, [])
-        self._metrics = self._readings()
+        self.readings = self._readings()
         self.memory = self._allocate(0)
 
     # what an algorithm needs beyond the table: visit counts, steps that wait, the policy's rate
@@ -139,6 +141,7 @@ class Tabular:
             weight=np.zeros(shape if visited else none),
             first=np.zeros(shape if visited else none, np.int64),
             trace=np.zeros((n, *(shape if self.options.decay else none))),
+            share=np.zeros(shape if self.options.decay else none),
             rows=np.zeros((n, length, self.index.tiles), np.int64),
             action=np.zeros((n, length), np.int64),
             reward=np.zeros((n, length)),
@@ -147,8 +150,10 @@ class Tabular:
             error=np.zeros(1),
         )
 
-    def _prepare(self, n: int) -> None:
+    def prepare(self, n: int) -> None:
         """Make room for N environments; what was learned stays."""
+        if n == self._n:
+            return
         fresh, old = self._allocate(n), self.memory
         kept = ("q", "twins", "weight", "first", "error")
         self.memory = fresh._replace(**{name: getattr(old, name) for name in kept})
@@ -172,6 +177,11 @@ class Tabular:
             self._views = memory._replace(
                 q=view(memory.q), error=view(memory.error), twins=(view(one), view(other))
             )
+
+    @property
+    def rates(self) -> tuple[Bound, Bound]:
+        """Learning rate and exploration rate, ready for `schedules.rate`."""
+        return self._alpha, self._explored
 
     @property
     def horizon(self) -> int | None:
@@ -213,7 +223,8 @@ class Tabular:
     def _log_prob(self, rows: list[tuple[int, ...]], actions: list[int]) -> np.ndarray:
         kind, rate = self.exploration.kind, self._rate()
         pairs = zip(rows, actions, strict=True)
-        return np.log([probability(kind, self._views.q, row, a, rate) for row, a in pairs])
+        chances = [probability(kind, self._views.q, row, a, rate) for row, a in pairs]
+        return np.array([math.log(chance) for chance in chances])
 
     def _rate(self) -> float:
         return rate(*self._explored, self.steps)
@@ -222,7 +233,7 @@ class Tabular:
         """Learn from the valid rows of a turn, one after the other."""
         valid = step.valid.tolist()
         if len(valid) != self._n:
-            self._prepare(len(valid))
+            self.prepare(len(valid))
         action = step.action - self._shift if self._shift else step.action
         log_prob = step.log_prob
         rows = zip(
@@ -239,7 +250,7 @@ class Tabular:
         for i, row in enumerate(rows):
             if valid[i]:
                 self._learn(i, Step(*row))
-        return self._metrics
+        return self.readings
 
     def _learn(self, i: int, row: Step) -> None:
         alpha = rate(*self._alpha, self.steps)

@@ -75,7 +75,8 @@ def learn_oldest(m: Memory, o: Options, i: int, tail: float, alpha: float, coin:
     target = discounted(m.reward[i, :n], tail, o.gamma)
     one_step(m, o, m.rows[i, 0], m.action[i, 0], target, alpha, coin)
     for k in range(n - 1):
-        m.rows[i, k] = m.rows[i, k + 1]
+        for j in range(m.rows.shape[2]):
+            m.rows[i, k, j] = m.rows[i, k + 1, j]
         m.action[i, k] = m.action[i, k + 1]
         m.reward[i, k] = m.reward[i, k + 1]
     m.waiting[i] = n - 1
@@ -91,8 +92,9 @@ def credit(
     delta = target - value(m.q, rows, action)
     for row in rows:
         m.trace[i, row, action] = 1.0 if o.replacing else m.trace[i, row, action] + 1.0
-    m.q[:] = m.q + (alpha * delta) * m.trace[i]
-    m.trace[i] *= o.gamma * o.decay
+    np.multiply(m.trace[i], alpha * delta, m.share)
+    np.add(m.q, m.share, m.q)
+    np.multiply(m.trace[i], o.gamma * o.decay, m.trace[i])
     note(m, delta)
 
 

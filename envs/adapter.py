@@ -8,6 +8,7 @@ Here every turn brings what really followed (`next_obs`) and what to look at nex
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -99,11 +100,11 @@ class Serial:
         for i, env in enumerate(self.envs):
             try:
                 obs, reward, terminated, truncated, _ = env.step(actions[i])
-                finite = math.isfinite(reward)
+                reward = float(reward)
             except Exception as error:
                 problem = f"{explain(error)} at action {actions[i]}"
                 raise RunError(f"{self._name(i)}: {problem}") from error
-            if not finite:
+            if not math.isfinite(reward):
                 raise RunError(f"{self._name(i)}: reward {reward} at action {actions[i]}")
             seen.append(obs)
             rewards.append(reward)
@@ -154,7 +155,8 @@ class Serial:
             batch = self._stack(seen)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             space = self.single_observation_space
-            raise RunError(f"{self._name(0)}: observation {seen[0]} is not of {space}") from error
+            said = f"observation {brief(seen[0])} is not of {space}"
+            raise RunError(f"{self._name(0)}: {said}") from error
         if self._unchecked:
             for i in range(self.num_envs):
                 check_observation(self._name(i), self.single_observation_space, tree.row(batch, i))
@@ -175,6 +177,8 @@ class Vector:
         self.single_observation_space = envs.single_observation_space
         self.single_action_space = envs.single_action_space
         self.seeds: list[int | None] = [None] * self.num_envs
+        self._stack = batcher(self.single_observation_space)
+        self._within = clipper(self.single_action_space)
         try:
             self.mode = AutoresetMode(envs.metadata.get("autoreset_mode"))
         except ValueError as error:
@@ -195,19 +199,16 @@ class Vector:
         elif seed is not None:
             given = ints(seed, 1)[0]
             self.seeds = [given] * self.num_envs
-        try:
-            obs, _ = self.envs.reset(seed=given)  # type: ignore[arg-type]  # lists are taken
-        except Exception as error:
-            raise RunError(f"{self._name()}: {explain(error)} at its reset") from error
+        obs = self._reset(seed=given)
         check_observation(self._name(), self.envs.observation_space, obs)
-        return tree.map(owned, obs)
+        return obs
 
     def step(self, action: Array) -> Outcome:
         """One action in every environment [N, ...]."""
         try:
-            obs, reward, terminated, truncated, info = self.envs.step(action)
+            obs, reward, terminated, truncated, info = self.envs.step(self._within(action))
         except Exception as error:
-            raise RunError(f"{self._name()}: {explain(error)} at actions {action}") from error
+            raise RunError(self._blame(error, action)) from error
         obs = tree.map(owned, obs)
         over = terminated | truncated
         ended = self._look(over, reward, obs)
@@ -218,10 +219,9 @@ class Vector:
             return Outcome(obs, reward, terminated, truncated, valid, obs, start, count, ended)
         next_obs = obs
         if ended and self.mode is AutoresetMode.SAME_STEP:
-            next_obs = final_observations(obs, info["final_obs"], over)
+            next_obs = final_observations(self._stack, obs, info["final_obs"], over)
         elif ended:
-            obs, _ = self.envs.reset(options={"reset_mask": over})
-            obs = tree.map(owned, obs)
+            obs = self._reset(options={"reset_mask": over})
         return Outcome(next_obs, reward, terminated, truncated, valid, obs, over, count, ended)
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
@@ -231,11 +231,11 @@ class Vector:
                 f"{self._name()}: an episode outlasts the step limit and its rows cannot be reset "
                 "one by one; give the environment a time limit of its own"
             )
-        obs, _ = self.envs.reset(options={"reset_mask": mask})
+        obs = self._reset(options={"reset_mask": mask})
         if self._filler is not None:
             self._filler = self._filler & ~mask
         return outcome._replace(
-            obs=tree.map(owned, obs),
+            obs=obs,
             start=outcome.start | mask,
             truncated=outcome.truncated | mask,
             ended=True,
@@ -245,6 +245,15 @@ class Vector:
         """Close the environments."""
         self.envs.close()
 
+    def _reset(self, **given: Any) -> Array:
+        try:
+            obs, _ = self.envs.reset(**given)
+        except Exception as error:
+            raise RunError(f"{self._name()}: {explain(error)} at its reset") from error
+        obs = tree.map(owned, obs)
+        self._refuse("observation", obs)
+        return obs
+
     def _valid(self, over: Array) -> tuple[Array, int]:
         if self._filler is None:
             return over | True, self.num_envs
@@ -252,23 +261,29 @@ class Vector:
 
     def _look(self, over: Array, reward: Array, obs: Array) -> bool:
         """Whether any episode ended; refuses what is not finite. One copy from a device."""
-        finite = reward.sum()
-        for leaf in tree.leaves(obs):
-            if is_float(leaf):
-                finite = finite + leaf.sum()
-        noticed = over.any() | (finite - finite != 0)
-        if not bool(noticed):
+        size = total(reward)
+        for leaf in filter(is_float, tree.leaves(obs)):
+            size = size + total(leaf)
+        if not bool(over.any() | ~(abs(size) < math.inf)):
             return False
-        for what, values in (("reward", reward), ("observation", obs)):
-            for leaf in tree.leaves(values):
-                self._refuse(what, leaf)
+        self._refuse("reward", reward)
+        self._refuse("observation", obs)
         return bool(over.any())
 
-    def _refuse(self, what: str, leaf: Array) -> None:
-        bad = (leaf - leaf != 0).reshape(self.num_envs, -1).any(1) if is_float(leaf) else None
-        if bad is not None and bool(bad.any()):
-            i = bad.tolist().index(True)
-            raise RunError(f"{self._name(i)}: {what} {leaf[i].tolist()}")
+    def _refuse(self, what: str, values: Array) -> None:
+        """Refuse numbers that are not finite."""
+        for leaf in filter(is_float, tree.leaves(values)):
+            bad = (~(abs(leaf) < math.inf)).reshape(len(leaf), -1).any(1)
+            if bool(bad.any()):
+                i = bad.tolist().index(True)
+                raise RunError(f"{self._name(i)}: {what} {brief(leaf[i].tolist())} is not finite")
+
+    def _blame(self, error: Exception, action: Array) -> str:
+        pipes = getattr(self.envs.unwrapped, "parent_pipes", [])
+        if None in pipes:  # the process that raised has lost its pipe
+            i = pipes.index(None)
+            return f"{self._name(i)}: {explain(error)} at action {brief(tree.row(action, i))}"
+        return f"{self._name()}: {explain(error)} at actions {brief(action)}"
 
     def _name(self, i: int | None = None) -> str:
         spec = getattr(self.envs, "spec", None)
@@ -283,7 +298,9 @@ def owns_its_seeds(envs: gym.vector.VectorEnv) -> bool:
     return isinstance(envs.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)
 
 
-def final_observations(obs: Array, final: Any, over: np.ndarray) -> Array:
+def final_observations(
+    stack: Callable[[list[Any]], Array], obs: Array, final: Any, over: np.ndarray
+) -> Array:
     """`obs` with the last observations of finished episodes put in their rows.
 
     Gymnasium's own vectors give an object array with one observation a finished row, a batched
@@ -291,11 +308,7 @@ def final_observations(obs: Array, final: Any, over: np.ndarray) -> Array:
     """
     if not (isinstance(final, np.ndarray) and final.dtype == object):
         return tree.map(lambda old, new: choose(over, new, old), obs, final)
-    obs = tree.map(np.copy, obs)
-    for i in np.flatnonzero(over):
-        for leaf, last in zip(tree.leaves(obs), tree.leaves(final[i]), strict=True):
-            leaf[i] = last
-    return obs
+    return stack([final[i] if ended else tree.row(obs, i) for i, ended in enumerate(over)])
 
 
 def choose(mask: Array, new: Array, old: Array) -> Array:
@@ -319,11 +332,19 @@ def batcher(space: gym.Space) -> Callable[[list[Any]], Array]:
 
 
 def finite(obs: np.ndarray) -> np.ndarray:
-    """The batch itself; refuses NaN and infinity (a sum that overflows is looked at again)."""
-    if not math.isfinite(obs.sum()) and not np.isfinite(obs).all():
+    """The batch itself; refuses NaN and infinity."""
+    if not math.isfinite(total(obs)) and not np.isfinite(obs).all():
         i = int(np.flatnonzero(~np.isfinite(obs.reshape(len(obs), -1)).all(1))[0])
-        raise RunError(f"environment {i}: observation {obs[i].tolist()} is not finite")
+        raise RunError(f"environment {i}: observation {brief(obs[i].tolist())} is not finite")
     return obs
+
+
+def total(leaf: Array) -> Any:
+    """A number that is not finite where one in the leaf is not, or where it overflows.
+
+    The sum of squares: quicker than a sum, and no warning comes with it.
+    """
+    return np.vdot(leaf, leaf) if isinstance(leaf, np.ndarray) else leaf.sum()
 
 
 def unbatcher(space: gym.Space) -> Callable[[Array], Any]:
@@ -331,21 +352,35 @@ def unbatcher(space: gym.Space) -> Callable[[Array], Any]:
     if isinstance(space, gym.spaces.Discrete):
         return lambda action: action.tolist()
     if isinstance(space, gym.spaces.Box):
-        low, high = space.low, space.high
-        return lambda action: np.clip(action, low, high)
+        return clipper(space)
     return lambda action: list(gym.vector.utils.iterate(space, action))
+
+
+def clipper(space: gym.Space) -> Callable[[Array], Array]:
+    """A function that brings NumPy actions of a Box within its bounds and leaves any others."""
+    if not isinstance(space, gym.spaces.Box):
+        return lambda action: action
+    low, high = space.low, space.high
+    return lambda action: np.clip(action, low, high) if isinstance(action, np.ndarray) else action
 
 
 def check_observation(name: str, space: gym.Space, obs: Any) -> None:
     """Refuse an observation outside its space (looked at once after every reset of all)."""
     if all(isinstance(x, np.ndarray | np.generic) for x in tree.leaves(obs)):
+        obs = tree.map(np.asarray, obs)
         if not space.contains(obs):
-            raise RunError(f"{name}: observation {obs} of shape {np.shape(obs)} is not of {space}")
+            shape = f" of shape {obs.shape}" if isinstance(obs, np.ndarray) else ""
+            raise RunError(f"{name}: observation {brief(obs)}{shape} is not of {space}")
 
 
 def explain(error: Exception) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
+def brief(value: Any) -> str:
+    """A value in one short line."""
+    return textwrap.shorten(str(value), 200, placeholder=" ...")
 
 
 def owned(leaf: Array) -> Array:

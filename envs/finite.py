@@ -276,10 +276,14 @@ def check_unchanged(env: gym.Env[Any, Any], model: Model) -> None:
         raise RunError("P was changed after the start: make a new environment for a new model")
 
 
+def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
+    """Its TimeLimit wrappers, outermost first."""
+    return [layer for layer in _layers(env) if isinstance(layer, TimeLimit)]
+
+
 def time_limit(env: gym.Env[Any, Any]) -> int | None:
     """The steps after which its TimeLimit wrappers cut an episode; None if they never do."""
-    limits = [w._max_episode_steps for w in _layers(env) if isinstance(w, TimeLimit)]
-    return min(limits, default=None)
+    return min((layer._max_episode_steps for layer in time_limits(env)), default=None)
 
 
 def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:

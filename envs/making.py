@@ -14,6 +14,7 @@ from seqrl.core import UsageError, closest
 from seqrl.envs.adapter import Environments, Serial, Vector, explain
 
 ALWAYS_END = ("Blackjack-v1", "seqrl/Catch-v0", "seqrl/TMaze-v0", "seqrl/RepeatFirst-v0")
+MOST = 10_000
 WAYS = ("auto", "serial", "async")
 
 
@@ -48,6 +49,8 @@ def make(
         several = num_envs > 1 or "device" in env_args
         if vectorization == "auto" and several and spec.vector_entry_point is not None:
             return Vector(gym.make_vec(spec, num_envs, "vector_entry_point", **env_args))
+        if num_envs > MOST:
+            raise UsageError(f"num_envs {num_envs:,}: at most {MOST:,} are stepped one by one")
         return Serial([gym.make(spec, **env_args) for _ in range(num_envs)])
     except UsageError:
         raise
@@ -64,10 +67,14 @@ def find(env: str) -> EnvSpec:
     try:
         if module:
             importlib.import_module(module)
+    except Exception as problem:
+        text = f"environment {env}: module {module!r} cannot be imported: {explain(problem)}"
+        raise UsageError(text) from problem
+    try:
         return gym.spec(name)
     except error.DeprecatedEnv as problem:
         raise UsageError(f"environment {env} is outdated: {explain(problem)}") from problem
-    except (error.Error, ImportError) as problem:
+    except error.Error as problem:
         hint = closest(name, gym.registry) or " `seqrl list` shows those there are."
         raise UsageError(f"unknown environment {env!r}.{hint}") from problem
 
@@ -83,5 +90,6 @@ def time_limit(envs: Environments) -> int | None:
     """Steps after which an episode is cut, where the environments say so."""
     inner = envs.envs[0] if isinstance(envs, Serial) else getattr(envs, "envs", None)
     spec = getattr(inner, "spec", None)
-    limit = getattr(spec, "max_episode_steps", None) or getattr(inner, "max_episode_steps", None)
+    # a batched environment knows its own, where its spec names the registered one
+    limit = getattr(inner, "max_episode_steps", None) or getattr(spec, "max_episode_steps", None)
     return int(limit) if limit else None

@@ -14,6 +14,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from seqrl.core import get_rng_state, set_rng_state
 from seqrl.envs.adapter import Environments, Serial, Vector
+from seqrl.envs.batched import BatchedEnv, SingleEnv
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "FrozenLakeEnv": ("s", "lastaction"),
@@ -101,7 +102,7 @@ def set_vector_states(envs: gym.vector.VectorEnv, states: list[dict[str, Any]]) 
 
 def fields(env: Any) -> dict[str, Any] | None:
     """The fields that change while an environment is played, and its random numbers."""
-    if hasattr(env, "get_state"):
+    if isinstance(env, BatchedEnv | SingleEnv):
         return env.get_state()
     kind = type(env)
     if kind.__name__ not in FIELDS or not kind.__module__.startswith(HOMES):
@@ -112,7 +113,7 @@ def fields(env: Any) -> dict[str, Any] | None:
 
 def set_fields(env: Any, state: dict[str, Any]) -> None:
     """The inverse of `fields`."""
-    if hasattr(env, "set_state"):
+    if isinstance(env, BatchedEnv | SingleEnv):
         env.set_state(state)
         return
     for name in FIELDS[type(env).__name__]:

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 from seqrl.agents import Agent, Boltzmann, EpsilonGreedy, TableIndex
 from seqrl.agents.registry import agent_class
+from seqrl.agents.tabular import Tabular
+from seqrl.core import UsageError
 from seqrl.core.seeding import Streams
 from seqrl.envs import Environments, make
 from seqrl.training.evaluation import Evaluator
 
+FLAGS = {"env", "num_envs", "max_episode_steps"}
 Config = dict[str, Any]  # what config.toml holds
 
 
@@ -38,11 +41,17 @@ def build(config: Config) -> Parts:
     """Make the environments and the agent of a run; refuses what cannot be."""
     streams = Streams.of(config["seed"])
     envs = build_envs(config)
-    return Parts(config, streams, envs, build_agent(config, envs, streams))
+    agent = build_agent(config, envs, streams)
+    if isinstance(agent, Tabular):
+        agent.prepare(envs.num_envs)  # here, so that a lack of memory is noticed at once
+    return Parts(config, streams, envs, agent)
 
 
 def build_envs(config: Config) -> Environments:
     """The environments of a run."""
+    for name in FLAGS.intersection(config["env_args"]):
+        flag = "--" + name.replace("_", "-")
+        raise UsageError(f"--env-arg {name}: that is a flag of its own, {flag}")
     return make(
         config["env"],
         config["num_envs"],

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seqrl.core import UsageError
-from seqrl.scripts.options import Parser, guarded
+from seqrl.scripts.options import Parser, check_least, guarded
+
+if TYPE_CHECKING:
+    from seqrl.scripts.build import Parts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,30 +24,50 @@ def body(argv: Sequence[str]) -> int:
     made = Parser(prog="seqrl evaluate", description="Play a trained agent greedily.")
     add = made.add_argument
     add("run", help="a run's folder")
+    add("--env", help="module:Id-v0 once more, where the run's environment is code of yours")
     add("--episodes", type=int, default=100, help="how many to play")
     add("--seed", type=int, default=0, help="of the environments")
     add("--max-episode-steps", type=int, default=10_000, help="cut episodes after as many steps")
     add("--show", action="store_true", help="print the table: values and policy")
     add("--debug", action="store_true", help="show tracebacks")
     typed = made.read(argv)
-    for name in ("episodes", "max_episode_steps"):
-        if getattr(typed, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')}: expected at least 1")
-    return play(Path(typed.run), typed.episodes, typed.seed, typed.max_episode_steps, typed.show)
+    check_least(typed, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
+    parts = load(Path(typed.run), typed.env)
+    return play(parts, typed.episodes, typed.seed, typed.max_episode_steps, typed.show)
 
 
-def play(folder: Path, episodes: int, seed: int, limit: int, show: bool) -> int:
-    """Evaluate the newest checkpoint of a run."""
+def load(folder: Path, env: str | None) -> Parts:
+    """The parts of a run as its newest checkpoint has them.
+
+    Its folder may be anybody's: `env` has to name again what would be imported for it.
+    """
+    from seqrl.envs.adapter import explain
     from seqrl.scripts.build import build
-    from seqrl.scripts.show import show_table, verdict
-    from seqrl.training import checkpoint, evaluate
+    from seqrl.training import checkpoint
     from seqrl.training import folder as runs
 
-    parts = build(runs.read_config(folder))
+    config = runs.read_config(folder)
+    named = str(config.get("env"))
+    if ":" in named and named != env:
+        raise UsageError(f"{folder}: its environment imports code; to allow it, add --env {named}")
     saved = runs.checkpoints(folder)
     if not saved:
         raise UsageError(f"{folder}: nothing was saved there")
-    parts.agent.load_state_dict(checkpoint.load(saved[0])["agent"])
+    try:
+        parts = build(config)
+        parts.agent.load_state_dict(checkpoint.load(saved[0])["agent"])
+    except UsageError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{folder} holds no run of this version: {explain(error)}") from error
+    return parts
+
+
+def play(parts: Parts, episodes: int, seed: int, limit: int, show: bool) -> int:
+    """Evaluate and print."""
+    from seqrl.scripts.show import show_table, verdict
+    from seqrl.training import evaluate
+
     if show:
         print(show_table(parts.agent, parts.envs))
     found = evaluate(parts.agent, parts.envs, episodes, seed=seed, max_episode_steps=limit)

@@ -17,17 +17,34 @@ from seqrl.core import UsageError, UserError, closest
 ALIASES = {"--algo": "--agent", "--env-id": "--env", "--total-timesteps": "--steps"}
 
 
+NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # a value such as -1e5, never a flag
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that takes - and _ alike, no abbreviations, and says mistakes in a line."""
 
     def __init__(self, **kwargs: Any):
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs
-        )
+        super().__init__(allow_abbrev=False, formatter_class=Help, **kwargs)
+        self.register("type", int, whole_number)
+        self._negative_number_matcher = NEGATIVE
 
     def error(self, message: str) -> NoReturn:
         """Raise what the script says in one line."""
-        raise UsageError(message)
+        raise UsageError(message.removeprefix("argument "))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """After --help; what was printed is out before, so that a closed pipe is noticed."""
+        print(end="", flush=True)
+        super().exit(status, message)
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """The arguments; an unknown flag is refused with the closest."""
@@ -49,14 +66,23 @@ def spelled(word: str) -> str:
 
 
 def wanted(argv: Sequence[str], flag: str, default: str) -> str:
-    """The value of one flag, read ahead of the others."""
+    """The value of one flag, read ahead of the others; the last one counts."""
     words = [spelled(word) for word in argv]
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == flag:
-            return following
-        if word.startswith(flag + "="):
-            return word.partition("=")[2]
+            default = following
+        elif word.startswith(flag + "="):
+            default = word.partition("=")[2]
     return default
+
+
+def check_least(typed: argparse.Namespace, least: dict[str, int]) -> None:
+    """Refuse the numbers that are smaller than the least named for their flag."""
+    for name, bound in least.items():
+        number = getattr(typed, name)
+        if number is not None and number < bound:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} {number}: expected a whole number of at least {bound}")
 
 
 def add_agent_flags(parser: Parser, cls: Any) -> None:
@@ -64,7 +90,7 @@ def add_agent_flags(parser: Parser, cls: Any) -> None:
     group = parser.add_argument_group(f"{cls.__name__} (its constructor's arguments)")
     lines = argument_lines(cls)
     for name, parameter in agent_parameters(cls).items():
-        flag, line = "--" + name.replace("_", "-"), lines.get(name, "")
+        flag, line = "--" + name.replace("_", "-"), lines.get(name, "").rstrip(".")
         shown = f"{line} (default: {parameter.default})".replace("%", "%%")
         if parameter.annotation == "bool":
             action = argparse.BooleanOptionalAction
@@ -108,8 +134,10 @@ def agent_numbers(cls: Any, typed: dict[str, Any]) -> dict[str, Any]:
 
 
 def stored(value: Any) -> Any:
-    """A value as TOML keeps it: a schedule as its text."""
-    return str(value) if hasattr(value, "kind") else value
+    """A value as TOML keeps it: a schedule as its text, a constant one as its number."""
+    if not hasattr(value, "kind"):
+        return value
+    return value.start if value.kind == "constant" else str(value)
 
 
 def repeated(kind: Callable[[str], Any]) -> dict[str, Any]:
@@ -131,7 +159,7 @@ def argument_lines(cls: Any) -> dict[str, str]:
 def converter(annotation: str) -> Callable[[str], Any]:
     """From the text of a flag to what the constructor takes."""
     optional = annotation.endswith(" | None")
-    kinds = {"float": float, "int": int, "Rate": number_or_text, "str": str}
+    kinds = {"float": number, "int": whole_number, "Rate": number_or_text, "str": str}
     kind = kinds.get(annotation.removesuffix(" | None"), literal)
 
     def convert(text: str) -> Any:
@@ -139,6 +167,22 @@ def converter(annotation: str) -> Callable[[str], Any]:
 
     convert.__name__ = getattr(kind, "__name__", "value")
     return convert
+
+
+def whole_number(text: str) -> int:
+    """An int."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number") from None
+
+
+def number(text: str) -> float:
+    """A float."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number") from None
 
 
 def number_or_text(text: str) -> float | str:
@@ -153,16 +197,27 @@ def literal(text: str) -> Any:
     """A Python literal, else the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
 
 
 def pair(text: str) -> tuple[str, Any]:
     """k=v with v a Python literal, else a string."""
-    name, equals, value = text.partition("=")
-    if not (equals and name.isidentifier()):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected name=value")
-    return name, literal(value)
+    name, _, typed = text.partition("=")
+    value = literal(typed)
+    if not (name.isidentifier() and typed and storable(value)):
+        kinds = "a number, a text, True, False, or a list or dict of these"
+        raise argparse.ArgumentTypeError(f"{text!r}, expected name=value with {kinds}")
+    return name, value
+
+
+def storable(value: Any) -> bool:
+    """Whether config.toml has a form for a value."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and storable(part) for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(storable(part) for part in value)
+    return isinstance(value, bool | int | float | str)
 
 
 def bounds(text: str) -> tuple[int, tuple[float, float]]:
@@ -179,8 +234,12 @@ def bounds(text: str) -> tuple[int, tuple[float, float]]:
 def guarded(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
     """Run a script's body; what goes wrong is one line on stderr and an exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path:
+        sys.path.append("")  # the current folder, last: `--env mymodule:Name-v0`
     try:
-        return main(argv)
+        status = main(argv)
+        print(end="", flush=True)
+        return status
     except BrokenPipeError:  # `| head -1` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -189,11 +248,18 @@ def guarded(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None) ->
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()
-        print(f"seqrl: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"seqrl: {one_line(str(error))}", file=sys.stderr)
         return error.status
     except Exception as error:
         if "--debug" in argv:
             raise
-        kind, text = type(error).__name__, " ".join(str(error).split())
-        print(f"seqrl: {kind}: {text} (--debug shows where)", file=sys.stderr)
+        text = one_line(f"{type(error).__name__}: {error}")
+        print(f"seqrl: {text} (--debug shows where)", file=sys.stderr)
         return 1
+
+
+def one_line(text: str, most: int = 270) -> str:
+    """A message in one line; a long one loses its middle."""
+    text = " ".join(text.split())
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"

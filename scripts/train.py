@@ -6,18 +6,19 @@ import argparse
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqrl.core import RunError, UsageError
+from seqrl.core import RunError, UserError
 from seqrl.scripts import options
 from seqrl.scripts.options import Parser
 
 if TYPE_CHECKING:
     from seqrl.scripts.build import Parts
     from seqrl.training import Evaluation, Interaction
+    from seqrl.training.evaluation import Evaluator
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -32,15 +33,18 @@ def body(argv: Sequence[str]) -> int:
     typed = parser(argv).read(argv)
     config = read(typed)
     from seqrl.scripts.build import build
+    from seqrl.training import Interaction
     from seqrl.training import folder as runs
 
     parts = build(config)
+    loop = Interaction(parts.agent, parts.envs)
+    loop.reset(parts.streams.envs)  # what cannot begin leaves no folder behind
     folder = runs.new_folder(
         typed.logdir, config["env"], config["agent"], config["seed"], typed.run_dir
     )
     runs.write_config(folder, config)
     warn_without_limit(parts)
-    return execute(config, parts, folder, typed.quiet)
+    return execute(config, parts, loop, folder, typed.quiet)
 
 
 def parser(argv: Sequence[str]) -> Parser:
@@ -88,11 +92,7 @@ def read(typed: argparse.Namespace) -> dict[str, Any]:
     """The config of the run: what config.toml will hold."""
     from seqrl.agents.registry import agent_class
 
-    for name, least in LEAST.items():
-        number = getattr(typed, name)
-        if number is not None and number < least:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} {number}: expected a whole number of at least {least}")
+    options.check_least(typed, LEAST)
     config = {name: getattr(typed, name) for name in ("agent", "env", *LEAST)}
     config["env_args"] = dict(typed.env_arg)
     config["bin_range"] = {str(d): list(ends) for d, ends in typed.bin_range}
@@ -112,36 +112,48 @@ def warn_without_limit(parts: Parts) -> None:
         )
 
 
-def execute(config: dict[str, Any], parts: Parts, folder: Path, quiet: bool) -> int:
+def execute(
+    config: dict[str, Any], parts: Parts, loop: Interaction, folder: Path, quiet: bool
+) -> int:
     """Train in a run folder that has been made; whatever happens, what was learned is saved."""
-    from seqrl.training import Interaction, checkpoint
+    from seqrl.envs.adapter import explain
+    from seqrl.training import checkpoint
     from seqrl.training import folder as runs
     from seqrl.training.progress import Progress
     from seqrl.training.tensorboard import TensorBoard
 
     logger = TensorBoard(folder)
     logger.describe(config)
-    loop = Interaction(parts.agent, parts.envs, recorder=logger)
-    loop.reset(parts.streams.envs)
-    evaluator = parts.evaluator(logger)
+    loop.recorder = logger
+    evaluator, evaluation = parts.evaluator(logger), None
+    bars = [] if quiet else Progress.on_terminal(config["steps"])
     loop.callbacks += [evaluator] if evaluator and config["eval_every"] else []
-    loop.callbacks += [] if quiet else Progress.on_terminal(config["steps"])
-    problem: RunError | None = None
-    with stopping(loop) as signals:
-        try:
-            finish(loop, config, logger)
-        except RunError as error:
-            problem = error
-    checkpoint.save(runs.checkpoint_path(folder, loop.steps), loop.state_dict())
+    loop.callbacks += bars
+    with stopping(loop, evaluator) as signals:
+        problem, _ = attempt(lambda: finish(loop, config, logger))
+        for bar in bars:
+            bar.close()
+        checkpoint.save(runs.checkpoint_path(folder, loop.steps), loop.state_dict())
+        if evaluator and not (problem or signals):
+            problem, evaluation = attempt(lambda: evaluator.final(loop))
+    logger.close(success=not (problem or signals))
     if problem is not None:
-        logger.close(success=False)
-        raise RunError(f"{problem}; what was learned until then is in {folder}") from problem
-    evaluation = None if signals or evaluator is None else evaluator.final(loop)
-    logger.close(success=not signals)
+        reason = problem if isinstance(problem, UserError) else explain(problem)
+        raise RunError(f"{reason}; what was learned until then is in {folder}") from problem
     runs.write_summary(folder, summary(config, loop, evaluation))
     if not quiet:
         report(config, loop, evaluation, parts, folder, bool(signals))
     return STATUS[signals[0]] if signals else 0
+
+
+def attempt(action: Callable[[], Any]) -> tuple[Exception | None, Any]:
+    """What went wrong with an action, and what it answers; the second Ctrl-C only ends it."""
+    try:
+        return None, action()
+    except KeyboardInterrupt:
+        return None, None
+    except Exception as error:
+        return error, None
 
 
 def finish(loop: Interaction, config: dict[str, Any], logger: Any) -> None:
@@ -152,15 +164,15 @@ def finish(loop: Interaction, config: dict[str, Any], logger: Any) -> None:
 
 
 @contextmanager
-def stopping(loop: Interaction) -> Iterator[list[signal.Signals]]:
-    """Let Ctrl-C and SIGTERM end the run after this turn; a second Ctrl-C ends it at once."""
+def stopping(loop: Interaction, evaluator: Evaluator | None) -> Iterator[list[signal.Signals]]:
+    """Let Ctrl-C and SIGTERM end the run after this turn; an evaluation ends at once."""
     received: list[signal.Signals] = []
 
     def stop(number: int, frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
         received.append(signal.Signals(number))
         loop.stopped = True
+        if len(received) > 1 or (evaluator is not None and evaluator.playing):
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in STATUS}
     try:

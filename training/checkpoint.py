@@ -3,7 +3,7 @@
 Layout: a line naming the format, a line with the SHA-256 and size of the header, the header (JSON:
 the tree, and for each array its dtype, shape and SHA-256), then the arrays' bytes one after the
 other. Nothing is pickled and no name in the file is ever imported, so reading a foreign file
-cannot run code; a single flipped bit is refused.
+cannot run code; what `save` would not write bit for bit the same is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ MAGIC = b"seqrl checkpoint 1\n"
 DTYPES = {"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
 DTYPES |= {"float16", "float32", "float64"}
 HEADER_LIMIT = 64 << 20
+SEAL = re.compile(rb"([0-9a-f]{64}) (\d{20})\n")  # SHA-256 and size of the header
+SEAL_SIZE = 86
+# what a header leads to that has valid checksums and yet makes no sense
+SENSELESS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class Damaged(Exception):
+    """A file that `save` did not write, or that has changed since."""
 
 
 def save(path: Path, tree: Any) -> None:
@@ -62,9 +71,9 @@ def pack(tree: Any, arrays: list[np.ndarray]) -> bytes:
     entries: list[dict[str, Any]] = []
 
     def add(array: np.ndarray) -> int:
-        array = np.ascontiguousarray(array)
         if array.dtype.name not in DTYPES:
             raise TypeError(f"an array of {array.dtype} cannot be saved")
+        array = np.asarray(array, array.dtype.name, order="C")  # in this computer's byte order
         sha = hashlib.sha256(array.tobytes()).hexdigest()
         entries.append({"dtype": array.dtype.name, "shape": list(array.shape), "sha256": sha})
         arrays.append(array)
@@ -77,10 +86,10 @@ def pack(tree: Any, arrays: list[np.ndarray]) -> bytes:
 
 def encode(tree: Any, add: Any) -> Any:
     """A tree as JSON; what JSON has no form for is a one-key object."""
+    if isinstance(tree, np.generic):
+        tree = tree.item()
     if tree is None or isinstance(tree, bool | int | str):
         return tree
-    if isinstance(tree, np.generic):
-        return encode(tree.item(), add)
     if isinstance(tree, float):
         return tree if math.isfinite(tree) else {"float": repr(tree)}
     if isinstance(tree, np.ndarray):
@@ -89,55 +98,63 @@ def encode(tree: Any, add: Any) -> Any:
         parts = [encode(part, add) for part in tree]
         return parts if isinstance(tree, list) else {"tuple": parts}
     if isinstance(tree, dict):
-        return {"dict": {str(key): encode(part, add) for key, part in tree.items()}}
+        if all(isinstance(key, str) for key in tree):
+            return {"dict": {key: encode(part, add) for key, part in tree.items()}}
+        return {"items": [[encode(key, add), encode(part, add)] for key, part in tree.items()]}
     raise TypeError(f"a {type(tree).__name__} cannot be saved")
 
 
 def load(path: Path, limit: int = 16 << 30) -> Any:
-    """Read a tree back; anything that is not exactly what was written is refused.
+    """Read a tree back; anything that is not exactly what was written is refused (UsageError).
 
     `limit` bounds the bytes of all arrays together; sizes are checked before anything is allocated.
     """
     try:
         with open(path, "rb") as file:
-            return read(path, file, limit)
+            return read(file, limit)
     except OSError as error:
         raise UsageError(f"checkpoint {path}: {error.strerror or error}") from error
+    except Damaged as error:
+        raise UsageError(f"checkpoint {path}: {error}; take an older checkpoint") from error
+    except SENSELESS as error:
+        problem = "the header describes no checkpoint of ours"
+        raise UsageError(f"checkpoint {path}: {problem}; take an older checkpoint") from error
 
 
-def read(path: Path, file: Any, limit: int) -> Any:
-    """Read a tree from an open file."""
-
-    def refuse(entry: str, problem: str) -> UsageError:
-        return UsageError(f"checkpoint {path}: {entry} {problem}; take an older checkpoint")
-
+def read(file: Any, limit: int) -> Any:
+    """Read a tree from an open file; a header that makes no sense raises what it leads to."""
     if file.read(len(MAGIC)) != MAGIC:
-        raise refuse("the first line", f"is not {MAGIC.decode().strip()!r}")
-    sha, _, size = file.read(86).decode("ascii", "replace").strip().partition(" ")
-    if not size.isdigit() or int(size) > HEADER_LIMIT:
-        raise refuse("the header", "has no believable size")
-    header = file.read(int(size))
-    if hashlib.sha256(header).hexdigest() != sha:
-        raise refuse("the header", "is damaged")
+        raise Damaged(f"the first line is not {MAGIC.decode().strip()!r}")
+    seal = file.read(SEAL_SIZE)
+    found = SEAL.fullmatch(seal)
+    if not found or int(found[2]) > HEADER_LIMIT:
+        raise Damaged("the header has no believable size")
+    header = file.read(int(found[2]))
+    if hashlib.sha256(header).hexdigest() != found[1].decode():
+        raise Damaged("the header is damaged")
     content = json.loads(header)
-    sizes = [entry_size(entry) for entry in content["arrays"]]
+    claims = [(entry["dtype"], entry["shape"]) for entry in content["arrays"]]
+    sizes = [claimed_size(*claim) for claim in claims]
     left = os.fstat(file.fileno()).st_size - file.tell()
-    if sum(sizes) != left or left > limit:
-        raise refuse("the file", f"has {left:,} bytes of arrays, expected {sum(sizes):,}")
-    arrays = []
-    for i, (entry, size) in enumerate(zip(content["arrays"], sizes, strict=True)):
-        data = file.read(size)
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise refuse(f"array {i}", "is damaged")
-        arrays.append(np.frombuffer(data, entry["dtype"]).reshape(entry["shape"]).copy())
-    return decode(content["tree"], arrays)
+    if sum(sizes) != left:
+        raise Damaged(f"the file has {left:,} bytes of arrays, expected {sum(sizes):,}")
+    if left > limit:
+        raise Damaged(f"the file has {left:,} bytes of arrays, more than {limit:,}")
+    arrays = [
+        np.frombuffer(file.read(size), dtype).reshape(shape).copy()
+        for (dtype, shape), size in zip(claims, sizes, strict=True)
+    ]
+    tree = decode(content["tree"], arrays)
+    if pack(tree, []) != MAGIC + seal + header:
+        raise Damaged("what the file holds is not what was written")
+    return tree
 
 
-def entry_size(entry: dict[str, Any]) -> int:
+def claimed_size(dtype: str, shape: list[int]) -> int:
     """Bytes of an array as its entry claims them."""
-    if entry["dtype"] not in DTYPES or any(side < 0 for side in entry["shape"]):
-        raise UsageError(f"checkpoint: an array of {entry['dtype']} {entry['shape']} is refused")
-    return math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
+    if dtype not in DTYPES or any(side < 0 for side in shape):
+        raise ValueError(f"an array of {dtype} {shape}")
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def decode(tree: Any, arrays: list[np.ndarray]) -> Any:
@@ -153,4 +170,6 @@ def decode(tree: Any, arrays: list[np.ndarray]) -> Any:
         return float(value)
     if kind == "tuple":
         return tuple(decode(part, arrays) for part in value)
+    if kind == "items":
+        return {decode(key, arrays): decode(part, arrays) for key, part in value}
     return {key: decode(part, arrays) for key, part in value.items()}

@@ -9,6 +9,7 @@ import numpy as np
 
 from seqrl.agents import Agent
 from seqrl.core import UsageError
+from seqrl.core.seeding import check_seed
 from seqrl.envs import adapt
 from seqrl.training.interaction import Episode, Interaction
 from seqrl.training.statistics import Estimate, bootstrap, mean
@@ -67,13 +68,16 @@ def evaluate(
     Each of N environments plays its share, and an episode is cut at `max_episode_steps`.
     The environments are reset, so give others than those being trained in.
     """
-    if episodes < 1:
-        raise UsageError(f"episodes {episodes}: expected at least 1")
+    for name, number in (("episodes", episodes), ("max_episode_steps", max_episode_steps)):
+        if number < 1:
+            raise UsageError(f"{name} {number}: expected at least 1")
     envs = adapt(envs)
     share = Share(episodes, envs.num_envs)
     cut = max_episode_steps
     loop = Interaction(agent, envs, learn=False, max_episode_steps=cut, recorder=share)
-    loop.reset(np.random.SeedSequence(seed) if isinstance(seed, int) else seed)
+    if isinstance(seed, int | np.integer):
+        seed = np.random.SeedSequence(check_seed(seed))
+    loop.reset(seed)
     while not loop.stopped:
         loop.run(cut)
     return Evaluation(
@@ -98,10 +102,15 @@ class Evaluator:
         self.envs, self.episodes, self.every = adapt(envs), episodes, every
         self.seed, self.logger = seed, logger
         self.last: tuple[int, Evaluation] | None = None  # env step and what it brought
+        self.playing = False  # under way: nothing would be lost by ending it here
 
     def __call__(self, loop: Interaction) -> None:
         """Evaluate the loop's agent and log `eval/`."""
-        found = evaluate(loop.agent, self.envs, self.episodes, seed=self.seed)
+        self.playing = True
+        try:
+            found = evaluate(loop.agent, self.envs, self.episodes, seed=self.seed)
+        finally:
+            self.playing = False
         self.last = loop.steps, found
         if self.logger is not None:
             values = {"mean_reward": found.mean, "mean_ep_length": float(found.lengths.mean())}

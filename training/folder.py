@@ -32,8 +32,9 @@ def new_folder(logdir: str, env: str, agent: str, seed: int, run_dir: str | None
         home.mkdir(parents=True, exist_ok=True)
         return first_free(home, f"seed-{seed}")
     except OSError as error:
+        flag = "--logdir" if run_dir is None else "--run-dir"
         raise UsageError(
-            f"run folder {error.filename or logdir}: {error.strerror}; name another --logdir"
+            f"run folder {error.filename or logdir}: {error.strerror}; name another {flag}"
         ) from error
 
 
@@ -73,7 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         return tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no {CONFIG} there; name a run folder") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder / CONFIG}: {error}") from error
 
 

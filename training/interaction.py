@@ -12,8 +12,10 @@ import numpy as np
 from seqrl.agents import Agent
 from seqrl.core import Array, Metrics, RunError, State, Transition, tree
 from seqrl.envs import Outcome, adapt, get_state, set_state
+from seqrl.training.native import Native, native
 
 WINDOW = 100  # episodes in the running means
+WORTHWHILE = 100_000  # env steps from which compiled turns make up for their start
 
 
 class Callback(Protocol):
@@ -42,7 +44,11 @@ class Episode(NamedTuple):
 
 
 class Recorder(Protocol):
-    """Hears of every finished episode: a logger, an evaluation."""
+    """Hears of every finished episode: a logger, an evaluation.
+
+    One with `episodes(steps, totals, lengths)` and `due` is handed those that end before env step
+    `due` all at once where the turns are compiled.
+    """
 
     def episode(self, loop: Interaction, episode: Episode) -> None:
         """Called in the order in which episodes end."""
@@ -84,9 +90,14 @@ class Interaction:
         max_episode_steps: int | None = None,
         callbacks: Sequence[Callback] = (),
         recorder: Recorder | None = None,
+        compile: bool = True,
     ):
         self.agent = agent
         self.envs = adapt(envs)
+        self._n = self.envs.num_envs
+        self.compile = compile
+        self.path = "stepped"  # or why it runs compiled
+        self._native: Native | None = None
         self.learning = learn
         self.max_episode_steps = max_episode_steps
         self.callbacks = list(callbacks)
@@ -123,19 +134,41 @@ class Interaction:
             self.reset()
         target = self.steps + steps
         due = self._due()
+        native = self._look_for_native(steps)
         self.watch.start()
         while self.steps < target and not self.stopped:
-            step, count, ended = self.turn() if self._surplus is None else self._left_over()
-            if count > target - self.steps:
-                step, self._surplus = split(step, target - self.steps)
-                count = target - self.steps
-            self._take(step, count, ended)
+            before = self.steps
+            if native is not None and self._surplus is None and target - before >= self._n:
+                native.advance(int(min(due, target - self._n + 1)))
+            else:
+                self._step(target - before)
             if self.steps >= due:
                 self.watch.stop()
-                self._call_back(self.steps - count)
+                self._call_back(before)
                 due = self._due()
                 self.watch.start()
         self.watch.stop()
+        if native is not None:
+            native.check()
+
+    def _step(self, most: int) -> None:
+        """One turn, of which at most `most` rows are taken."""
+        step, count, ended = self.turn() if self._surplus is None else self._left_over()
+        if count > most:
+            step, self._surplus = split(step, most)
+            count = most
+        self._take(step, count, ended)
+
+    def _look_for_native(self, steps: int) -> Native | None:
+        """What runs the turns compiled, where the run is long enough to pay for it."""
+        if not (self.compile and self.learning and steps >= WORTHWHILE):
+            return None
+        if self._native is None:
+            self._native, self.path = native(self)
+        if self._native is not None:
+            self._native.check()
+            self.metrics.update(self._native.agent.readings)
+        return self._native
 
     def _left_over(self) -> tuple[Transition, int, bool]:
         """The rows that the end of the last run had no room for."""
@@ -176,7 +209,7 @@ class Interaction:
 
     def _take(self, step: Transition, count: int, ended: bool) -> None:
         """Learn from a turn and keep the books."""
-        if count == self.envs.num_envs:
+        if count == self._n:
             self.returns += step.reward
             self.lengths += 1
         else:
@@ -198,20 +231,46 @@ class Interaction:
         rows = np.flatnonzero(host(over)).tolist()
         if not rows:
             return
-        whole = count == self.envs.num_envs
+        whole = count == self._n
         rank = range(1, count + 1) if whole else host(step.valid).cumsum().tolist()
         returns, lengths = host(self.returns), host(self.lengths)
         for i in rows:
             cut = not bool(step.terminated[i])
-            ended = Episode(before + rank[i], i, float(returns[i]), int(lengths[i]), cut)
-            self.episodes += 1
-            self.recent.append((ended.total, ended.length))
-            if self.recorder is not None:
-                self.recorder.episode(self, ended)
+            self._record(Episode(before + rank[i], i, float(returns[i]), int(lengths[i]), cut))
         self.returns[rows] = 0
         self.lengths[rows] = 0
-        if self.episodes_wanted is not None and self.episodes >= self.episodes_wanted:
-            self.stopped = True
+        self.stopped = self.stopped or self._enough()
+
+    def _record(self, episode: Episode) -> None:
+        self.episodes += 1
+        self.recent.append((episode.total, episode.length))
+        if self.recorder is not None:
+            self.recorder.episode(self, episode)
+
+    def record_all(
+        self,
+        steps: np.ndarray,
+        rows: np.ndarray,
+        totals: np.ndarray,
+        lengths: np.ndarray,
+        truncated: np.ndarray,
+    ) -> None:
+        """Record episodes that ended in compiled turns; those before the next point in one go."""
+        bulk: Any = self.recorder
+        early = len(steps) if bulk is None else 0
+        if hasattr(bulk, "episodes"):
+            early = int(np.searchsorted(steps, bulk.due))
+            bulk.episodes(steps[:early], totals[:early], lengths[:early])
+        self.episodes += early
+        last = slice(max(0, early - WINDOW), early)
+        self.recent.extend(zip(totals[last].tolist(), lengths[last].tolist(), strict=True))
+        late = [part[early:].tolist() for part in (steps, rows, totals, lengths, truncated)]
+        for episode in zip(*late, strict=True):
+            self._record(Episode(*episode))
+        self.stopped = self.stopped or self._enough()
+
+    def _enough(self) -> bool:
+        return self.episodes_wanted is not None and self.episodes >= self.episodes_wanted
 
     def _due(self) -> float:
         """The env step at which the next callback wants to be called."""

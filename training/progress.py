@@ -28,8 +28,10 @@ class Progress:
             mean = sum(total for total, _ in loop.recent) / len(loop.recent)
             self.bar.set_postfix_str(f"return {mean:.4g}", refresh=False)
         self.bar.update(loop.steps - self.bar.n)
-        if loop.steps >= self.bar.total:
-            self.bar.close()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing that a run depends on."""

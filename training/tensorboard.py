@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2, summary_v2
@@ -22,8 +23,8 @@ from seqrl.training.interaction import Episode, Interaction
 
 POINTS = 1000  # at most, a tag
 ROWS = 1_000_000  # episodes.csv is complete up to here; then every tenth, every hundredth, ...
+THINNED = f"complete to {ROWS:,} episodes, then every 10th, from ten times as many every 100th ..."
 UNCOMPARED = ("steps", "episodes", "eval_every", "eval_episodes")  # no hyper-parameters
-METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 
 
 class TensorBoard:
@@ -42,24 +43,37 @@ class TensorBoard:
         self._episodes = open(self.folder / "episodes.csv", "a", encoding="utf-8")
         if self._episodes.tell() == 0:
             self._episodes.write("step,return,length\n")
-        self._spacing, self._due, self._rows = 1, 0, 0
+        self._spacing, self.due, self._rows = 1, 0, 0
         self._last = (0, 0.0)  # env step and seconds of the point before
 
     def begin(self, loop: Interaction, steps: int) -> None:
         """Space the points over a run that ends at `steps` env steps."""
-        self._spacing = max(1, steps // POINTS)
-        self._due = (loop.steps // self._spacing + 1) * self._spacing if loop.steps else 0
+        self._spacing = max(1, ceil_div(steps, POINTS))
+        self.due = self._next_due(loop.steps)
         self._last = (loop.steps, loop.watch.seconds)
 
     def episode(self, loop: Interaction, episode: Episode) -> None:
         """A row in episodes.csv, and a point where one is due."""
-        every = 10 ** max(0, len(str(self._rows // ROWS)) - (self._rows < ROWS))
-        if self._rows % every == 0:
-            self._episodes.write(f"{episode.step},{episode.total!r},{episode.length}\n")
-        self._rows += 1
-        if episode.step >= self._due:
-            self._due = (episode.step // self._spacing + 1) * self._spacing
+        self._row(episode.step, episode.total, episode.length)
+        if episode.step >= self.due:
+            self.due = self._next_due(episode.step)
             self.scalars(episode.step, self._point(loop, episode))
+
+    def episodes(self, steps: np.ndarray, totals: np.ndarray, lengths: np.ndarray) -> None:
+        """Rows in episodes.csv for episodes that ended before the next point is due."""
+        for row in zip(steps.tolist(), totals.tolist(), lengths.tolist(), strict=True):
+            self._row(*row)
+
+    def _next_due(self, step: int) -> int:
+        """The first env step after the thousandth of the run that `step` is in."""
+        return ceil_div(step, self._spacing) * self._spacing + 1
+
+    def _row(self, step: int, total: float, length: int) -> None:
+        if self._rows < ROWS or self._rows % thinning(self._rows) == 0:
+            self._episodes.write(f"{step},{total!r},{length}\n")
+            if self._rows == ROWS:
+                self.text("episodes.csv", THINNED)
+        self._rows += 1
 
     def _point(self, loop: Interaction, episode: Episode) -> dict[str, float]:
         n, (step, seconds) = len(loop.recent), self._last
@@ -81,7 +95,7 @@ class TensorBoard:
     def describe(self, config: Mapping[str, Any]) -> None:
         """The run's config: a table under TEXT and a row under HPARAMS."""
         flat = dict(flatten(config))
-        rows = [f"| {name} | {value} |" for name, value in flat.items()]
+        rows = [f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in flat.items()]
         self.text("config", "\n".join(["| setting | value |", "| --- | --- |", *rows]))
         self.hparams({name: value for name, value in flat.items() if name not in UNCOMPARED})
         self.flush()
@@ -91,10 +105,11 @@ class TensorBoard:
         self._summary(text_pb(tag, markdown), 0)
 
     def hparams(self, values: Mapping[str, bool | int | float | str]) -> None:
-        """The run's row under HPARAMS, with the metrics it is judged by."""
-        names = [summary_v2.HParam(name) for name in values]
-        metrics = [summary_v2.Metric(tag) for tag in METRICS]
-        self._summary(summary_v2.hparams_config_pb(names, metrics), 0)
+        """The run's row under HPARAMS.
+
+        The columns are left to TensorBoard, which joins those of all runs it sees; a list in each
+        run would hide what only others have.
+        """
         self._summary(summary_v2.hparams_pb(dict(values), trial_id=str(self.folder)), 0)
 
     def flush(self) -> None:
@@ -116,12 +131,23 @@ class TensorBoard:
 
 
 def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | int | float | str]]:
-    """Nested settings under their own names; what is not a plain value as text."""
+    """Settings by name, nested ones but the agent's as env_args.x; no plain value: as text."""
     for name, value in config.items():
         if isinstance(value, Mapping):
-            yield from flatten(value)
+            prefix = "" if name == "agent_args" else f"{name}."
+            yield from flatten({f"{prefix}{key}": inner for key, inner in value.items()})
         elif value is not None:
             yield name, value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def thinning(rows: int) -> int:
+    """Every how many episodes a row is kept: all up to 10^6, then every tenth, every hundredth."""
+    return 10 ** len(str(rows // ROWS)) if rows >= ROWS else 1
 
 
 def reading(value: Any) -> float:

@@ -1,0 +1,180 @@
+"""Speed of tabular agents on FrozenLake-v1, side by side with the loop of the tutorials and a peer.
+
+`python benchmarks/tabular.py` (`pip install mushroom-rl` adds the peer). One thread, CPU time.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import numba
+import numpy as np
+from timing import ratio, report, side_by_side
+
+from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa
+from seqrl.envs import make
+from seqrl.envs.finite import finite_model
+from seqrl.training import Interaction, TensorBoard
+
+ENV, ALPHA, GAMMA, EPSILON = "FrozenLake-v1", 0.1, 0.99, 0.1
+Run = Callable[[int], object]
+
+
+def tutorial() -> Run:
+    """A dict of arrays and `env.step`, as the tutorials have it; no logging."""
+    env = gym.make(ENV)
+    q: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(4))
+    errors: list[float] = []
+    at = [env.reset(seed=0)[0]]
+
+    def run(steps: int) -> None:
+        obs = at[0]
+        for _ in range(steps):
+            explore = np.random.random() < EPSILON
+            action = env.action_space.sample() if explore else int(np.argmax(q[obs]))
+            after, reward, terminated, truncated, _ = env.step(action)
+            best = (not terminated) * np.max(q[after])
+            error = reward + GAMMA * best - q[obs][action]
+            q[obs][action] += ALPHA * error
+            errors.append(error)
+            obs = env.reset()[0] if terminated or truncated else after
+        at[0] = obs
+        errors.clear()
+
+    return run
+
+
+def ours(cls: type, folder: Path, *, compile: bool) -> Run:
+    """Our loop with logging on."""
+    envs = make(ENV)
+    spaces = envs.single_observation_space, envs.single_action_space
+    agent = cls(
+        *spaces, learning_rate=ALPHA, gamma=GAMMA, exploration=EpsilonGreedy(EPSILON), seed=0
+    )
+    logger = TensorBoard(folder / f"{cls.__name__}-{compile}")
+    loop = Interaction(agent, envs, recorder=logger, compile=compile)
+    loop.reset(np.random.SeedSequence(0))
+
+    def run(steps: int) -> None:
+        logger.begin(loop, loop.steps + steps)
+        loop.run(steps)
+
+    return run
+
+
+def by_hand() -> Run:
+    """A loop written for this one task in Numba, with the same Generators, without a log."""
+    env = gym.make(ENV)
+    env.reset(seed=0)
+    model = finite_model(env)
+    assert model is not None
+    q, state = np.zeros((16, 4)), np.zeros(2, np.int64)
+    rngs = env.unwrapped.np_random, np.random.default_rng(0)
+    return lambda steps: q_learning(q, state, *model[1:4], model.cumulative, *rngs, steps)
+
+
+@numba.njit
+def q_learning(q, state, following, rewards, over, cumulative, env_rng, rng, steps):
+    s, t = state
+    for _ in range(steps):
+        a = 0
+        if rng.random() < EPSILON:
+            a = int(rng.random() * 4)
+        else:
+            for b in range(1, 4):
+                if q[s, b] > q[s, a]:
+                    a = b
+        u, k = env_rng.random(), 0
+        while k < 2 and cumulative[s, a, k] <= u:
+            k += 1
+        after, t = following[s, a, k], t + 1
+        target = rewards[s, a, k]
+        if not over[s, a, k]:
+            target += GAMMA * max(q[after, 0], q[after, 1], q[after, 2], q[after, 3])
+        q[s, a] += ALPHA * (target - q[s, a])
+        s = after
+        if over[s, a, k] or t == 100:
+            env_rng.random()
+            s, t = 0, 0
+    state[0], state[1] = s, t
+
+
+def mushroom() -> dict[str, tuple[Run, int]]:
+    """MushroomRL's Q-learning on the same environment, where it is installed."""
+    try:
+        from mushroom_rl.algorithms.value import QLearning as Peer
+        from mushroom_rl.core import Core, Environment, MDPInfo
+        from mushroom_rl.policy import EpsGreedy
+        from mushroom_rl.utils.parameters import Parameter
+        from mushroom_rl.utils.spaces import Discrete
+    except ImportError as error:
+        print(f"MushroomRL left out: {error}")
+        return {}
+
+    class World(Environment):
+        def __init__(self) -> None:
+            self.env = gym.make(ENV)
+            super().__init__(MDPInfo(Discrete(16), Discrete(4), GAMMA, 100))
+
+        def reset(self, state=None):
+            return np.array([self.env.reset()[0]])
+
+        def step(self, action):
+            state, reward, absorbing, _, _ = self.env.step(int(action[0]))
+            return np.array([state]), reward, absorbing, {}
+
+    world = World()
+    core = Core(Peer(world.info, EpsGreedy(Parameter(EPSILON)), Parameter(ALPHA)), world)
+    learn = core.learn
+    return {
+        "MushroomRL QLearning": (lambda n: learn(n_steps=n, n_steps_per_fit=1, quiet=True), 15_000)
+    }
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cases = {
+            "tutorial loop (dict of arrays, env.step)": (tutorial(), 30_000),
+            **mushroom(),
+            "q-learning stepped": (ours(QLearning, folder, compile=False), 30_000),
+            "sarsa stepped": (ours(Sarsa, folder, compile=False), 30_000),
+            "monte-carlo stepped": (ours(MonteCarlo, folder, compile=False), 30_000),
+            "q-learning compiled": (ours(QLearning, folder, compile=True), 5_000_000),
+            "sarsa compiled": (ours(Sarsa, folder, compile=True), 5_000_000),
+            "monte-carlo compiled": (ours(MonteCarlo, folder, compile=True), 5_000_000),
+            "by hand in Numba, same Generators": (by_hand(), 5_000_000),
+        }
+        found = side_by_side(cases)
+    base = "tutorial loop (dict of arrays, env.step)"
+    report(found, base)
+    print()
+    asked = [("q-learning stepped", base, 0.45), ("q-learning compiled", base, 120)]
+    if "MushroomRL QLearning" in cases:
+        asked += [
+            (f"q-learning {how}", "MushroomRL QLearning", x)
+            for how, x in (("stepped", 1.2), ("compiled", 300))
+        ]
+    asked += [("q-learning compiled", "by hand in Numba, same Generators", 0.6)]
+    for name in ("sarsa", "monte-carlo"):
+        asked += [
+            (f"{name} stepped", "q-learning stepped", 0.8),
+            (f"{name} compiled", f"{name} stepped", 100),
+        ]
+    for one, other, wanted in asked:
+        times = ratio(found, one, other)
+        print(
+            f"{'ok  ' if times >= wanted else 'MISS'} {one} = {times:.3g} x {other} (asked {wanted:g})"
+        )
+
+
+if __name__ == "__main__":
+    main()

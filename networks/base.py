@@ -1,0 +1,260 @@
+"""The contract: observations in, features out, memory through the caller's hands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import Space, spaces
+from torch import Tensor, nn
+
+from seqrl.core import State, UsageError, tree
+
+
+class Network(nn.Module):
+    """Observations [T, N, ...] -> features [T, N, features], with memory or without.
+
+    Time is always in front; acting is T = 1. Memory is a tensor or nested tuples or dicts of
+    tensors with N as axis 0, None for a network that keeps none. It is reset BEFORE the step
+    where `start` holds, and the memory handed back is the one after the last step, not reset.
+    """
+
+    features: int = 0  # F; 0 while a lazy network waits for its first batch (see probe)
+
+    def initial_state(self, n: int) -> State:
+        """A fresh memory for n environments: zeros."""
+        return None
+
+    def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """`obs` [T, N, ...], `start` bool [T, N], `state` (None: fresh) -> [T, N, F], state."""
+        raise NotImplementedError
+
+    def update(self, obs: Any, valid: Tensor) -> None:
+        """Show observations [T, N, ...] to the running statistics, if there are any.
+
+        Only rows where `valid` [T, N] holds count. Agents call this in `learn`; `forward`
+        never changes anything.
+        """
+
+
+class Encoder(Network):
+    """A network without memory: one observation, one row of features."""
+
+    def encode(self, obs: Any) -> Tensor:
+        """`obs` [B, ...] -> [B, features]."""
+        raise NotImplementedError
+
+    def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Every step by itself; `start` is ignored."""
+        shape = start.shape
+        out = self.encode(tree.map(lambda leaf: leaf.flatten(0, 1), obs))
+        return out.unflatten(0, shape), None
+
+
+class Plain(Encoder):
+    """Any torch module from [B, ...] to [B, F], as an Encoder."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.features = _known_features(module)
+
+    def encode(self, obs: Any) -> Tensor:
+        """The module's own answer, refused unless it is [B, features]."""
+        out = self.module(obs)
+        rows = len(next(tree.leaves(obs)))
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != rows:
+            raise UsageError(
+                f"network {name_of(self)}: expected output [B, features] with B = {rows}, "
+                f"got {_describe(out)}; flatten and project to one row an observation"
+            )
+        self.features = self.features or out.shape[1]
+        return out
+
+
+class Core(Network):
+    """A network on top of another one: its features in, features out, perhaps more memory.
+
+    A subclass sets its own numbers and calls `ready()`; it says what it needs in `build`, what
+    it does in `run`, and (with memory) what a fresh one is in `fresh`. The memory of the whole
+    is that of the source, that of the core, or the pair (source's, core's) if both have one.
+    """
+
+    remembers = False  # has memory of its own
+
+    def __init__(self, source: Network) -> None:
+        super().__init__()
+        self.source = source
+        self.inner = has_memory(source)
+        self.built = False
+
+    def build(self, features: int) -> None:
+        """Make the layers for `features` inputs and set `self.features`."""
+        raise NotImplementedError
+
+    def fresh(self, n: int) -> State:
+        """This core's own fresh memory."""
+        return None
+
+    def run(self, x: Tensor, start: Tensor, own: State) -> tuple[Tensor, State]:
+        """Features [T, N, F] and this core's own memory -> its output and memory."""
+        raise NotImplementedError
+
+    def ready(self, x: Tensor | None = None) -> None:
+        """Build once the source's features are known: at once, or from its first output x."""
+        features = self.source.features if x is None else x.shape[-1]
+        if not self.built and features:
+            self.build(features)
+            self.built = True
+            if x is not None:
+                self.to(x.device, x.dtype)
+
+    def initial_state(self, n: int) -> State:
+        """A fresh memory: the source's, this core's, or both as a pair."""
+        if not self.built:
+            raise UsageError(
+                f"network {name_of(self)}: the features of its encoder are not known yet; "
+                "call probe(network, observation_space) first"
+            )
+        return self._join(self.source.initial_state(n), self.fresh(n))
+
+    def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The source, then this core."""
+        inner, own = self._split(state)
+        x, inner = self.source(obs, start, inner)
+        if not self.built:
+            self.ready(x)
+        if own is None and self.remembers:
+            own = self.fresh(start.shape[1])
+        out, own = self.run(x, start, own)
+        return out, self._join(inner, own)
+
+    def update(self, obs: Any, valid: Tensor) -> None:
+        """The source's running statistics."""
+        self.source.update(obs, valid)
+
+    def _split(self, state: State) -> tuple[State, State]:
+        if state is None:
+            return None, None
+        if not self.remembers:
+            return state, None
+        return state if self.inner else (None, state)
+
+    def _join(self, inner: State, own: State) -> State:
+        if not self.remembers:
+            return inner
+        return (inner, own) if self.inner else own
+
+
+def has_memory(network: Network) -> bool:
+    """Whether the network carries memory from step to step."""
+    if isinstance(network, Encoder):
+        return False
+    if isinstance(network, Core):
+        return network.remembers or network.inner
+    return network.initial_state(1) is not None
+
+
+def as_network(module: nn.Module) -> Network:
+    """The module as it is if it is a Network; a plain one from [B, ...] to [B, F] is wrapped."""
+    if isinstance(module, Network):
+        return module
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"network {module!r}: expected a torch.nn.Module, built, not a class")
+    if hasattr(module, "initial_state"):
+        raise UsageError(
+            f"network {type(module).__name__}: it has initial_state but is no Network; "
+            "derive it from seqrl.networks.Network"
+        )
+    return Plain(module)
+
+
+def probe(network: Network, observation_space: Space, device: Any = None) -> int:
+    """Run one dummy batch (T = 1, N = 2) to build lazy layers; returns the number of features.
+
+    Weights and running statistics stay as they are; `device` None is that of the weights.
+    Raises UsageError, naming the network, when it fails on such a batch or its output or memory
+    is not what the contract says.
+    """
+    name = name_of(network)
+    training = network.training
+    network.eval()
+    device = device_of(network) if device is None else device
+    obs = dummy(observation_space, (1, 2), device)
+    start = torch.ones((1, 2), dtype=torch.bool, device=device)
+    try:
+        with torch.no_grad():
+            out, state = network(obs, start)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"network {name}: failed on a batch of zeros from {observation_space}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        network.train(training)
+    check_output(network, out, state, (1, 2))
+    network.features = out.shape[-1]
+    return network.features
+
+
+def check_output(network: Network, out: Any, state: State, shape: tuple[int, int]) -> None:
+    """Raise UsageError unless out is [T, N, features], finite, and memory has N as axis 0."""
+    name, (t, n) = name_of(network), shape
+    if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[:2] != shape:
+        expected = f"[T, N, features] = [{t}, {n}, {network.features or 'features'}]"
+        raise UsageError(f"network {name}: expected output {expected}, got {_describe(out)}")
+    if network.features and out.shape[2] != network.features:
+        raise UsageError(
+            f"network {name}: expected output [T, N, features] = [{t}, {n}, {network.features}], "
+            f"got {_describe(out)}; set its attribute `features` to {out.shape[2]}"
+        )
+    if not out.is_floating_point() or not bool(out.isfinite().all()):
+        raise UsageError(f"network {name}: expected finite floats, got NaN, inf or {out.dtype}")
+    for leaf in tree.leaves(state):
+        if not isinstance(leaf, Tensor) or leaf.ndim == 0 or len(leaf) != n:
+            raise UsageError(
+                f"network {name}: expected every part of its memory to have N = {n} as axis 0, "
+                f"got {_describe(leaf)}"
+            )
+
+
+def dummy(space: Space, shape: tuple[int, int], device: Any = None) -> Any:
+    """A tree of the space's smallest observations (0 where there is a choice) [T, N, ...]."""
+    if isinstance(space, spaces.Dict):
+        return {key: dummy(part, shape, device) for key, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(dummy(part, shape, device) for part in space)
+    if space.shape is None or space.dtype is None:
+        raise UsageError(f"observation space {space}: expected one with a shape and a dtype")
+    zeros = torch.zeros(shape + space.shape, dtype=_torch_dtype(space), device=device)
+    first = getattr(space, "start", None)  # Discrete and MultiDiscrete need not begin at 0
+    return zeros if first is None else zeros + torch.as_tensor(first, device=device)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where its first weight lies; the CPU if it has none."""
+    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+
+
+def name_of(network: nn.Module) -> str:
+    """The class a user would recognise."""
+    return type(network.module if isinstance(network, Plain) else network).__name__
+
+
+def _torch_dtype(space: Space) -> torch.dtype:
+    return torch.from_numpy(np.zeros(1, space.dtype)).dtype
+
+
+def _describe(out: Any) -> str:
+    return f"shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+
+
+def _known_features(module: nn.Module) -> int:
+    """What the module says of itself, or the last layer of a Sequential; else 0 (unknown)."""
+    if isinstance(module, nn.Sequential) and len(module):
+        return _known_features(module[-1])
+    known = getattr(module, "features", getattr(module, "out_features", 0))
+    return known if isinstance(known, int) else 0

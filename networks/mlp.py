@@ -1,0 +1,69 @@
+"""The multi-layer perceptron, on a space, on a number of features, or on another network."""
+
+from __future__ import annotations
+
+from gymnasium import Space
+from torch import Tensor, nn
+
+from seqrl.core import State, UsageError
+from seqrl.networks.base import Core, Network, as_network
+from seqrl.networks.options import activation as make_activation
+from seqrl.networks.options import initialise_layer, share, sizes
+from seqrl.networks.vectors import flat, numbers
+
+
+class MLP(Core):
+    """Layers of a linear map and an activation, each with LayerNorm and dropout if asked.
+
+    source: an observation space (flattened; categories one-hot), a number of features, or a
+        network or module to go on top of.
+    hidden: sizes of the layers; the last one is the number of features. () only flattens.
+    activation: by torch's name ("Tanh", "ReLU", ...).  init: see `initialise`.
+    normalize: running normalisation of the space's numbers (see Normalize).
+    """
+
+    def __init__(
+        self,
+        source: Space | nn.Module | int,
+        hidden: int | tuple[int, ...] | list[int] = (64, 64),
+        *,
+        activation: str | type[nn.Module] = "Tanh",
+        init: str | float | None = None,
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(_source(source, normalize))
+        self.hidden, self.activation, self.init = sizes("hidden", hidden), activation, init
+        self.layer_norm, self.dropout = layer_norm, share("dropout", dropout)
+        self.layers = nn.Sequential()
+        self.features = self.hidden[-1] if self.hidden else self.source.features
+        self.ready()
+
+    def build(self, features: int) -> None:
+        """The layers, from `features` inputs to the last hidden size."""
+        for size in self.hidden:
+            linear = nn.Linear(features, size)
+            initialise_layer(linear, self.init)
+            self.layers.append(linear)
+            if self.layer_norm:
+                self.layers.append(nn.LayerNorm(size))
+            self.layers.append(make_activation(self.activation))
+            if self.dropout:
+                self.layers.append(nn.Dropout(self.dropout))
+            features = size
+        self.features = features
+
+    def run(self, x: Tensor, start: Tensor, own: State) -> tuple[Tensor, State]:
+        """[T, N, F] -> [T, N, features]."""
+        return self.layers(x), None
+
+
+def _source(source: Space | nn.Module | int, normalize: bool) -> Network:
+    if isinstance(source, int):
+        return numbers(source)
+    if isinstance(source, Space):
+        return flat(source, normalize=normalize)
+    if normalize:
+        raise UsageError("MLP: normalize needs an observation space; use MLP(Normalize(encoder))")
+    return as_network(source)

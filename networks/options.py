@@ -1,0 +1,95 @@
+"""What a user names rather than builds: activations, initialisations, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import activation as _activations
+
+from seqrl.core import UsageError, closest
+
+NOT_ELEMENTWISE = "GLU LogSoftmax MultiheadAttention Softmax Softmax2d Softmin Threshold".split()
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    name: getattr(_activations, name)
+    for name in _activations.__all__
+    if name not in NOT_ELEMENTWISE
+} | {"Identity": nn.Identity}
+INITS = ("xavier", "he", "orthogonal")
+
+
+def lookup(what: str, name: str, known: Iterable[str]) -> str:
+    """The known name that is meant, case and - or _ ignored; a UsageError names the closest."""
+    known = list(known)
+    names = {_plain(key): key for key in known}
+    if _plain(name) in names:
+        return names[_plain(name)]
+    raise UsageError(
+        f"{what} {name!r}: unknown.{closest(_plain(name), names)} Known: {', '.join(sorted(known))}"
+    )
+
+
+def _plain(name: str) -> str:
+    return str(name).lower().replace("-", "").replace("_", "")
+
+
+def activation(name: str | type[nn.Module]) -> nn.Module:
+    """A fresh activation layer by torch's name ("Tanh", "relu") or class."""
+    if isinstance(name, type):
+        return name()
+    return ACTIVATIONS[lookup("activation", name, ACTIVATIONS)]()
+
+
+def whole(what: str, value: Any, least: int = 1) -> int:
+    """The value as an int, refused unless it is a whole number of at least `least`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    raise UsageError(f"{what} {value!r}: expected a whole number of at least {least}")
+
+
+def share(what: str, value: Any) -> float:
+    """The value as a float in [0, 1), such as a drop probability."""
+    if isinstance(value, int | float) and 0 <= value < 1:
+        return float(value)
+    raise UsageError(f"{what} {value!r}: expected a number of at least 0 and below 1")
+
+
+def sizes(what: str, value: int | tuple[int, ...] | list[int]) -> tuple[int, ...]:
+    """Layer sizes: one number or several; () is none."""
+    several = (value,) if isinstance(value, int) else value
+    if not isinstance(several, tuple | list):
+        raise UsageError(f"{what} {value!r}: expected a whole number or a tuple of them")
+    return tuple(whole(what, size) for size in several)
+
+
+@torch.no_grad()
+def initialise(weight: Tensor, init: str | float | None) -> None:
+    """Fill one weight matrix or kernel in place.
+
+    "xavier": uniform, variance 2 / (inputs + outputs) (Glorot and Bengio 2010, for tanh and
+    sigmoid). "he": uniform, variance 2 / inputs (He et al. 2015, for ReLU). "orthogonal": rows or
+    columns orthonormal (Saxe et al. 2014). A number: normal with that standard deviation.
+    None: left as torch made it.
+    """
+    if init is None:
+        return
+    if isinstance(init, int | float) and not isinstance(init, bool) and init >= 0:
+        nn.init.normal_(weight, 0.0, init)
+    elif init == "xavier":
+        nn.init.xavier_uniform_(weight)
+    elif init == "he":
+        nn.init.kaiming_uniform_(weight, nonlinearity="relu")
+    elif init == "orthogonal":
+        nn.init.orthogonal_(weight)
+    else:
+        known = f"{', '.join(INITS)}, a standard deviation of at least 0, or None"
+        raise UsageError(f"init {init!r}: expected {known}.{closest(str(init), INITS)}")
+
+
+def initialise_layer(layer: nn.Module, init: str | float | None) -> None:
+    """Fill a Linear or convolution: the weight by `init`, the bias 0. None leaves both."""
+    if init is not None:
+        initialise(layer.get_parameter("weight"), init)
+        nn.init.zeros_(layer.get_parameter("bias"))

@@ -1,0 +1,156 @@
+"""Toy environments, layouts and agents that the conformance suites share, as fixtures."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
+from seqrl.envs import Serial
+
+NESTED = spaces.Dict(
+    {
+        "a": spaces.Box(0, 100, (1,), np.float32),
+        "b": spaces.Tuple((spaces.Discrete(40), spaces.MultiDiscrete([40, 2]))),
+    }
+)
+VIEWS = {
+    "discrete": (spaces.Discrete(40), lambda x: x),
+    "shifted": (spaces.Discrete(40, start=5), lambda x: x + 5),
+    "box": (spaces.Box(0, 100, (2,), np.float32), lambda x: np.array([x, x / 2], np.float32)),
+    # the keys come in another order than the space's, as they may
+    "nested": (NESTED, lambda x: {"b": (x, np.array([x, x % 2])), "a": np.float32([x])}),
+}
+
+
+class Counting(gym.Env):
+    """Counts its steps and ends episodes as a script of (length, terminated, truncated) says.
+
+    Step t of episode e shows 10 (e mod 3) + t and pays 100 e + 10 t + action (counted from 0).
+    `row` rotates the script, so that no two rows are alike.
+    """
+
+    def __init__(self, script, row=0, view="discrete", flag=bool, reuse=False, first=0):
+        self.observation_space, self.view = VIEWS[view]
+        self.action_space = spaces.Discrete(3, start=first)
+        self.script, self.row, self.flag = script, row, flag
+        self.buffer = self.view(0) if reuse else None
+        self.episode = -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed = seed
+        self.episode, self.t = self.episode + 1, 0
+        self.end = self.script[(self.episode + self.row) % len(self.script)]
+        return self.look(), {}
+
+    def step(self, action):
+        self.t += 1
+        length, terminated, truncated = self.end
+        over = self.t == length
+        reward = 100 * self.episode + 10 * self.t + int(action - self.action_space.start)
+        return (
+            self.look(),
+            reward,
+            self.flag(over and terminated),
+            self.flag(over and truncated),
+            {},
+        )
+
+    def look(self):
+        seen = self.view(10 * (self.episode % 3) + self.t)
+        if self.buffer is None:
+            return seen
+        self.buffer[:] = seen
+        return self.buffer
+
+
+class Faulty(Counting):
+    """At step `at`, counted over all episodes, `break_(self, outcome)` stands for the outcome."""
+
+    def __init__(self, script, break_, at=4, **options):
+        super().__init__(script, **options)
+        self.break_, self.left = break_, at
+
+    def step(self, action):
+        self.left -= 1
+        outcome = super().step(action)
+        return outcome if self.left else self.break_(self, outcome)
+
+
+SYNC = [f"sync {mode.value}" for mode in AutoresetMode]
+ASYNC = [f"async {mode.value}" for mode in AutoresetMode]
+KINDS = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}
+EPSILON, RATE = EpsilonGreedy(0.3), 0.5
+AGENTS = {
+    "q": (QLearning, {}),
+    "q double": (QLearning, {"double": True}),
+    "q n-step": (QLearning, {"n_step": 3}),
+    "q double n-step": (QLearning, {"double": True, "n_step": 3}),
+    "q traces": (QLearning, {"trace_decay": 0.8}),
+    "q replacing": (QLearning, {"trace_decay": 0.8, "trace": "replacing"}),
+    "q boltzmann": (QLearning, {"exploration": Boltzmann(0.05)}),
+    "sarsa": (Sarsa, {}),
+    "sarsa expected": (Sarsa, {"expected": True}),
+    "sarsa n-step": (Sarsa, {"n_step": 3}),
+    "sarsa expected n-step": (Sarsa, {"expected": True, "n_step": 3}),
+    "sarsa traces": (Sarsa, {"trace_decay": 0.8}),
+    "sarsa expected replacing": (
+        Sarsa,
+        {"expected": True, "trace_decay": 0.8, "trace": "replacing"},
+    ),
+    "mc first": (MonteCarlo, {"learning_rate": None}),
+    "mc every": (MonteCarlo, {"learning_rate": None, "first_visit": False}),
+    "mc constant": (MonteCarlo, {}),
+    "mc off-policy": (MonteCarlo, {"learning_rate": None, "off_policy": True}),
+}
+
+
+@pytest.fixture
+def counting():
+    return Counting
+
+
+@pytest.fixture
+def faulty():
+    return Faulty
+
+
+@pytest.fixture(params=["single", "serial", *SYNC])
+def layout(request):
+    """How environments are put side by side; a single one is one row."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def arrange():
+    """A function from a layout and makers of single environments to what the loop takes."""
+    opened = []
+
+    def arranged(layout, makers):
+        if layout == "single":
+            envs = makers[0]()
+        elif layout == "serial":
+            envs = Serial([make() for make in makers])
+        else:
+            kind, mode = layout.split()
+            envs = KINDS[kind](makers, autoreset_mode=mode)
+        opened.append(envs)
+        return envs
+
+    yield arranged
+    for envs in opened:
+        envs.close()
+
+
+@pytest.fixture(params=AGENTS)
+def new_agent(request):
+    """A function that makes every tabular agent and option, in turn."""
+    cls, options = AGENTS[request.param]
+
+    def make(observation_space, action_space, bins=None, **more):
+        numbers = {"learning_rate": RATE, "exploration": EPSILON, "seed": 7, **options, **more}
+        return cls(TableIndex(observation_space, bins), action_space, **numbers)
+
+    return make

@@ -1,0 +1,423 @@
+"""The adapter: any environment in any layout, and every way in which one can misbehave."""
+
+import math
+import warnings
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+
+from seqrl.agents import QLearning
+from seqrl.core import RunError, UsageError, tree
+from seqrl.core.seeding import Streams
+from seqrl.envs import Serial, adapt, make
+from seqrl.envs.adapter import batcher
+from seqrl.training import Interaction
+
+SCRIPT = [(3, True, False), (2, False, True), (1, True, True)]
+SEED = np.random.SeedSequence(9)
+several = pytest.mark.parametrize(
+    "layout", ["serial", "sync NextStep", "sync SameStep", "sync Disabled"]
+)
+
+
+def q_learning(envs):
+    envs = adapt(envs)
+    return QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+
+
+def play(envs, turns, actions=lambda t, n: np.full(n, t % 3)):
+    """The outcomes of some turns of fixed actions, with the first observation before them."""
+    envs = adapt(envs)
+    first = envs.reset(SEED)
+    return first, [envs.step(actions(t, envs.num_envs)) for t in range(turns)]
+
+
+def valid_rows(envs, turns, **options):
+    """For each environment what followed its real steps."""
+    _, outcomes = play(envs, turns, **options)
+    rows = [[] for _ in outcomes[0].valid]
+    for outcome in outcomes:
+        for i in np.flatnonzero(outcome.valid):
+            what = outcome.next_obs, outcome.reward, outcome.terminated, outcome.truncated
+            rows[i].append([leaf.tolist() for leaf in tree.leaves(tree.row(what, i))])
+    return rows
+
+
+# ---- what is accepted
+
+
+@pytest.mark.parametrize("view", ["box", "nested", "shifted"])
+def test_rows_are_of_the_space_and_belong_to_the_outcome(counting, arrange, layout, view):
+    envs = arrange(layout, [partial(counting, SCRIPT, view=view)] * 2)
+    first, outcomes = play(envs, 9)
+    space = adapt(envs).single_observation_space
+    seen = [first, *(o.obs for o in outcomes), *(o.next_obs for o in outcomes)]
+    before = [[leaf.copy() for leaf in tree.leaves(obs)] for obs in seen]
+    for obs in seen:
+        for i in range(adapt(envs).num_envs):
+            assert space.contains(tree.row(obs, i))
+    adapt(envs).reset()
+    for obs, copies in zip(seen, before, strict=True):
+        assert all(map(np.array_equal, tree.leaves(obs), copies))
+
+
+@pytest.mark.parametrize("flag", [int, np.bool_, np.array])
+def test_flags_of_any_kind(counting, arrange, layout, flag):
+    makers = [partial(counting, SCRIPT, flag=kind) for kind in (flag, bool)]
+    assert valid_rows(arrange(layout, makers[:1]), 9) == valid_rows(arrange(layout, makers[1:]), 9)
+    loop = Interaction(q_learning(makers[0]()), arrange(layout, makers[:1]))
+    loop.run(6)
+    assert loop.episodes == 3
+    assert loop.envs.step(np.array([0])).terminated.dtype == bool
+
+
+@pytest.mark.parametrize("layout", ["single", "serial", "sync NextStep", "sync Disabled"])
+def test_a_buffer_that_is_filled_again_does_no_harm(counting, arrange, layout):
+    fresh, reused = (partial(counting, SCRIPT, view="box", reuse=reuse) for reuse in (False, True))
+    assert valid_rows(arrange(layout, [reused]), 12) == valid_rows(arrange(layout, [fresh]), 12)
+
+
+def test_spaces_that_start_elsewhere(counting, arrange, layout):
+    """Shifted by 5 and -1, the same is learned."""
+    plain = partial(counting, SCRIPT)
+    moved = partial(counting, SCRIPT, view="shifted", first=-1)
+    tables = []
+    for maker in (plain, moved):
+        agent = q_learning(maker())
+        Interaction(agent, arrange(layout, [maker])).run(60)
+        tables.append(agent.q)
+    np.testing.assert_array_equal(*tables)
+    assert np.ptp(tables[0]) > 1
+
+
+class Wheel(gym.Env):
+    """Shows the action it was given, whatever its space."""
+
+    def __init__(self, action_space):
+        self.action_space = action_space
+        self.observation_space = gym.spaces.Box(-9, 9, (2,), np.float64)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return np.full(2, np.sum(action), np.float64), 0.0, False, False, {}
+
+
+@several
+@pytest.mark.parametrize(
+    ("space", "actions", "seen"),
+    [
+        (gym.spaces.Discrete(3, start=4), np.array([4, 6]), [4, 6]),
+        (gym.spaces.MultiDiscrete([3, 3]), np.array([[1, 2], [0, 1]]), [3, 1]),
+        (gym.spaces.MultiBinary(2), np.array([[1, 1], [0, 1]], np.int8), [2, 1]),
+        (gym.spaces.Box(-1, 1, (2,), np.float32), np.float32([[0.5, 7], [-7, -7]]), [1.5, -2]),
+    ],
+    ids=["discrete", "multi-discrete", "multi-binary", "box, clipped"],
+)
+def test_actions_arrive_in_every_layout(arrange, layout, space, actions, seen):
+    envs = adapt(arrange(layout, [partial(Wheel, space)] * 2))
+    envs.reset()
+    np.testing.assert_array_equal(envs.step(actions).next_obs[:, 0], seen)
+
+
+def test_large_numbers_are_not_infinite(arrange, layout):
+    """Their sum and squares overflow, they do not."""
+    highest = np.finfo(np.float32).max
+
+    class Far(Wheel):
+        def step(self, action):
+            return np.full(2, [highest, -highest]), 1e300, False, False, {}
+
+        def reset(self, *, seed=None, options=None):
+            self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+            return np.zeros(2, np.float32), {}
+
+    def maker():
+        env = Far(gym.spaces.Discrete(2))
+        env.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        return env
+
+    _, outcomes = play(arrange(layout, [maker] * 2), 3, lambda t, n: np.zeros(n, int))
+    assert outcomes[-1].next_obs[0].tolist() == [highest, -highest]
+
+
+def test_the_same_seed_gives_the_same_in_every_layout(arrange):
+    makers = [partial(gym.make, "FrozenLake-v1")] * 3
+    layouts = ["serial", "sync NextStep", "sync SameStep", "sync Disabled"]
+    layouts += ["async NextStep", "async SameStep", "async Disabled"]
+    found = [
+        valid_rows(arrange(layout, makers), 40, actions=lambda t, n: np.full(n, 2))
+        for layout in layouts
+    ]
+    fewest = [min(len(rows[i]) for rows in found) for i in range(3)]
+    assert min(fewest) > 20
+    for rows in found:
+        assert [rows[i][:n] for i, n in enumerate(fewest)] == [
+            found[0][i][:n] for i, n in enumerate(fewest)
+        ]
+    assert found[0][0] != found[0][1]  # each has a seed of its own
+
+
+def test_runs_share_no_environment_seed():
+    seeds = []
+    for seed in range(10):
+        envs = Serial([gym.make("FrozenLake-v1") for _ in range(8)])
+        envs.reset(Streams.of(seed).envs)
+        seeds += [env.unwrapped.np_random_seed for env in envs.envs]
+        assert seeds[-8:] == envs.seeds
+        evaluation = Streams.of(seed).evaluation
+        envs.reset(evaluation)
+        seeds += envs.seeds
+    assert len(set(seeds)) == 160
+
+
+def test_a_native_vector_takes_one_seed():
+    envs = make("CartPole-v1", 4)
+    first = envs.reset(SEED)
+    assert len(set(envs.seeds)) == 1
+    np.testing.assert_array_equal(envs.reset(SEED), first)
+    assert not np.array_equal(envs.reset(), first)
+
+
+# ---- what is refused
+
+
+def broken(faulty, kind, row=1, **options):
+    """Three makers of environments, of which one breaks at its fourth step."""
+    break_ = {
+        "reward nan": lambda env, o: (o[0], math.nan, *o[2:]),
+        "reward inf": lambda env, o: (o[0], -math.inf, *o[2:]),
+        "observation nan": lambda env, o: (np.float32([1, math.nan]), *o[1:]),
+        "observation inf": lambda env, o: (np.float32([math.inf, -math.inf]), *o[1:]),
+        "last observation nan": lambda env, o: (np.float32([1, math.nan]), 1.0, True, False, {}),
+        "raises": lambda env, o: [][1],
+        "old signature": lambda env, o: o[:4],
+    }[kind]
+    makers = [partial(faulty, SCRIPT, break_, at=1000, **options) for _ in range(3)]
+    makers[row] = partial(faulty, SCRIPT, break_, **options)
+    return makers
+
+
+@several
+@pytest.mark.parametrize("kind", ["reward nan", "reward inf"])
+def test_a_reward_that_is_no_number_stops_the_run(faulty, arrange, layout, kind):
+    envs = adapt(arrange(layout, broken(faulty, kind)))
+    agent, message = stopped(envs)
+    assert "reward " in message and kind.split()[1] in message
+    assert f" 1 (seed {envs.seeds[1]})" in message
+    assert np.isfinite(agent.q).all() and np.ptp(agent.q) > 0
+
+
+def stopped(envs, agent=None):
+    """The agent and the message of a run that stops under way."""
+    loop = Interaction(agent or q_learning(envs), envs)
+    loop.reset(SEED)
+    with pytest.raises(RunError) as caught:
+        loop.run(100)
+    message = str(caught.value)
+    assert message.startswith(f"at env step {loop.steps + 1}: ")
+    assert "\n" not in message and len(message) < 300
+    if agent is None:
+        # the fourth step of row 1 (of no other): the third turn, or the fourth with its filler
+        assert loop.agent.steps == loop.steps > 0
+    return loop.agent, message
+
+
+class Still:
+    """An agent that learns nothing."""
+
+    def act(self, obs, start, state=None, *, explore=True):
+        from seqrl.core import Decision
+
+        return Decision(np.zeros(len(start), int))
+
+    def learn(self, step):
+        return {}
+
+
+@several
+@pytest.mark.parametrize("kind", ["observation nan", "observation inf", "last observation nan"])
+def test_an_observation_that_is_no_number_stops_the_run(faulty, arrange, layout, kind):
+    _, message = stopped(arrange(layout, broken(faulty, kind, view="box")), Still())
+    assert "environment 1" in message or " 1 (seed " in message
+    assert "observation [" in message and "not finite" in message
+
+
+@several
+def test_a_first_observation_that_is_no_number(arrange, layout):
+    class Bad(Wheel):
+        episode = 0
+
+        def reset(self, *, seed=None, options=None):
+            self.episode += 1
+            return np.array([0.0, math.nan if self.episode == 2 else 0.0]), {}
+
+        def step(self, action):
+            return np.zeros(2), 0.0, True, False, {}
+
+    _, message = stopped(arrange(layout, [partial(Bad, gym.spaces.Discrete(2))] * 3), Still())
+    assert "observation [0.0, nan]" in message
+
+
+def test_an_environment_that_raises_is_named(faulty):
+    envs = Serial([make() for make in broken(faulty, "raises")])
+    agent, message = stopped(envs)
+    assert f"environment 1 (seed {envs.seeds[1]})" in message
+    assert "IndexError: list index out of range at action " in message
+    assert message.split()[-1] in "012"
+    assert np.isfinite(agent.q).all()
+
+
+def test_a_registered_environment_is_named_by_its_id():
+    envs = make("FrozenLake-v1", 2)
+    with pytest.raises(RunError, match=r"environment FrozenLake-v1 1 \(seed None\): KeyError: 9"):
+        envs.reset()
+        envs.step(np.array([0, 9]))
+
+
+@pytest.mark.parametrize("layout", ["sync NextStep", "sync SameStep", "sync Disabled"])
+def test_a_vector_that_raises(faulty, arrange, layout):
+    _, message = stopped(arrange(layout, broken(faulty, "raises")))
+    assert "IndexError: list index out of range at actions [" in message
+
+
+def test_a_process_that_raises(faulty, arrange):
+    envs = adapt(arrange("async SameStep", broken(faulty, "raises")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gymnasium prints the traceback of the process
+        _, message = stopped(envs)
+    assert f"environment AsyncVectorEnv 1 (seed {envs.seeds[1]}): IndexError" in message
+    assert "list index out of range at action " in message
+
+
+def test_the_old_signature_is_refused(faulty, arrange, layout):
+    _, message = stopped(arrange(layout, broken(faulty, "old signature", row=0)), Still())
+    assert "expected 5, got 4" in message
+
+
+@pytest.mark.parametrize("layout", ["single", "serial", "sync NextStep", "sync Disabled"])
+def test_an_environment_that_raises_at_its_reset(arrange, layout):
+    class Bad(Wheel):
+        def reset(self, *, seed=None, options=None):
+            raise OSError("no licence")
+
+    envs = adapt(arrange(layout, [partial(Bad, gym.spaces.Discrete(2))] * 2))
+    with pytest.raises(RunError, match="OSError: no licence at its reset"):
+        envs.reset(SEED)
+
+
+@several
+def test_an_environment_that_raises_at_a_later_reset(arrange, layout):
+    class Bad(Wheel):
+        episode = 0
+
+        def reset(self, *, seed=None, options=None):
+            self.episode += 1
+            if self.episode == 2:
+                raise OSError("no licence")
+            return np.zeros(2), {}
+
+        def step(self, action):
+            return np.zeros(2), 0.0, True, False, {}
+
+    _, message = stopped(arrange(layout, [partial(Bad, gym.spaces.Discrete(2))] * 3), Still())
+    assert "OSError: no licence" in message
+
+
+@pytest.mark.parametrize(
+    ("obs", "said"),
+    [
+        (np.zeros(3), "shape (3,)"),
+        (np.float64(0), "shape ()"),
+        (np.array([0.0, 10.0]), "10."),
+        (np.array([0.0, math.inf]), "inf"),
+        ((np.zeros(2), 1), "Box"),
+        (None, "nan"),
+        ("left", "left"),
+    ],
+    ids=["shape", "scalar", "outside", "infinite", "tuple", "none", "text"],
+)
+@pytest.mark.parametrize("at", ["reset", "step"])
+def test_an_observation_of_another_space_is_refused(obs, said, at):
+    class Bad(Wheel):
+        def reset(self, *, seed=None, options=None):
+            return (obs if at == "reset" else np.zeros(2)), {}
+
+        def step(self, action):
+            return obs, 0.0, False, False, {}
+
+    envs = adapt(Bad(gym.spaces.Discrete(2)))
+    with pytest.raises(RunError) as caught:
+        envs.reset(SEED)
+        envs.step(np.array([0]))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert "Box(-9.0, 9.0, (2,), float64)" in str(caught.value) or said in ("inf", "nan")
+
+
+@pytest.mark.parametrize("reward", [None, "much", [1.0, 2.0], np.ones(2)], ids=str)
+def test_a_reward_that_is_no_scalar_is_refused(reward):
+    class Bad(Wheel):
+        def step(self, action):
+            return np.zeros(2), reward, False, False, {}
+
+    envs = adapt(Bad(gym.spaces.Discrete(2)))
+    envs.reset()
+    with pytest.raises(RunError, match="at action 1"):
+        envs.step(np.array([1]))
+
+
+@pytest.mark.parametrize("reward", [1, True, np.float32(1), np.array(1.0), np.int8(1)], ids=repr)
+def test_rewards_of_any_kind_of_number(reward):
+    class Odd(Wheel):
+        def step(self, action):
+            return np.zeros(2), reward, False, False, {}
+
+    envs = adapt(Odd(gym.spaces.Discrete(2)))
+    envs.reset()
+    found = envs.step(np.array([1])).reward
+    assert found.tolist() == [1.0] and found.dtype == np.float64
+
+
+def test_what_is_no_environment_is_refused():
+    with pytest.raises(UsageError, match="environments of type str: expected a Gymnasium"):
+        adapt("FrozenLake-v1")
+
+
+def test_a_vector_that_does_not_say_how_it_resets_is_refused(counting):
+    envs = SyncVectorEnv([partial(counting, SCRIPT)])
+    envs.metadata = {"autoreset_mode": "Sometimes"}
+    with pytest.raises(UsageError, match=r"'Sometimes', expected one of NEXT_STEP, SAME_STEP"):
+        adapt(envs)
+
+
+def test_a_native_vector_cannot_cut_single_rows():
+    loop = Interaction(Still(), make("CartPole-v1", 2), max_episode_steps=3)
+    with pytest.raises(UsageError, match="give the environment a time limit of its own"):
+        loop.run(10)
+
+
+def test_closing_closes_all(counting):
+    closed = []
+
+    class Closing(counting):
+        def close(self):
+            closed.append(self)
+
+    for envs in ([Closing(SCRIPT), Closing(SCRIPT)], [Closing(SCRIPT)]):
+        Serial(envs).close()
+    adapt(SyncVectorEnv([partial(Closing, SCRIPT)] * 2)).close()
+    assert len(closed) == 5
+
+
+def test_a_batch_is_a_copy():
+    space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    one = np.zeros(2, np.float32)
+    batch = batcher(space)([one, one])
+    one[:] = 1
+    assert not batch.any()
+    assert isinstance(AsyncVectorEnv, type)

@@ -1,0 +1,411 @@
+"""Conformance of the loop: every way of putting environments side by side, every end of episodes,
+every tabular agent, against a scalar reference that steps plain environments one by one."""
+
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from seqrl.agents import EpsilonGreedy, QLearning
+from seqrl.core import Decision, Transition, tree
+from seqrl.envs import adapt, make
+from seqrl.training import Interaction, evaluate, train
+from seqrl.training.checkpoint import digest
+
+ENDS = {
+    "terminated": [(3, True, False)],
+    "truncated": [(3, False, True)],
+    "both": [(3, True, True)],
+    "one step": [(1, True, False), (1, False, True), (1, True, True)],
+    "mixed": [(1, True, False), (4, False, True), (2, True, True), (5, True, False)],
+}
+MIXED = ENDS["mixed"]
+ASYNC = ["async NextStep", "async SameStep", "async Disabled"]
+script = pytest.mark.parametrize("script", ENDS.values(), ids=ENDS)
+
+
+def policy(obs):
+    """An action for each row, from the first number seen in it."""
+    first = next(tree.leaves(obs))
+    return (first.reshape(len(first), -1)[:, 0].astype(int) * 7 + 1) % 3
+
+
+class Recording:
+    """Keeps every turn; its memory counts the steps since the episode began."""
+
+    horizon = None
+
+    def __init__(self):
+        self.turns = []
+
+    def act(self, obs, start, state=None, *, explore=True):
+        state = np.zeros(len(start), int) if state is None else state
+        return Decision(policy(obs), np.where(start, 0, state) + 1)
+
+    def learn(self, step):
+        self.turns.append(step)
+        return {}
+
+    def rows(self):
+        """(row, transition) of all valid rows in the order in which they were learned."""
+        return [
+            (i, Transition(*(tree.row(part, i) for part in turn)))
+            for turn in self.turns
+            for i in np.flatnonzero(turn.valid)
+        ]
+
+
+def scalar_loop(envs, act, filler):
+    """What a policy does in plain environments, turn by turn: lists of N transitions.
+
+    With `filler` the turn after an episode's end only resets, else the reset follows at once.
+    """
+    obs = [env.reset()[0] for env in envs]
+    start, waits = [True] * len(envs), [False] * len(envs)
+    while True:
+        turn = []
+        for i, (env, decided) in enumerate(zip(envs, act(obs, start), strict=True)):
+            action, log_prob = decided
+            after, reward, terminated, truncated = obs[i], 0, False, False
+            if not waits[i]:
+                after, reward, terminated, truncated, _ = env.step(action)
+            over = terminated or truncated
+            row = (obs[i], start[i], None, None, action, log_prob, reward, terminated, truncated)
+            turn.append(Transition(*row, after, not waits[i]))
+            fresh = waits[i] or (over and not filler)
+            obs[i] = env.reset()[0] if fresh else after
+            start[i], waits[i] = fresh, over and filler
+        yield turn
+
+
+def same_tree(a, b):
+    return all(tree.leaves(tree.map(np.array_equal, a, b)))
+
+
+def reference_agent(agent, envs, steps, filler):
+    """The agent after `steps` env steps of the scalar loop."""
+
+    def act(obs, start):
+        decision = agent.act(np.array(obs), np.array(start))
+        log_prob = decision.log_prob
+        log_prob = [None] * len(envs) if log_prob is None else log_prob.tolist()
+        return zip(decision.action.tolist(), log_prob, strict=True)
+
+    for turn in scalar_loop(envs, act, filler):
+        columns = dict(zip(Transition._fields, zip(*turn, strict=True), strict=True))
+        step = Transition(
+            **{name: None if x[0] is None else np.array(x) for name, x in columns.items()}
+        )
+        room = steps - agent.steps
+        agent.learn(step._replace(valid=step.valid & (step.valid.cumsum() <= room)))
+        if agent.steps == steps:
+            return agent
+
+
+def rotated(counting, script, n, **options):
+    return [partial(counting, script, row, **options) for row in range(n)]
+
+
+def bits(loop):
+    """Everything that two equal runs have in common, and the books beside it."""
+    rows = [loop.obs, loop.start, loop.returns, loop.lengths, list(map(list, loop.recent))]
+    return digest([loop.fingerprint(), rows])
+
+
+@script
+@pytest.mark.parametrize("view", ["discrete", "nested"])
+def test_transitions_are_those_of_a_scalar_loop(counting, arrange, layout, script, view):
+    check_transitions(counting, arrange, layout, script, view)
+
+
+@pytest.mark.parametrize("layout", ASYNC)
+def test_transitions_of_processes(counting, arrange, layout):
+    check_transitions(counting, arrange, layout, MIXED, "nested")
+
+
+def check_transitions(counting, arrange, layout, script, view):
+    makers = rotated(counting, script, 1 if layout == "single" else 3, view=view)
+    agent = Recording()
+    loop = Interaction(agent, arrange(layout, makers))
+    loop.run(40)
+    learned = agent.rows()
+    assert len(learned) == loop.steps == 40
+    for row, make_env in enumerate(makers):
+        one = scalar_loop([make_env()], lambda obs, _: [(policy_of(obs[0]), None)], False)
+        mine = [step for i, step in learned if i == row]
+        assert len(mine) >= 40 // len(makers) // 2
+        memory = 0
+        for got, (wanted,) in zip(mine, one, strict=False):
+            for name in ("obs", "start", "action", "reward", "terminated", "truncated", "next_obs"):
+                assert same_tree(getattr(wanted, name), getattr(got, name)), name
+            memory = 1 if wanted.start else memory + 1
+            assert got.next_state == memory
+            assert wanted.start or got.state == memory - 1
+
+
+def policy_of(obs):
+    return int(policy(tree.map(lambda leaf: np.asarray(leaf)[None], sorted_keys(obs)))[0])
+
+
+def sorted_keys(obs):
+    return dict(sorted(obs.items())) if isinstance(obs, dict) else obs
+
+
+def test_a_native_vector_gives_its_own_transitions_without_the_filler():
+    envs = make("CartPole-v1", 3, max_episode_steps=9)
+    agent = Recording()
+    loop = Interaction(agent, envs)
+    loop.reset(np.random.SeedSequence(4))
+    loop.run(200)
+
+    native = "vector_entry_point"
+    raw = gym.make_vec("CartPole-v1", 3, native, max_episode_steps=9)
+    obs, _ = raw.reset(seed=envs.seeds[0])
+    waits, expected, ends = np.zeros(3, bool), [], {"terminated": 0, "truncated": 0}
+    while len(expected) < 200:
+        action = policy(obs)
+        after, reward, terminated, truncated, _ = raw.step(action)
+        for i in np.flatnonzero(~waits):
+            row = (obs, action, reward, terminated, truncated, after)
+            expected.append((i, *(part[i] for part in row)))
+        ends["terminated"] += terminated.sum()
+        ends["truncated"] += truncated.sum()
+        obs, waits = after, terminated | truncated
+    assert min(ends.values()) > 0  # both happen
+    names = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
+    for (i, step), (row, *wanted) in zip(agent.rows(), expected[:200], strict=True):
+        assert i == row
+        for name, part in zip(names, wanted, strict=True):
+            np.testing.assert_array_equal(getattr(step, name), part, err_msg=name)
+
+
+@script
+def test_agents_learn_what_a_scalar_loop_teaches(counting, arrange, layout, script, new_agent):
+    makers = rotated(counting, script, 1 if layout == "single" else 3)
+    envs = arrange(layout, makers)
+    agent = new_agent(makers[0]().observation_space, makers[0]().action_space)
+    loop = Interaction(agent, envs)
+    loop.run(71)  # no multiple of 3
+    plain = new_agent(makers[0]().observation_space, makers[0]().action_space)
+    reference_agent(plain, [make() for make in makers], 71, layout == "sync NextStep")
+    assert agent.steps == loop.steps == 71
+    assert np.ptp(agent.q) > 1
+    ours, wanted = agent.state_dict(), plain.state_dict()
+    assert digest(ours) == digest(wanted)
+
+
+@pytest.mark.parametrize(
+    ("terminated", "truncated", "tails"),
+    [(True, False, (0, 0)), (False, True, (2.5, 17.5)), (True, True, (0, 0))],
+    ids=["terminated", "truncated", "both"],
+)
+@pytest.mark.parametrize("layout", ["single", "serial", "sync NextStep", "sync SameStep", "sync Disabled"])
+def test_only_a_truncation_bootstraps(
+    counting, arrange, layout, new_agent, terminated, truncated, tails
+):
+    """Two episodes of one step, worked out by hand.
+
+    Q(s, a) = 3 s + a at first, gamma .5, alpha 1, greedy: action 2 pays 12 in state 0 and 112 in
+    state 10. Cut off there, max Q = 5 and 35 of states 1 and 11 count as well, by half.
+    """
+    envs = arrange(layout, rotated(counting, [(1, terminated, truncated)], 1))
+    agent = new_agent(
+        gym.spaces.Discrete(40),
+        gym.spaces.Discrete(3),
+        learning_rate=1.0,
+        gamma=0.5,
+        exploration=EpsilonGreedy(0.0),
+    )
+    expected = np.arange(120.0).reshape(40, 3)
+    agent.memory.q[:] = expected
+    if agent.options.double:
+        agent.memory.twins[:] = expected
+    loop = Interaction(agent, envs)
+    loop.run(2)
+    for state, reward, tail in ((0, 12, tails[0]), (10, 112, tails[1])):
+        old = expected[state, 2] if agent.options.double else reward + tail
+        expected[state, 2] = (reward + tail + old) / 2  # of two tables one has moved
+    np.testing.assert_array_equal(agent.q, expected)
+    assert agent.steps == loop.steps == loop.episodes == 2
+    assert list(loop.recent) == [(12, 1), (112, 1)]
+
+
+def test_a_run_takes_exactly_the_steps_asked_and_goes_on_with_the_surplus(
+    counting, arrange, layout
+):
+    parts = (1, 1, 5, 2, 7, 4, 3)
+    whole, agent = Recording(), Recording()
+    n = 1 if layout == "single" else 3
+    Interaction(whole, arrange(layout, rotated(counting, MIXED, n))).run(sum(parts))
+    loop = Interaction(agent, arrange(layout, rotated(counting, MIXED, n)))
+    done = 0
+    for part in parts:
+        loop.run(part)
+        done += part
+        assert loop.steps == done == sum(int(turn.valid.sum()) for turn in agent.turns)
+    assert len(whole.rows()) == done
+    for (i, got), (j, wanted) in zip(agent.rows(), whole.rows(), strict=True):
+        assert i == j
+        assert same_tree(outcome_of(wanted), outcome_of(got))
+
+
+class Listener:
+    def __init__(self):
+        self.heard = []
+
+    def episode(self, loop, episode):
+        self.heard.append(episode)
+
+
+def test_episodes_are_reported_at_the_env_step_of_their_own_row(counting, arrange):
+    makers = [partial(counting, [(length, True, False)]) for length in (2, 3, 1)]
+    listener = Listener()
+    loop = Interaction(Recording(), arrange("serial", makers), recorder=listener)
+    loop.run(8)  # turns end at 3, 6, 8: row 2 is left over
+    assert [(e.step, e.row, e.length) for e in listener.heard] == [
+        (3, 2, 1),
+        (4, 0, 2),
+        (6, 2, 1),
+        (8, 1, 3),
+    ]
+    loop.run(1)
+    assert listener.heard[-1][:2] == (9, 2)
+    # row 0: 10 + a, 20 + a; the policy's actions in states 0 and 1 are 1 and 2
+    assert listener.heard[1].total == 11 + 22
+    assert loop.episodes == 5 and not loop.stopped
+
+
+def test_an_episode_counts_as_cut_only_where_it_is_not_over(counting, arrange, layout):
+    listener = Listener()
+    envs = arrange(layout, rotated(counting, ENDS["one step"], 1))
+    Interaction(Recording(), envs, recorder=listener).run(3)
+    assert [e.truncated for e in listener.heard] == [False, True, False]
+
+
+class Noting:
+    def __init__(self, every):
+        self.every, self.called = every, []
+
+    def __call__(self, loop):
+        self.called.append(loop.steps)
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_callbacks_come_at_the_first_turn_end_that_reaches_a_multiple(counting, arrange):
+    four, seven = Noting(4), Noting(7)
+    envs = arrange("serial", rotated(counting, MIXED, 3))
+    loop = Interaction(Recording(), envs, callbacks=[four, seven])
+    loop.run(10)  # turns end at 3, 6, 9, 10
+    loop.run(2)
+    loop.run(10)  # 15, 18, 21, 22
+    assert four.called == [6, 9, 12, 18, 21]
+    assert seven.called == [9, 15, 21]
+    assert loop.steps == 22
+
+
+def test_two_multiples_in_one_turn_are_one_call(counting, arrange):
+    two = Noting(2)
+    envs = arrange("serial", rotated(counting, MIXED, 5))
+    Interaction(Recording(), envs, callbacks=[two]).run(15)
+    assert two.called == [5, 10, 15]
+
+
+def test_a_filler_turn_calls_nobody_twice(counting, arrange):
+    two = Noting(2)
+    envs = arrange("sync NextStep", rotated(counting, [(2, True, False)], 1))
+    Interaction(Recording(), envs, callbacks=[two]).run(6)
+    assert two.called == [2, 4, 6]
+
+
+def test_episodes_end_a_run_after_the_turn_in_which_they_are_over(counting):
+    agent = Recording()
+    found = train(agent, counting([(3, True, False)]), 100, episodes=2)
+    assert (found["steps"], found["episodes"]) == (6, 2)
+
+
+def outcome_of(step):
+    """A transition without memory; gym's time limit also cuts what is over, which says no more."""
+    return step._replace(state=None, truncated=step.truncated & ~step.terminated)
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_the_loop_cuts_as_a_time_limit_does(counting, arrange, layout, limit):
+    ours, theirs = Recording(), Recording()
+    makers = rotated(counting, MIXED, 1)
+    cut = Interaction(ours, arrange(layout, makers), max_episode_steps=limit)
+    cut.run(30)
+    Interaction(theirs, gym.wrappers.TimeLimit(makers[0](), limit)).run(30)
+    for (_, got), (_, wanted) in zip(ours.rows(), theirs.rows(), strict=True):
+        assert same_tree(outcome_of(wanted), outcome_of(got))
+    assert max(length for _, length in cut.recent) == limit
+
+
+def loops_of(new_agent, env="FrozenLake-v1", n=3):
+    envs = make(env, n)
+    agent = new_agent(envs.single_observation_space, envs.single_action_space)
+    loop = Interaction(agent, envs)
+    loop.reset(np.random.SeedSequence(1))
+    return loop
+
+
+def test_evaluation_changes_nothing(new_agent):
+    loop, other = loops_of(new_agent), loops_of(new_agent)
+    loop.run(100)
+    other.run(100)
+    before = bits(loop)
+    global_state = np.random.get_state()[1].tobytes()
+    evaluate(loop.agent, make("FrozenLake-v1", 4), 5, seed=3)
+    assert bits(loop) == before
+    assert np.random.get_state()[1].tobytes() == global_state
+    loop.run(100)
+    other.run(100)
+    assert bits(loop) == bits(other)
+
+
+def test_each_environment_plays_its_share(counting, arrange, layout):
+    lengths = (1, 7, 3)
+    makers = [partial(counting, [(length, True, False)]) for length in lengths]
+    found = evaluate(Recording(), arrange(layout, makers), 8)
+    shares = {1: 8} if layout == "single" else {1: 3, 7: 3, 3: 2}
+    counted = dict(zip(*np.unique(found.lengths, return_counts=True), strict=True))
+    assert counted == shares
+    assert not found.truncated.any()
+
+
+def test_fewer_episodes_than_environments(counting, arrange, layout):
+    makers = rotated(counting, [(2, True, False)], 1 if layout == "single" else 3)
+    assert len(evaluate(Recording(), arrange(layout, makers), 1).returns) == 1
+
+
+def test_evaluation_cuts_at_the_limit_and_counts(counting, arrange, layout):
+    makers = [partial(counting, [(length, True, False)]) for length in (50, 4, 3)]
+    n = 1 if layout == "single" else 3
+    found = evaluate(Recording(), arrange(layout, makers[:n]), 2 * n, max_episode_steps=4)
+    expected = [4, 4] if n == 1 else [3, 3, 4, 4, 4, 4]
+    assert sorted(found.lengths) == expected
+    assert found.truncated.sum() == 2  # the one that is over at step 4 was not cut
+    assert found.truncated[found.lengths == 3].sum() == 0
+
+
+def test_a_greedy_policy_brings_the_same_however_it_is_laid_out(arrange):
+    envs = make("FrozenLake-v1")
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    train(agent, envs, 3000, seed=0)
+    seen = []
+    for layout in ("serial", "sync NextStep", "sync SameStep", "sync Disabled", "async SameStep"):
+        several = arrange(layout, [partial(gym.make, "FrozenLake-v1")] * 3)
+        found = evaluate(agent, several, 12, seed=5)
+        seen.append(sorted(zip(found.returns, found.lengths, strict=True)))
+    assert all(episodes == seen[0] for episodes in seen)
+    assert len({length for _, length in seen[0]}) > 3
+
+
+def test_adapting_twice_is_adapting_once(counting):
+    envs = adapt(counting(MIXED))
+    assert adapt(envs) is envs

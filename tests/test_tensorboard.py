@@ -1,0 +1,375 @@
+"""What a run writes, as a real TensorBoard shows it, and the rules of how much is written."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from html import unescape
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from seqrl.scripts import train
+from seqrl.training import TensorBoard, tensorboard
+from seqrl.training.interaction import Episode
+
+SCALARS = {
+    "rollout/episode_return",
+    "rollout/ep_rew_mean",
+    "rollout/ep_len_mean",
+    "rollout/exploration_rate",
+    "train/learning_rate",
+    "train/td_error",
+    "eval/mean_reward",
+    "eval/mean_ep_length",
+    "time/fps",
+}
+Q = "CliffWalking-v1/q-learning/seed-3"
+SARSA = "CliffWalking-v1/sarsa/seed-0"
+FAILED = "failed"
+
+
+class Server:
+    """A TensorBoard process on a free port of this machine."""
+
+    def __init__(self, logdir):
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
+        command += ["--host", "127.0.0.1", "--port", "0", "--load_fast", "false"]
+        command += ["--samples_per_plugin", "scalars=100000"]  # it would thin them itself
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.guard = threading.Timer(60, self.process.kill)
+        self.guard.start()
+        self.address = next(
+            found[0] for line in self.process.stderr if (found := re.search(r"http://\S+\d", line))
+        )
+
+    def get(self, path, body=None, **query):
+        """The answer to a question of the web page, as JSON."""
+        address = f"{self.address}/data/{path}?{urlencode(query)}"
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(address, data, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def wait_for(self, runs):
+        """Ask until it has read the runs."""
+        while set(self.get("runs")) != runs:
+            time.sleep(0.05)
+
+    def stop(self):
+        self.guard.cancel()
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory):
+    """Two runs by script, and one that went wrong."""
+    home = tmp_path_factory.mktemp("runs")
+    common = "--env CliffWalking-v1 --max-episode-steps 50 --eval-episodes 3 --quiet".split()
+    common += ["--logdir", str(home)]
+    numbers = "--seed 3 --steps 4000 --eval-every 1500 --gamma 0.9 --double --epsilon .5".split()
+    assert train.main([*common, *numbers, "--env-arg", "is_slippery=True"]) == 0
+    assert train.main([*common, "--agent", "sarsa", "--steps", "1500", "--expected"]) == 0
+    logger = TensorBoard(home / FAILED)
+    logger.describe({"agent": "q-learning", "env": "a|b"})
+    logger.scalars(1, {"rollout/ep_rew_mean": 1.0})
+    logger.close(success=False)
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(logdir):
+    started = Server(logdir)
+    started.wait_for({Q, SARSA, FAILED})
+    yield started
+    started.stop()
+
+
+def episodes_of(folder):
+    """episodes.csv as rows of numbers."""
+    head, *rows = (folder / "episodes.csv").read_text().splitlines()
+    assert head == "step,return,length"
+    return [[float(number) for number in row.split(",")] for row in rows]
+
+
+def test_the_server_finds_every_tag_of_a_tabular_run(server):
+    tags = server.get("plugin/scalars/tags")
+    assert set(tags[Q]) == set(tags[SARSA]) == SCALARS
+
+
+def test_the_server_draws_over_env_steps(server, logdir):
+    episodes = {int(step): total for step, total, _ in episodes_of(logdir / Q)}
+    for tag in SCALARS:
+        points = server.get("plugin/scalars/scalars", run=Q, tag=tag)
+        steps = [step for _, step, _ in points]
+        if tag.startswith("eval/"):
+            assert steps == [1500, 3000, 4000]
+        else:
+            assert 50 < len(points) <= 1000
+            assert steps == sorted(set(steps)) and set(steps) <= set(episodes)
+        if tag == "rollout/episode_return":
+            assert [total for *_, total in points] == [episodes[step] for step in steps]
+
+
+def test_the_numbers_on_the_curves_are_the_run_s(server, logdir):
+    def last(run, tag):
+        return server.get("plugin/scalars/scalars", run=run, tag=tag)[-1][1:]
+
+    summary = json.loads((logdir / Q / "summary.json").read_text())
+    assert last(Q, "eval/mean_reward") == [4000, summary["eval_mean_reward"]]
+    rows = episodes_of(logdir / Q)
+    step, mean = last(Q, "rollout/ep_rew_mean")
+    until = [row for row in rows if row[0] <= step][-100:]
+    assert mean == pytest.approx(np.mean([total for _, total, _ in until]))
+    assert last(Q, "rollout/ep_len_mean")[1] == pytest.approx(np.mean([n for *_, n in until]))
+    assert last(Q, "rollout/exploration_rate")[1] == 0.5
+    rate_step, rate = last(SARSA, "train/learning_rate")
+    assert rate == pytest.approx(0.1 - 0.09 * rate_step / 1500, rel=1e-3)
+    assert last(Q, "train/td_error")[1] > 0
+    assert last(Q, "time/fps")[1] > 0
+
+
+def test_the_server_shows_the_settings_as_text(server):
+    (page,) = server.get("plugin/text/text", run=Q, tag="config")
+    cells = re.findall(r"<td>(.*?)</td>\s*<td>(.*?)</td>", page["text"])
+    expected = {"agent": "q-learning", "gamma": "0.9", "double": "True", "epsilon": "0.5"}
+    expected |= {"steps": "4000", "seed": "3", "env_args.is_slippery": "True"}
+    assert expected.items() <= dict(cells).items()
+    (page,) = server.get("plugin/text/text", run=FAILED, tag="config")
+    assert unescape(page["text"]).count("<td>a|b</td>") == 1
+
+
+def hparams(server):
+    """The rows of the HPARAMS page by run, and its columns."""
+    columns = server.get("plugin/hparams/experiment", {"experimentName": ""})
+    status = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
+    question = {"experimentName": "", "allowedStatuses": status, "startIndex": 0, "sliceSize": 9}
+    question["colParams"] = [{"hparam": "agent"}]
+    groups = server.get("plugin/hparams/session_groups", question)["sessionGroups"]
+    return {group["sessions"][0]["name"]: group for group in groups}, columns
+
+
+def test_the_server_has_a_hparams_row_with_metrics_for_every_run(server):
+    rows, _ = hparams(server)
+    assert set(rows) == {Q, SARSA, FAILED}
+    expected = {"agent": "q-learning", "env": "CliffWalking-v1", "seed": 3.0, "gamma": 0.9}
+    expected |= {"double": True, "epsilon": 0.5, "learning_rate": "linear:0.1:0.01:1"}
+    assert expected.items() <= rows[Q]["hparams"].items()
+    assert "steps" not in rows[Q]["hparams"]
+    metrics = {value["name"]["tag"]: value for value in rows[Q]["metricValues"]}
+    assert set(metrics) == SCALARS
+    (_, step, value) = server.get("plugin/scalars/scalars", run=Q, tag="eval/mean_reward")[-1]
+    assert (metrics["eval/mean_reward"]["trainingStep"], step) == (4000, 4000)
+    assert metrics["eval/mean_reward"]["value"] == value
+
+
+def test_the_hparams_row_says_how_a_run_ended(server):
+    rows, _ = hparams(server)
+    found = {name: row["sessions"][0]["status"] for name, row in rows.items()}
+    assert found == {Q: "STATUS_SUCCESS", SARSA: "STATUS_SUCCESS", FAILED: "STATUS_FAILURE"}
+
+
+def test_the_hparams_columns_are_those_of_all_agents(server):
+    _, columns = hparams(server)
+    names = {column["name"] for column in columns["hparamInfos"]}
+    assert {"double", "expected", "gamma", "env_args.is_slippery"} <= names
+    assert {metric["name"]["tag"] for metric in columns["metricInfos"]} == SCALARS
+
+
+# how much is written, without a server
+
+
+def fake_loop(**metrics):
+    """As much of a loop as a logger looks at."""
+    watch = SimpleNamespace(seconds=0.0)
+    return SimpleNamespace(steps=0, recent=deque(maxlen=100), metrics=metrics, watch=watch)
+
+
+def play(logger, loop, ends, total=1.0):
+    """Episodes that end at these env steps."""
+    before = 0
+    for step in ends:
+        loop.recent.append((total, step - before))
+        loop.watch.seconds += 0.5
+        logger.episode(loop, Episode(step, 0, total, step - before, False))
+        before = step
+
+
+def points_of(folder):
+    """All scalars in the event files, {tag: [(step, value)]}."""
+    found = {}
+    for path in sorted(Path(folder).glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    point = event.step, value.tensor.float_val[0]
+                    found.setdefault(value.tag, []).append(point)
+    return found
+
+
+@pytest.mark.parametrize("steps", [1, 2, 999, 1000, 1001, 1500, 1999, 2000, 12_345])
+@pytest.mark.parametrize("length", [1, 3])
+def test_no_tag_gets_more_than_a_thousand_points(tmp_path, steps, length):
+    logger, loop = TensorBoard(tmp_path), fake_loop()
+    logger.begin(loop, steps)
+    play(logger, loop, range(length, steps + 1, length))
+    logger.close()
+    (taken,) = {len(points) for points in points_of(tmp_path).values()} or {0}
+    assert taken <= 1000
+    assert taken >= min(steps // length, 1000) / 2
+    assert len(episodes_of(tmp_path)) == steps // length
+
+
+def test_a_point_is_taken_at_the_first_episode_end_after_each_thousandth(tmp_path):
+    logger, loop = TensorBoard(tmp_path), fake_loop()
+    logger.begin(loop, 10_000)  # thousandths end at 10, 20, 30 ...
+    play(logger, loop, [4, 7, 10, 11, 15, 20, 29, 30, 31, 58, 60, 61, 9_990, 9_995, 10_000])
+    logger.close()
+    steps = [step for step, _ in points_of(tmp_path)["rollout/episode_return"]]
+    assert steps == [4, 11, 29, 31, 58, 61, 9_990, 9_995]
+
+
+def test_a_run_that_goes_on_takes_no_second_point_in_the_same_thousandth(tmp_path):
+    logger, loop = TensorBoard(tmp_path), fake_loop()
+    loop.steps = 25
+    logger.begin(loop, 10_000)
+    play(logger, loop, [27, 30, 31])
+    logger.close()
+    assert [step for step, _ in points_of(tmp_path)["time/fps"]] == [31]
+
+
+def test_frames_per_second_are_counted_between_points(tmp_path):
+    logger, loop = TensorBoard(tmp_path), fake_loop()
+    logger.begin(loop, 1_000)
+    play(logger, loop, [10, 30])  # half a second each
+    logger.close()
+    assert points_of(tmp_path)["time/fps"] == [(10, 20.0), (30, 40.0)]
+
+
+def test_metrics_may_be_numbers_arrays_or_functions_read_only_when_logged(tmp_path):
+    read = []
+    loop = fake_loop(
+        number=2, array=np.float64(0.5), cell=np.array(3.0), lazy=lambda: read.append(1) or 7
+    )
+    logger = TensorBoard(tmp_path)
+    logger.begin(loop, 100_000)
+    play(logger, loop, range(1, 101))
+    logger.close()
+    found = points_of(tmp_path)
+    assert [found[tag] for tag in ("number", "array", "cell", "lazy")] == [
+        [(1, 2.0)],
+        [(1, 0.5)],
+        [(1, 3.0)],
+        [(1, 7.0)],
+    ]
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(np.nan, np.nan), (np.inf, np.inf), (1e300, np.inf), (-1e300, -np.inf), (0, 0)],
+)
+def test_a_number_without_a_place_on_the_curve_is_no_problem(tmp_path, value, shown):
+    logger = TensorBoard(tmp_path)
+    logger.scalars(1, {"x": value})
+    logger.close()
+    ((_, found),) = points_of(tmp_path)["x"]
+    np.testing.assert_equal(found, shown)
+
+
+def test_a_point_can_be_seen_at_once(tmp_path):
+    logger, loop = TensorBoard(tmp_path), fake_loop()
+    logger.begin(loop, 1000)
+    play(logger, loop, [5])
+    assert points_of(tmp_path)["rollout/episode_return"] == [(5, 1.0)]
+    assert episodes_of(tmp_path) == [[5, 1, 5]]
+    logger.close()
+
+
+def test_every_episode_of_a_run_is_in_the_csv_and_its_returns_are_exact(tmp_path):
+    logger, loop = TensorBoard(tmp_path), fake_loop()
+    logger.begin(loop, 10**6)
+    rng = np.random.default_rng(0)
+    totals = rng.normal(size=500) * 10.0 ** rng.integers(-300, 300, 500)
+    for i, total in enumerate(totals.tolist(), 1):
+        loop.recent.append((total, 1))
+        logger.episode(loop, Episode(i, 0, total, 1, False))
+    logger.episodes(np.array([600]), totals[:1], np.array([100]))
+    logger.close()
+    expected = [[i, total, 1] for i, total in enumerate(totals.tolist(), 1)]
+    assert episodes_of(tmp_path) == [*expected, [600, totals[0], 100]]
+
+
+def test_the_csv_is_complete_to_a_million_rows_then_every_tenth_and_hundredth():
+    million = 10**6
+    assert tensorboard.ROWS == million
+    places = [0, 1, million - 1, million, 10 * million - 1, 10 * million, 10**8 - 1, 10**8]
+    assert [tensorboard.thinning(i) for i in places] == [1, 1, 1, 10, 10, 100, 100, 1000]
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
+def test_later_episodes_are_thinned_and_the_run_says_so(tmp_path, monkeypatch, together):
+    monkeypatch.setattr(tensorboard, "ROWS", 50)  # the same rule at a smaller number
+    logger, loop = TensorBoard(tmp_path), fake_loop()
+    logger.begin(loop, 10**9)
+    if together:
+        steps = np.arange(1, 5101)
+        logger.episodes(steps, steps * 1.0, np.ones(5100, int))
+    else:
+        play(logger, loop, range(1, 5101))
+    logger.close()
+    kept = [int(step) - 1 for step, *_ in episodes_of(tmp_path)]
+    assert kept == [*range(50), *range(50, 500, 10), *range(500, 5000, 100), 5000]
+    (path,) = tmp_path.glob("events*")
+    texts = [
+        value.tensor.string_val[0].decode()
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.tag == "episodes.csv"
+    ]
+    assert len(texts) == 1 and "then every 10th" in texts[0]
+
+
+def test_a_run_that_is_not_thinned_says_nothing(tmp_path):
+    logger, loop = TensorBoard(tmp_path), fake_loop()
+    logger.begin(loop, 10)
+    play(logger, loop, [1])
+    logger.close()
+    (path,) = tmp_path.glob("events*")
+    assert b"episodes.csv" not in path.read_bytes()
+
+
+def test_settings_of_the_environment_do_not_hide_the_agent_s():
+    config = {"gamma": 1, "agent_args": {"epsilon": 0.1}, "env_args": {"gamma": 2, "seed": [3]}}
+    config |= {"seed": 4, "bin_range": {"1": [-3, 3]}, "tiles": None}
+    assert dict(tensorboard.flatten(config)) == {
+        "gamma": 1,
+        "epsilon": 0.1,
+        "env_args.gamma": 2,
+        "env_args.seed": "[3]",
+        "seed": 4,
+        "bin_range.1": "[-3, 3]",
+    }
+
+
+def test_writing_imports_neither_torch_nor_tensorflow(tmp_path):
+    code = f"""
+import sys
+from seqrl.training import TensorBoard
+logger = TensorBoard({str(tmp_path)!r})
+logger.describe({{"gamma": 0.9}})
+logger.scalars(1, {{"x": 1}})
+logger.close()
+print(sorted({{"torch", "tensorflow"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,238 @@
+"""The loop of a tabular agent on a finite model, compiled: the same bits, hundreds of times faster.
+
+Nothing is written twice. Numba compiles the very functions that stepping calls (`q_learning`,
+`explore`, `rate` ...). Random numbers come from the environments' own Generators and the agent's:
+their PCG64 is worked out here from their state and handed back, so every draw is the one that
+stepping would have made. What is here is only the turn itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import sys
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba.extending import overload_method, register_jitable
+
+from seqrl.agents import exploration, monte_carlo, q_learning, returns, sarsa, schedules, tables, td
+from seqrl.agents.schedules import rate
+from seqrl.agents.tabular import Step
+
+SHARED = {
+    exploration: "explore probability expected softmax_weight softmax_total sample_softmax",
+    monte_carlo: "monte_carlo learn_on_policy learn_off_policy",
+    q_learning: "q_learning",
+    returns: "discounted",
+    sarsa: "sarsa expected_sarsa learn_waiting",
+    schedules: "rate",
+    tables: "value move best greedy ties greedy_at_random",
+    td: "one_step note forget wait step_later learn_oldest credit",
+}
+# nothing here allocates, so Numba need not count references (a third of the time otherwise)
+BARE: dict[str, Any] = {"_nrt": False, "nogil": True}
+# what one step passes through; a call would copy the arrays' descriptions one by one
+INLINE = "q_learning sarsa expected_sarsa one_step wait forget explore learn_waiting".split()
+for module, names in SHARED.items():
+    for name in names.split():
+        register_jitable(forceinline=name in INLINE, **BARE)(getattr(module, name))
+
+Q_LEARNING, SARSA, EXPECTED_SARSA, MONTE_CARLO = range(4)
+ALGORITHMS = {
+    q_learning.q_learning: Q_LEARNING,
+    sarsa.sarsa: SARSA,
+    sarsa.expected_sarsa: EXPECTED_SARSA,
+    monte_carlo.monte_carlo: MONTE_CARLO,
+}
+
+# PCG64 (O'Neill, 2014; the XSL-RR 128/64 of NumPy's default Generator)
+HIGH, LOW = np.uint64(0x2360ED051FC65DA4), np.uint64(0x4385DF649FCCF645)  # of the multiplier
+MASK, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+method: Any = overload_method  # its stub does not know jit_options
+
+
+class Stream(NamedTuple):
+    """A PCG64 as four words, with the `random` of the Generator that it was taken from."""
+
+    words: np.ndarray  # [4] uint64: state and increment, high word first
+
+    def random(self) -> float:
+        """For the type checker; Numba compiles `stream_random`."""
+        return float("nan")
+
+
+@method(numba.types.NamedUniTuple, "random", jit_options=BARE)
+def stream_random(stream):  # type: ignore[no-untyped-def]  # Numba compares signatures
+    """A number from [0, 1) with 53 random bits."""
+    if stream.instance_class is not Stream:
+        return None
+
+    def random(stream):  # type: ignore[no-untyped-def]
+        w = stream.words
+        high, low = multiply(w[1], LOW)
+        high += w[0] * LOW + w[1] * HIGH
+        low += w[3]
+        high += w[2] + np.uint64(low < w[3])
+        w[0], w[1] = high, low
+        turn = high >> np.uint64(58)
+        mixed = high ^ low
+        bits = (mixed >> turn) | (mixed << ((np.uint64(64) - turn) & np.uint64(63)))
+        return float(bits >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+    return random
+
+
+@register_jitable(**BARE)
+def multiply(a: Any, b: Any) -> tuple[Any, Any]:
+    """The 128-bit product of two words, high and low."""
+    a1, a0, b1, b0 = a >> HALF, a & MASK, b >> HALF, b & MASK
+    middle = a1 * b0 + ((a0 * b0) >> HALF)
+    other = a0 * b1 + (middle & MASK)
+    return a1 * b1 + (middle >> HALF) + (other >> HALF), a * b
+
+
+def read_stream(rng: np.random.Generator, words: np.ndarray) -> None:
+    """The Generator's state as four words."""
+    state = rng.bit_generator.state["state"]
+    for at, number in ((0, state["state"]), (2, state["inc"])):
+        words[at], words[at + 1] = number >> 64, number & (2**64 - 1)
+
+
+def write_stream(rng: np.random.Generator, words: np.ndarray) -> None:
+    """Put the Generator where the words have come to."""
+    state = rng.bit_generator.state
+    high, low = words[:2].tolist()
+    state["state"]["state"] = high << 64 | low
+    rng.bit_generator.state = state
+
+
+class World(NamedTuple):
+    """N environments on one finite model, as arrays."""
+
+    cumulative: np.ndarray  # [S, A, K]
+    next_state: np.ndarray  # [S, A, K]
+    reward: np.ndarray  # [S, A, K]
+    terminated: np.ndarray  # [S, A, K]
+    initial: np.ndarray  # [S] running sums
+    limit: int  # steps that an episode is cut after
+    state: np.ndarray  # [N] where each environment is
+    action: np.ndarray  # [N] its last action, -1 for none in this episode
+    elapsed: np.ndarray  # [N] steps of this episode
+    start: np.ndarray  # [N] bool: the state opens an episode
+    returns: np.ndarray  # [N] of this episode
+    chosen: np.ndarray  # [N] room for this turn's actions
+    log_prob: np.ndarray  # [N] and their log-probabilities
+
+
+class Ended(NamedTuple):
+    """Room for the episodes that end in a call."""
+
+    step: np.ndarray
+    row: np.ndarray
+    total: np.ndarray
+    length: np.ndarray
+    truncated: np.ndarray
+
+
+@register_jitable(**BARE)
+def draw(cumulative: np.ndarray, u: float) -> int:
+    """The first index with cumulative probability > u, else 0: as Gymnasium's toy text."""
+    for k in range(len(cumulative)):
+        if cumulative[k] > u:
+            return k
+    return 0
+
+
+@register_jitable(**BARE)
+def full(m):  # type: ignore[no-untyped-def]
+    """Whether an episode has used up the room for its steps."""
+    for waiting in m.waiting:
+        if waiting == m.action.shape[1]:
+            return True
+    return False
+
+
+@register_jitable(forceinline=True, **BARE)
+def learn(algorithm, m, o, i, step, alpha, explored, rng):  # type: ignore[no-untyped-def]
+    """The agent's own update."""
+    if algorithm == Q_LEARNING:
+        q_learning.q_learning(m, o, i, step, alpha, explored, rng)
+    elif algorithm == SARSA:
+        sarsa.sarsa(m, o, i, step, alpha, explored, rng)
+    elif algorithm == EXPECTED_SARSA:
+        sarsa.expected_sarsa(m, o, i, step, alpha, explored, rng)
+    else:
+        monte_carlo.monte_carlo(m, o, i, step, alpha, explored, rng)
+
+
+@numba.njit(cache=True, **BARE)
+def turns(  # type: ignore[no-untyped-def]
+    algorithm, m, o, w, words, alpha, explored, learned, steps, until, due, ended, room
+):
+    """Whole turns while steps < `until`; answers env steps and episodes done.
+
+    `words` [N + 1, 4] are the streams of the environments, then the agent's. It comes back early
+    after a turn in which an episode ended at or after step `due`, when `room` episodes have ended,
+    or when an episode outgrows the room for waiting steps.
+    """
+    n = len(w.state)
+    rng: Any = Stream(words[n])
+    actions, log_prob = w.chosen, w.log_prob
+    done = episodes = 0
+    pointed = False
+    while steps + done < until and episodes < room and not pointed:
+        if algorithm == MONTE_CARLO and full(m):
+            break
+        now = rate(explored[0], explored[1], explored[2], explored[3], learned + done)
+        for i in range(n):
+            rows = (w.state[i],)
+            actions[i] = exploration.explore(o.kind, m.q, rows, now, rng)
+        if o.off_policy:
+            for i in range(n):
+                rows = (w.state[i],)
+                chance = exploration.probability(o.kind, m.q, rows, actions[i], now)
+                log_prob[i] = math.log(chance)
+        for i in range(n):
+            s, a = w.state[i], actions[i]
+            k = draw(w.cumulative[s, a], Stream(words[i]).random())
+            reward, after, over = w.reward[s, a, k], w.next_state[s, a, k], w.terminated[s, a, k]
+            w.elapsed[i] += 1
+            cut = w.elapsed[i] >= w.limit
+            w.returns[i] += reward
+            step = Step(w.start[i], (s,), a, log_prob[i], reward, (after,), over, cut)
+            at = learned + done
+            size = rate(alpha[0], alpha[1], alpha[2], alpha[3], at)
+            policy = now
+            if i > 0:
+                policy = rate(explored[0], explored[1], explored[2], explored[3], at)
+            learn(algorithm, m, o, i, step, size, policy, rng)
+            done += 1
+            w.state[i], w.action[i], w.start[i] = after, a, False
+            if over or cut:
+                ended.step[episodes] = steps + done
+                ended.row[episodes] = i
+                ended.total[episodes] = w.returns[i]
+                ended.length[episodes] = w.elapsed[i]
+                ended.truncated[episodes] = not over
+                episodes += 1
+                pointed = pointed or steps + done >= due
+                w.state[i] = draw(w.initial, Stream(words[i]).random())
+                w.action[i], w.elapsed[i], w.returns[i], w.start[i] = -1, 0, 0.0, True
+    return done, episodes
+
+
+def stamp() -> tuple[int, ...]:
+    """When the sources of everything compiled were last changed, and their sizes."""
+    found = [
+        os.stat(inspect.getsourcefile(module) or "") for module in (*SHARED, sys.modules[__name__])
+    ]
+    return tuple(number for stat in found for number in (stat.st_mtime_ns, stat.st_size))
+
+
+# Numba looks at this file alone when it asks whether its cache on disk is still good
+turns._cache._cache_file._source_stamp = stamp()
