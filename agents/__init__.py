@@ -1,4 +1,6 @@
-"""Who decides and learns."""
+"""Who decides and learns. Agents on networks are imported when asked for: tables need no torch."""
+
+from typing import TYPE_CHECKING, Any
 
 from seqrl.agents.exploration import Boltzmann, EpsilonGreedy, Exploration
 from seqrl.agents.indexing import TableIndex
@@ -8,6 +10,9 @@ from seqrl.agents.q_learning import QLearning
 from seqrl.agents.sarsa import Sarsa
 from seqrl.agents.schedules import Rate, Schedule, exponential, inverse, linear
 
+if TYPE_CHECKING:
+    from seqrl.agents.reinforce import Reinforce
+
 __all__ = [
     "Agent",
     "Boltzmann",
@@ -16,6 +21,7 @@ __all__ = [
     "MonteCarlo",
     "QLearning",
     "Rate",
+    "Reinforce",
     "Sarsa",
     "Schedule",
     "TableIndex",
@@ -23,3 +29,11 @@ __all__ = [
     "inverse",
     "linear",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Reinforce":
+        from seqrl.agents.reinforce import Reinforce
+
+        return Reinforce
+    raise AttributeError(f"module {__name__} has no attribute {name}")

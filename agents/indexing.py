@@ -14,6 +14,7 @@ from seqrl.core import Array, RunError, UsageError
 
 UNBOUNDED = 3.0  # an unbounded dimension is cut to +-3 unless a range is given
 LARGEST = 2**48  # rows; far above any memory, and well within the int64 of an index
+ZERO = np.int64(0)
 SUPPORTED = (
     "Discrete, MultiDiscrete, MultiBinary, Box (with bins or tiles), Tuple and Dict of these"
 )
@@ -45,6 +46,7 @@ class TableIndex:
         # a shifted tiling needs one more tile a dimension to cover the space
         extra = self.tiles > 1
         self.bins_per_dimension = np.array([n + extra for n in sizes], np.int64)
+        self.counts = np.array(counts, np.uint64)
         radix = counts + self.bins_per_dimension.tolist()
         self.size = math.prod(radix)  # rows of one tiling
         self.rows = self.size * self.tiles
@@ -62,6 +64,8 @@ class TableIndex:
             indices = (obs - self._start if self._start else obs).tolist()
             return [(i,) if 0 <= i < self.size else self._refuse(i) for i in indices]
         digits, reals = flatten(self.space, obs)
+        if len(self.counts):
+            self._check(digits)
         return [tuple(row) for row in self._rows(digits, reals).tolist()]
 
     def _rows(self, digits: np.ndarray, reals: np.ndarray) -> np.ndarray:
@@ -73,6 +77,12 @@ class TableIndex:
         tile = (where[:, None, :] + self.offsets).astype(np.int64)  # [N, tiles, D]
         inside = tile @ self.strides[digits.shape[1] :] + base[:, None]
         return inside + self.size * np.arange(self.tiles)
+
+    def _check(self, digits: np.ndarray) -> None:
+        outside = digits.view(np.uint64) >= self.counts  # [N, C]; what is negative is large here
+        if outside.any():
+            row = digits[outside.any(1).argmax()].tolist()
+            raise RunError(f"observation {row} (counted from 0) is not of {self.space}")
 
     def _refuse(self, index: int) -> tuple[int, ...]:
         raise RunError(f"observation {index + (self._start or 0)} is not of {self.space}")
@@ -161,8 +171,7 @@ def flatten(space: gym.Space, obs: Any) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(part, spaces.Box):
             reals.append(flat.astype(np.float64))
         else:
-            start = getattr(part, "start", 0)
-            digits.append(flat.astype(np.int64) - np.ravel(start))
+            digits.append(flat.astype(np.int64) - getattr(part, "start", ZERO).ravel())
     n = len((digits or reals)[0])
     empty = np.empty((n, 0))
     countable = np.concatenate(digits, 1) if digits else empty.astype(np.int64)

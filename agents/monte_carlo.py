@@ -96,7 +96,8 @@ class MonteCarlo(Tabular):
         observation_space: a countable space, or a TableIndex with bins or tiles.
         action_space: Discrete.
         learning_rate: constant step size in [0, 1], or None for the average of all returns.
-        gamma: discount in [0, 1].
+        gamma: discount in [0, 1]; 1 is the textbook's, and where an episode can wander a discount
+            makes wandering look good.
         exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
         first_visit: learn from the first visit of a pair in an episode only.
         off_policy: learn the greedy policy by weighted importance sampling (every visit).
@@ -115,7 +116,7 @@ class MonteCarlo(Tabular):
         action_space: gym.Space,
         *,
         learning_rate: Rate | None = None,
-        gamma: float = 0.99,
+        gamma: float = 1.0,
         exploration: Exploration = EpsilonGreedy(0.1),
         first_visit: bool = True,
         off_policy: bool = False,

@@ -14,12 +14,16 @@ class Entry(NamedTuple):
     module: str
     name: str
     line: str
+    network: bool = False  # whether it is built on one
 
 
 AGENTS = {
     "q-learning": Entry("seqrl.agents.q_learning", "QLearning", "off-policy TD control on a table"),
     "sarsa": Entry("seqrl.agents.sarsa", "Sarsa", "on-policy TD control on a table"),
     "monte-carlo": Entry("seqrl.agents.monte_carlo", "MonteCarlo", "whole returns on a table"),
+    "reinforce": Entry(
+        "seqrl.agents.reinforce", "Reinforce", "policy gradient on any network", True
+    ),
 }
 
 

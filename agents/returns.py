@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 
-def discounted(rewards: np.ndarray, tail: float, gamma: float) -> float:
-    """R_1 + gamma R_2 + ... + gamma^n `tail`, where `tail` is the value of what follows.
+def discounted(rewards: np.ndarray, i: int, n: int, tail: float, gamma: float) -> float:
+    """R_1 + gamma R_2 + ... + gamma^n `tail` of the first n rewards [N, L] of row i.
 
-    Sutton & Barto (2018), eq. 7.1, p. 143 (the n-step return), worked out from the end.
+    `tail` is the value of what follows. Sutton & Barto (2018), eq. 7.1, p. 143 (the n-step
+    return), worked out from the end.
     """
     total = tail
-    for k in range(len(rewards) - 1, -1, -1):
-        total = rewards[k] + gamma * total
+    for k in range(n - 1, -1, -1):
+        total = rewards[i, k] + gamma * total
     return total

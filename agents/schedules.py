@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from seqrl.core import UsageError
 
-KINDS = ("constant", "linear", "exponential", "inverse")
+KINDS = ("constant", "linear", "exponential", "inverse", "cosine", "step")
+DROPS = 10  # of a step schedule
 
 
 Bound = tuple[int, float, float, float]
@@ -17,8 +18,9 @@ class Schedule(NamedTuple):
     """From `start` to `end` over a share of the run's horizon, or over a number of env steps.
 
     kind: "linear" start + (end - start) x; "exponential" start (end / start)^x; "inverse"
-    start / (1 + (start / end - 1) x); x grows from 0 to 1 and stays there. `over` is a share of
-    the horizon in (0, 1], or env steps where it is larger than 1.
+    start / (1 + (start / end - 1) x); "cosine" half a wave from start to end; "step" ten equal
+    factors from start to end. x grows from 0 to 1 and stays there. `over` is a share of the
+    horizon in (0, 1], or env steps where it is larger than 1.
     """
 
     kind: str
@@ -60,6 +62,10 @@ def rate(kind: int, start: float, end: float, span: float, step: float) -> float
         return start + (end - start) * x
     if kind == 2:
         return start * (end / start) ** x
+    if kind == 4:
+        return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * x))
+    if kind == 5:
+        return start * (end / start) ** (math.floor(x * DROPS) / DROPS)
     return start / (1.0 + (start / end - 1.0) * x)
 
 
@@ -87,7 +93,7 @@ def schedule(name: str, value: Rate, low: float = 0.0, high: float = 1.0) -> Sch
     for end in (value.start, value.end):
         if not low <= end <= high:  # NaN fails as well
             raise UsageError(f"{name} {end:g}: expected a number from {low:g} to {high:g}")
-    if value.kind in ("exponential", "inverse") and min(value.start, value.end) <= 0:
+    if value.kind in ("exponential", "inverse", "step") and min(value.start, value.end) <= 0:
         raise UsageError(f"{name} {value}: an {value.kind} schedule needs both ends above 0")
     if not value.over > 0:
         raise UsageError(f"{name} {value}: its length must be above 0")

@@ -174,9 +174,9 @@ class Tabular:
         if not self.options.decay:
             # the same bytes as memoryviews: their numbers are read twice as fast one by one
             one, other = memory.twins
-            self._views = memory._replace(
-                q=view(memory.q), error=view(memory.error), twins=(view(one), view(other))
-            )
+            names = ("q", "weight", "first", "action", "reward", "log_prob", "waiting", "error")
+            parts = {name: view(getattr(memory, name)) for name in names}
+            self._views = memory._replace(**parts, twins=(view(one), view(other)))
 
     @property
     def rates(self) -> tuple[Bound, Bound]:

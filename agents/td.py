@@ -72,7 +72,7 @@ def step_later(
 def learn_oldest(m: Memory, o: Options, i: int, tail: float, alpha: float, coin: int) -> None:
     """Learn from the first step that waits, and move the others up."""
     n = m.waiting[i]
-    target = discounted(m.reward[i, :n], tail, o.gamma)
+    target = discounted(m.reward, i, n, tail, o.gamma)
     one_step(m, o, m.rows[i, 0], m.action[i, 0], target, alpha, coin)
     for k in range(n - 1):
         for j in range(m.rows.shape[2]):

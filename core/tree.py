@@ -36,6 +36,20 @@ def stack(trees: list[Any]) -> Any:
     return map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *trees)
 
 
+def host(leaf: Any) -> np.ndarray:
+    """A copy of an array or tensor as a NumPy array."""
+    return np.array(leaf if isinstance(leaf, np.ndarray) else leaf.cpu().numpy())
+
+
+def like(tree: Any, leaf: Any) -> Any:
+    """A copy of a tree of arrays or tensors in the kind, and on the device, of `leaf`."""
+    if isinstance(leaf, np.ndarray):
+        return map(host, tree)
+    import torch  # here, as arrays must not need it
+
+    return map(lambda each: torch.tensor(host(each), device=leaf.device), tree)
+
+
 def row(tree: Any, i: int) -> Any:
     """Row i of every leaf."""
     return map(lambda leaf: leaf[i], tree)

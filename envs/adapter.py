@@ -155,8 +155,7 @@ class Serial:
             batch = self._stack(seen)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             space = self.single_observation_space
-            said = f"observation {brief(seen[0])} is not of {space}"
-            raise RunError(f"{self._name(0)}: {said}") from error
+            raise RunError(f"{self._name(0)}: {not_of(space, seen[0])}") from error
         if self._unchecked:
             for i in range(self.num_envs):
                 check_observation(self._name(i), self.single_observation_space, tree.row(batch, i))
@@ -169,7 +168,11 @@ class Serial:
 
 
 class Vector:
-    """A Gymnasium VectorEnv in any autoreset mode."""
+    """A Gymnasium VectorEnv in any autoreset mode.
+
+    In SAME_STEP Gymnasium's own vectors keep the last observation by reference until after the
+    reset: it is lost where an environment fills the same buffer again and again; take another mode.
+    """
 
     def __init__(self, envs: gym.vector.VectorEnv):
         self.envs = envs
@@ -325,10 +328,17 @@ def batcher(space: gym.Space) -> Callable[[list[Any]], Array]:
     if isinstance(space, gym.spaces.Dict):
         named = {key: batcher(part) for key, part in space.spaces.items()}
         return lambda seen: {key: p([obs[key] for obs in seen]) for key, p in named.items()}
-    dtype = space.dtype
-    if dtype is not None and np.issubdtype(dtype, np.floating):
-        return lambda seen: finite(np.array(seen, dtype))
-    return lambda seen: np.array(seen, dtype)
+    dtype, shape = space.dtype, space.shape
+    if not (shape or isinstance(space, gym.spaces.Box)):
+        return lambda seen: np.array(seen, dtype)
+
+    def batch(seen: list[Any]) -> Array:
+        rows = np.array(seen, dtype)
+        if rows.shape[1:] != shape:
+            raise ValueError(f"observations of shape {rows.shape[1:]}")
+        return finite(rows) if rows.dtype.kind == "f" else rows
+
+    return batch
 
 
 def finite(obs: np.ndarray) -> np.ndarray:
@@ -369,8 +379,13 @@ def check_observation(name: str, space: gym.Space, obs: Any) -> None:
     if all(isinstance(x, np.ndarray | np.generic) for x in tree.leaves(obs)):
         obs = tree.map(np.asarray, obs)
         if not space.contains(obs):
-            shape = f" of shape {obs.shape}" if isinstance(obs, np.ndarray) else ""
-            raise RunError(f"{name}: observation {brief(obs)}{shape} is not of {space}")
+            raise RunError(f"{name}: {not_of(space, obs)}")
+
+
+def not_of(space: gym.Space, obs: Any) -> str:
+    """What is said of an observation outside its space."""
+    shape = f" of shape {obs.shape}" if isinstance(obs, np.ndarray | np.generic) else ""
+    return f"observation {brief(obs)}{shape} is not of {space}"
 
 
 def explain(error: Exception) -> str:

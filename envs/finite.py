@@ -200,6 +200,18 @@ def garnet(
     return P, np.full(states, 1 / states)
 
 
+def garnet_mdp(
+    states: int = 20,
+    actions: int = 4,
+    branching: int = 3,
+    *,
+    seed: int = 0,
+    terminal: float = 0.1,
+) -> FiniteMDP:
+    """The environment `seqrl/Garnet-v0`: see `garnet`; `seed` is that of the model."""
+    return FiniteMDP(*garnet(states, actions, branching, seed=seed, terminal=terminal))
+
+
 class FiniteMDP(gym.Env[Any, Any]):
     """Any finite Markov decision process as a Gymnasium environment, from its outcomes.
 

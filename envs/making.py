@@ -44,7 +44,8 @@ def make(
     spec = find(env)
     try:
         if vectorization == "async":
-            mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
+            # SAME_STEP would lose the last observation of whoever fills one buffer again and again
+            mode = {"autoreset_mode": AutoresetMode.DISABLED}
             return Vector(gym.make_vec(spec, num_envs, "async", vector_kwargs=mode, **env_args))
         several = num_envs > 1 or "device" in env_args
         if vectorization == "auto" and several and spec.vector_entry_point is not None:

@@ -25,11 +25,13 @@ TASKS: dict[str, type[Any]] = {
 def register_all() -> None:
     """Make our ids known to Gymnasium; calling it again does nothing.
 
-    No time limit is registered: our tasks end by their own rules.
+    No time limit is registered where a task ends by its own rules.
     """
     if "seqrl/FiniteMDP-v0" in gym.registry:
         return
     gym.register("seqrl/FiniteMDP-v0", entry_point="seqrl.envs.finite:FiniteMDP")
+    garnet = "seqrl.envs.finite:garnet_mdp"
+    gym.register("seqrl/Garnet-v0", entry_point=garnet, max_episode_steps=100)
     for env_id in TASKS:
         one, many = partial(single, env_id), partial(batch, env_id)
         gym.register(env_id, entry_point=one, vector_entry_point=many)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from seqrl.agents import Agent, Boltzmann, EpsilonGreedy, TableIndex
-from seqrl.agents.registry import agent_class
+from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.tabular import Tabular
 from seqrl.core import UsageError
 from seqrl.core.seeding import Streams
@@ -62,6 +63,8 @@ def build_envs(config: Config) -> Environments:
 
 def build_agent(config: Config, envs: Environments, streams: Streams) -> Agent:
     """The agent of a run, for environments like `envs`."""
+    if AGENTS[config["agent"]].network:
+        return build_network_agent(config, envs, streams)
     numbers = dict(config["agent_args"])
     if "temperature" in numbers:
         numbers["exploration"] = Boltzmann(numbers.pop("temperature"))
@@ -69,6 +72,24 @@ def build_agent(config: Config, envs: Environments, streams: Streams) -> Agent:
         numbers["exploration"] = EpsilonGreedy(numbers.pop("epsilon"))
     cls = agent_class(config["agent"])
     return cls(table_index(config, envs), envs.single_action_space, **numbers, seed=streams.agent)
+
+
+def build_network_agent(config: Config, envs: Environments, streams: Streams) -> Agent:
+    """An agent on a network; weights are drawn from the run's own stream."""
+    import torch
+
+    from seqrl.scripts.networks import build_network
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # small networks lose more to a second thread than they gain
+    space = envs.single_observation_space
+    with torch.random.fork_rng():
+        torch.manual_seed(int(streams.network.generate_state(1)[0]))
+        name = config.get("network") or "mlp"
+        network = build_network(name, space, config.get("network_args", {}))
+        cls = agent_class(config["agent"])
+        numbers = config["agent_args"]
+        return cls(network, envs.single_action_space, space, **numbers, seed=streams.agent)
 
 
 def table_index(config: Config, envs: Environments) -> TableIndex:

@@ -1,4 +1,4 @@
-"""The installed command: `seqrl train|evaluate|list ...`, each the script of the same name."""
+"""The installed command: `seqrl train|compare|evaluate ...`, each the script of the same name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from seqrl.scripts.options import guarded
 SCRIPTS = {
     "train": "train an agent on an environment",
     "evaluate": "play a trained agent greedily",
+    "compare": "which algorithm is better, and how sure that is",
     "list": "agents and environments, a line each",
 }
 

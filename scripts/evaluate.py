@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ def body(argv: Sequence[str]) -> int:
     add = made.add_argument
     add("run", help="a run's folder")
     add("--env", help="module:Id-v0 once more, where the run's environment is code of yours")
+    add("--network", help="module:Class once more, where the run's network is code of yours")
     add("--episodes", type=int, default=100, help="how many to play")
     add("--seed", type=int, default=0, help="of the environments")
     add("--max-episode-steps", type=int, default=10_000, help="cut episodes after as many steps")
@@ -32,14 +33,14 @@ def body(argv: Sequence[str]) -> int:
     add("--debug", action="store_true", help="show tracebacks")
     typed = made.read(argv)
     check_least(typed, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
-    parts = load(Path(typed.run), typed.env)
+    parts = load(Path(typed.run), {"env": typed.env, "network": typed.network})
     return play(parts, typed.episodes, typed.seed, typed.max_episode_steps, typed.show)
 
 
-def load(folder: Path, env: str | None) -> Parts:
+def load(folder: Path, allowed: Mapping[str, str | None]) -> Parts:
     """The parts of a run as its newest checkpoint has them.
 
-    Its folder may be anybody's: `env` has to name again what would be imported for it.
+    Its folder may be anybody's: `allowed` has to name again what would be imported for it.
     """
     from seqrl.envs.adapter import explain
     from seqrl.scripts.build import build
@@ -47,9 +48,12 @@ def load(folder: Path, env: str | None) -> Parts:
     from seqrl.training import folder as runs
 
     config = runs.read_config(folder)
-    named = str(config.get("env"))
-    if ":" in named and named != env:
-        raise UsageError(f"{folder}: its environment imports code; to allow it, add --env {named}")
+    for flag, again in allowed.items():
+        named = str(config.get(flag))
+        if ":" in named and named != again:
+            raise UsageError(
+                f"{folder}: its {flag} imports code; to allow it, add --{flag} {named}"
+            )
     saved = runs.checkpoints(folder)
     if not saved:
         raise UsageError(f"{folder}: nothing was saved there")

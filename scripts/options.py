@@ -68,7 +68,7 @@ def spelled(word: str) -> str:
 def wanted(argv: Sequence[str], flag: str, default: str) -> str:
     """The value of one flag, read ahead of the others; the last one counts."""
     words = [spelled(word) for word in argv]
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == flag:
             default = following
         elif word.startswith(flag + "="):
@@ -124,10 +124,10 @@ def agent_parameters(cls: Any) -> dict[str, inspect.Parameter]:
 
 def agent_numbers(cls: Any, typed: dict[str, Any]) -> dict[str, Any]:
     """The constructor's arguments as typed, the others at their defaults; None is left out."""
-    if "epsilon" in typed and "temperature" in typed:
-        raise UsageError("--epsilon and --temperature: choose one exploration")
     defaults = {name: parameter.default for name, parameter in agent_parameters(cls).items()}
-    if "temperature" in typed:
+    if "epsilon" in defaults and "temperature" in typed:
+        if "epsilon" in typed:
+            raise UsageError("--epsilon and --temperature: choose one exploration")
         del defaults["epsilon"]
     chosen = {name: typed.get(name, default) for name, default in defaults.items()}
     return {name: stored(value) for name, value in chosen.items() if value is not None}
@@ -258,7 +258,7 @@ def guarded(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None) ->
         return 1
 
 
-def one_line(text: str, most: int = 270) -> str:
+def one_line(text: str, most: int = 260) -> str:
     """A message in one line; a long one loses its middle."""
     text = " ".join(text.split())
     half = most // 2

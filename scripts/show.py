@@ -12,9 +12,13 @@ from seqrl.agents.tabular import Tabular
 from seqrl.core import UsageError
 from seqrl.envs import Environments, Serial
 from seqrl.envs.grids import Grid, grid_of
+from seqrl.training.oracle import optimal_policy
 
 if TYPE_CHECKING:
     from seqrl.training import Evaluation
+
+
+HORIZON = 10_000  # env steps that the undiscounted optimum looks ahead where nothing cuts episodes
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -29,11 +33,27 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def draw_policy(agent: Agent, envs: Environments) -> str | None:
-    """The greedy policy as arrows over the map, where environment and agent allow it."""
-    grid = grid_of(envs.envs[0]) if isinstance(envs, Serial) else None
-    if grid is None or not isinstance(agent, Tabular):
+    """The greedy policy as arrows over the map, where environment and agent allow it.
+
+    The optimal one stands beside it where the environment's model is known.
+    """
+    env = envs.envs[0] if isinstance(envs, Serial) else None
+    grid = None if env is None else grid_of(env)
+    if env is None or grid is None or not isinstance(agent, Tabular):
         return None
-    return draw_grid(grid, agent.q.argmax(1))
+    learned = draw_grid(grid, agent.q.argmax(1))
+    best = optimal_policy(env, agent.options.gamma, HORIZON)
+    return learned if best is None else side_by_side(learned, draw_grid(grid, best))
+
+
+def side_by_side(learned: str, optimal: str) -> str:
+    """Two maps with their headings, the learned one to the left."""
+    left, right = (
+        ["  " + head, *text.split("\n")]
+        for head, text in (("learned", learned), ("optimal", optimal))
+    )
+    width = max(map(len, left)) + 2
+    return "\n".join(f"{one:<{width}}{other}" for one, other in zip(left, right, strict=True))
 
 
 def draw_grid(grid: Grid, policy: np.ndarray) -> str:
@@ -56,20 +76,18 @@ def show_table(agent: Agent, envs: Environments) -> str:
         raise UsageError(f"{type(agent).__name__} has no table to show")
     grid = grid_of(envs.envs[0]) if isinstance(envs, Serial) else None
     if grid is not None:
-        return show_grid(grid, agent.q)
+        return show_grid(grid, agent.q, draw_policy(agent, envs))
     if is_blackjack(agent.index.space):
         return show_blackjack(agent.q)
     return show_states(agent)
 
 
-def show_grid(grid: Grid, q: np.ndarray) -> str:
+def show_grid(grid: Grid, q: np.ndarray, policy: str | None) -> str:
     """The map with the greedy actions, then V and Q of each cell."""
     width = len(grid.cells[0])
     values = q.max(1).reshape(-1, width)
     table = "\n".join("  " + " ".join(f"{v:8.3f}" for v in row) for row in values)
-    return (
-        f"policy\n{draw_grid(grid, q.argmax(1))}\n\nV = max Q\n{table}\n\n{list_q(q, grid.arrows)}"
-    )
+    return f"policy\n{policy}\n\nV = max Q\n{table}\n\n{list_q(q, grid.arrows)}"
 
 
 def list_q(q: np.ndarray, names: str) -> str:

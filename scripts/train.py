@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import signal
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from seqrl.scripts.build import Parts
     from seqrl.training import Evaluation, Interaction
     from seqrl.training.evaluation import Evaluator
+    from seqrl.training.many import Many
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -32,12 +34,18 @@ def body(argv: Sequence[str]) -> int:
     """Read, build, train, report."""
     typed = parser(argv).read(argv)
     config = read(typed)
+    # what the library says on its own account
+    logging.getLogger("seqrl").setLevel(logging.ERROR if typed.quiet else logging.NOTSET)
+    if config["seeds"]:
+        from seqrl.scripts.many import train_seeds
+
+        return train_seeds(config, typed)
     from seqrl.scripts.build import build
     from seqrl.training import Interaction
     from seqrl.training import folder as runs
 
     parts = build(config)
-    loop = Interaction(parts.agent, parts.envs)
+    loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
     loop.reset(parts.streams.envs)  # what cannot begin leaves no folder behind
     folder = runs.new_folder(
         typed.logdir, config["env"], config["agent"], config["seed"], typed.run_dir
@@ -58,7 +66,11 @@ def parser(argv: Sequence[str]) -> Parser:
     add("--steps", type=int, default=300_000, help="env steps, exactly")
     add("--episodes", type=int, help="stop after as many episodes, if --steps are not done before")
     add("--seed", type=int, default=0, help="fixes everything that is drawn")
+    add("--seeds", type=int, default=1, help="train seeds 0 to K-1; their curves become one")
+    add("--threads", type=int, help="of --seeds, where runs are compiled; one a CPU if left out")
     add("--num-envs", type=int, default=1, help="environments played at once")
+    add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
+    add("--network-arg", **options.repeated(options.pair), metavar="K=V", help="for the network")
     add("--env-arg", **options.repeated(options.pair), metavar="K=V", help="for the environment")
     add("--max-episode-steps", type=int, help="cut episodes after as many steps")
     add("--bins", type=int, help="cut each real dimension into as many equal widths")
@@ -71,6 +83,7 @@ def parser(argv: Sequence[str]) -> Parser:
     add("--tiles", type=int, help="tile coding with as many tilings")
     add("--eval-every", type=int, help="evaluate every so many env steps")
     add("--eval-episodes", type=int, default=100, help="greedy episodes an evaluation, 0 for none")
+    add("--no-compile", action="store_true", help="step where compiled turns give the same bits")
     add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT/seed-N")
     add("--run-dir", help="the run's folder outright, new or empty")
     add("--quiet", action="store_true", help="print nothing but mistakes")
@@ -92,12 +105,29 @@ def read(typed: argparse.Namespace) -> dict[str, Any]:
     """The config of the run: what config.toml will hold."""
     from seqrl.agents.registry import agent_class
 
-    options.check_least(typed, LEAST)
+    options.check_least(typed, LEAST | {"seeds": 1, "threads": 1})
     config = {name: getattr(typed, name) for name in ("agent", "env", *LEAST)}
+    config["seeds"] = typed.seeds if typed.seeds > 1 else None
+    config["compile"] = not typed.no_compile
     config["env_args"] = dict(typed.env_arg)
+    config |= network_of(typed)
     config["bin_range"] = {str(d): list(ends) for d, ends in typed.bin_range}
     config["agent_args"] = options.agent_numbers(agent_class(typed.agent), vars(typed))
     return config
+
+
+def network_of(typed: argparse.Namespace) -> dict[str, Any]:
+    """The network of the run; refused for an agent on a table."""
+    from seqrl.agents.registry import AGENTS
+
+    if AGENTS[typed.agent].network:
+        return {"network": typed.network or "mlp", "network_args": dict(typed.network_arg)}
+    from seqrl.core import UsageError
+
+    if typed.network or typed.network_arg:
+        able = ", ".join(name for name, entry in AGENTS.items() if entry.network)
+        raise UsageError(f"--network: {typed.agent} learns a table; agents with a network: {able}")
+    return {}
 
 
 def warn_without_limit(parts: Parts) -> None:
@@ -116,7 +146,6 @@ def execute(
     config: dict[str, Any], parts: Parts, loop: Interaction, folder: Path, quiet: bool
 ) -> int:
     """Train in a run folder that has been made; whatever happens, what was learned is saved."""
-    from seqrl.envs.adapter import explain
     from seqrl.training import checkpoint
     from seqrl.training import folder as runs
     from seqrl.training.progress import Progress
@@ -136,14 +165,23 @@ def execute(
         checkpoint.save(runs.checkpoint_path(folder, loop.steps), loop.state_dict())
         if evaluator and not (problem or signals):
             problem, evaluation = attempt(lambda: evaluator.final(loop))
+    logger.text("path", loop.path)
     logger.close(success=not (problem or signals))
     if problem is not None:
-        reason = problem if isinstance(problem, UserError) else explain(problem)
-        raise RunError(f"{reason}; what was learned until then is in {folder}") from problem
+        raise RunError(
+            f"{because(problem)}; what was learned until then is in {folder}"
+        ) from problem
     runs.write_summary(folder, summary(config, loop, evaluation))
     if not quiet:
         report(config, loop, evaluation, parts, folder, bool(signals))
     return STATUS[signals[0]] if signals else 0
+
+
+def because(problem: Exception) -> str:
+    """A problem in one line."""
+    from seqrl.envs.adapter import explain
+
+    return str(problem) if isinstance(problem, UserError) else explain(problem)
 
 
 def attempt(action: Callable[[], Any]) -> tuple[Exception | None, Any]:
@@ -164,7 +202,9 @@ def finish(loop: Interaction, config: dict[str, Any], logger: Any) -> None:
 
 
 @contextmanager
-def stopping(loop: Interaction, evaluator: Evaluator | None) -> Iterator[list[signal.Signals]]:
+def stopping(
+    loop: Interaction | Many, evaluator: Evaluator | None
+) -> Iterator[list[signal.Signals]]:
     """Let Ctrl-C and SIGTERM end the run after this turn; an evaluation ends at once."""
     received: list[signal.Signals] = []
 
@@ -195,8 +235,9 @@ def summary(
         "seed": config["seed"],
         **results(loop),
         "eval_mean_reward": None if evaluation is None else evaluation.mean,
-        "compiled": False,
-        "device": "cpu",
+        "compiled": loop.compiled,
+        "path": loop.path,
+        "device": str(getattr(loop.agent, "device", "cpu")),
         "versions": runs.versions(),
         "digest": checkpoint.digest(loop.fingerprint()),
     }
@@ -216,7 +257,7 @@ def report(
     stopped = "stopped after" if interrupted else "trained for"
     print(
         f"{config['agent']} on {config['env']}: {stopped} {loop.steps:,} env steps, "
-        f"{loop.episodes:,} episodes, {loop.watch.seconds:.1f} s"
+        f"{loop.episodes:,} episodes, {loop.watch.seconds:.1f} s ({loop.path})"
     )
     if evaluation is not None:
         print(verdict(evaluation))

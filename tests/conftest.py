@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
+from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
 from seqrl.envs import Serial
 
 NESTED = spaces.Dict(
@@ -149,8 +149,8 @@ def new_agent(request):
     """A function that makes every tabular agent and option, in turn."""
     cls, options = AGENTS[request.param]
 
-    def make(observation_space, action_space, bins=None, **more):
+    def make(observation_space, action_space, **more):
         numbers = {"learning_rate": RATE, "exploration": EPSILON, "seed": 7, **options, **more}
-        return cls(TableIndex(observation_space, bins), action_space, **numbers)
+        return cls(observation_space, action_space, **numbers)
 
     return make

@@ -7,25 +7,27 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from seqrl.agents import QLearning
-from seqrl.core import RunError, UsageError, tree
+from seqrl.agents import QLearning, TableIndex
+from seqrl.core import Decision, RunError, UsageError, tree
 from seqrl.core.seeding import Streams
 from seqrl.envs import Serial, adapt, make
 from seqrl.envs.adapter import batcher
 from seqrl.training import Interaction
 
 SCRIPT = [(3, True, False), (2, False, True), (1, True, True)]
+HIGHEST = np.finfo(np.float32).max
 SEED = np.random.SeedSequence(9)
 several = pytest.mark.parametrize(
     "layout", ["serial", "sync NextStep", "sync SameStep", "sync Disabled"]
 )
 
 
-def q_learning(envs):
+def q_learning(envs, bins=None):
     envs = adapt(envs)
-    return QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    index = TableIndex(envs.single_observation_space, bins)
+    return QLearning(index, envs.single_action_space, seed=0)
 
 
 def play(envs, turns, actions=lambda t, n: np.full(n, t % 3)):
@@ -71,13 +73,40 @@ def test_flags_of_any_kind(counting, arrange, layout, flag):
     loop = Interaction(q_learning(makers[0]()), arrange(layout, makers[:1]))
     loop.run(6)
     assert loop.episodes == 3
-    assert loop.envs.step(np.array([0])).terminated.dtype == bool
+    _, outcomes = play(loop.envs, 9)
+    assert all(o.terminated.dtype == o.truncated.dtype == bool for o in outcomes)
 
 
 @pytest.mark.parametrize("layout", ["single", "serial", "sync NextStep", "sync Disabled"])
 def test_a_buffer_that_is_filled_again_does_no_harm(counting, arrange, layout):
     fresh, reused = (partial(counting, SCRIPT, view="box", reuse=reuse) for reuse in (False, True))
     assert valid_rows(arrange(layout, [reused]), 12) == valid_rows(arrange(layout, [fresh]), 12)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_vector_that_fills_its_buffers_again_does_no_harm(counting, mode):
+    makers = [partial(counting, SCRIPT, row, view="nested") for row in range(2)]
+    fresh, reused = (
+        SyncVectorEnv(makers, copy=copy, autoreset_mode=mode) for copy in (True, False)
+    )
+    assert valid_rows(reused, 12) == valid_rows(fresh, 12)
+
+
+def test_processes_that_we_make_lose_no_last_observation(counting):
+    gym.register(
+        "Reusing-v0",
+        partial(counting, SCRIPT, view="box", reuse=True),
+        disable_env_checker=True,
+    )
+    try:
+        found = []
+        for vectorization in ("serial", "async"):
+            envs = make("Reusing-v0", 2, vectorization=vectorization)
+            found.append(valid_rows(envs, 12))
+            envs.close()
+    finally:
+        del gym.registry["Reusing-v0"]
+    assert found[0] == found[1]
 
 
 def test_spaces_that_start_elsewhere(counting, arrange, layout):
@@ -125,25 +154,24 @@ def test_actions_arrive_in_every_layout(arrange, layout, space, actions, seen):
     np.testing.assert_array_equal(envs.step(actions).next_obs[:, 0], seen)
 
 
-def test_large_numbers_are_not_infinite(arrange, layout):
-    """Their sum and squares overflow, they do not."""
-    highest = np.finfo(np.float32).max
+@pytest.mark.parametrize("seen", [np.float32(3), np.float32([HIGHEST, -HIGHEST])], ids=repr)
+def test_observations_without_a_shape_and_at_the_end_of_what_is_finite(arrange, layout, seen):
+    """Large numbers are not infinite: their sum and squares overflow, they do not."""
 
     class Far(Wheel):
+        def __init__(self):
+            self.action_space = gym.spaces.Discrete(3)
+            self.observation_space = gym.spaces.Box(-np.inf, np.inf, seen.shape, np.float32)
+
         def step(self, action):
-            return np.full(2, [highest, -highest]), 1e300, False, False, {}
+            return seen, 1e300, False, False, {}
 
         def reset(self, *, seed=None, options=None):
-            self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-            return np.zeros(2, np.float32), {}
+            return 0 * seen, {}
 
-    def maker():
-        env = Far(gym.spaces.Discrete(2))
-        env.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-        return env
-
-    _, outcomes = play(arrange(layout, [maker] * 2), 3, lambda t, n: np.zeros(n, int))
-    assert outcomes[-1].next_obs[0].tolist() == [highest, -highest]
+    first, outcomes = play(arrange(layout, [Far] * 2), 3)
+    assert not first.any()
+    assert outcomes[-1].next_obs[0].tolist() == seen.tolist()
 
 
 def test_the_same_seed_gives_the_same_in_every_layout(arrange):
@@ -182,6 +210,24 @@ def test_a_native_vector_takes_one_seed():
     assert len(set(envs.seeds)) == 1
     np.testing.assert_array_equal(envs.reset(SEED), first)
     assert not np.array_equal(envs.reset(), first)
+
+
+@several
+def test_rows_can_begin_anew_at_any_turn(counting, arrange, layout):
+    """Also those that are over: where a filler was to come, none comes."""
+    envs = adapt(arrange(layout, [partial(counting, [(2, True, False)])] * 3))
+    envs.reset()
+    actions = np.zeros(3, int)
+    mask = np.array([True, False, True])
+    envs.step(actions)
+    outcome = envs.restart(mask, envs.step(actions))
+    assert outcome.next_obs.tolist() == [2, 2, 2]
+    assert (outcome.obs % 10)[mask].tolist() == [0, 0] and outcome.start[mask].all()
+    assert outcome.truncated.tolist() == mask.tolist() and outcome.terminated.all()
+    outcome = envs.step(actions)
+    assert outcome.valid[mask].all()
+    assert (outcome.next_obs % 10)[mask].tolist() == [1, 1]
+    assert outcome.valid[1] == (layout != "sync NextStep")
 
 
 # ---- what is refused
@@ -232,8 +278,6 @@ class Still:
     """An agent that learns nothing."""
 
     def act(self, obs, start, state=None, *, explore=True):
-        from seqrl.core import Decision
-
         return Decision(np.zeros(len(start), int))
 
     def learn(self, step):
@@ -243,8 +287,10 @@ class Still:
 @several
 @pytest.mark.parametrize("kind", ["observation nan", "observation inf", "last observation nan"])
 def test_an_observation_that_is_no_number_stops_the_run(faulty, arrange, layout, kind):
-    _, message = stopped(arrange(layout, broken(faulty, kind, view="box")), Still())
+    envs = arrange(layout, broken(faulty, kind, view="box"))
+    agent, message = stopped(envs, q_learning(envs, bins=4))
     assert "environment 1" in message or " 1 (seed " in message
+    assert np.isfinite(agent.q).all() and np.ptp(agent.q) > 0
     assert "observation [" in message and "not finite" in message
 
 
@@ -337,7 +383,7 @@ def test_an_environment_that_raises_at_a_later_reset(arrange, layout):
         (np.array([0.0, 10.0]), "10."),
         (np.array([0.0, math.inf]), "inf"),
         ((np.zeros(2), 1), "Box"),
-        (None, "nan"),
+        (None, "None"),
         ("left", "left"),
     ],
     ids=["shape", "scalar", "outside", "infinite", "tuple", "none", "text"],
@@ -356,7 +402,46 @@ def test_an_observation_of_another_space_is_refused(obs, said, at):
         envs.reset(SEED)
         envs.step(np.array([0]))
     assert said in str(caught.value) and "\n" not in str(caught.value)
-    assert "Box(-9.0, 9.0, (2,), float64)" in str(caught.value) or said in ("inf", "nan")
+    assert "Box(-9.0, 9.0, (2,), float64)" in str(caught.value) or said == "inf"
+
+
+PAIR = gym.spaces.Tuple((gym.spaces.Discrete(4), gym.spaces.Discrete(3, start=1)))
+BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("space", "good", "bad", "said"),
+    [
+        (gym.spaces.Discrete(4), 1, 4, "observation 4"),
+        (gym.spaces.Discrete(4), 1, -1, "observation -1"),
+        (PAIR, (1, 1), (4, 1), "observation [4, 0]"),
+        (PAIR, (1, 1), (0, 4), "observation [0, 3]"),
+        (PAIR, (1, 1), (1, 0), "observation [1, -1]"),
+        (gym.spaces.MultiDiscrete([3, 3]), np.ones(2, int), np.ones(3, int), "observation [1 1 1]"),
+        (BOX, np.zeros(2, np.float32), np.zeros(3, np.float32), "observation [0. 0. 0.]"),
+        (BOX, np.zeros(2, np.float32), np.float32(0), "observation 0.0"),
+    ],
+)
+def test_a_later_observation_of_another_space_stops_the_run(space, good, bad, said):
+    """None is taken for another state of the table."""
+
+    class Later(Wheel):
+        left = 6
+
+        def __init__(self):
+            self.observation_space, self.action_space = space, gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return good, {}
+
+        def step(self, action):
+            self.left -= 1
+            return (good if self.left else bad), 1.0, False, False, {}
+
+    agent, message = stopped(Later(), q_learning(Later(), bins=3))
+    assert message.startswith("at env step 6: ")
+    assert said in message and str(space) in message
+    assert (agent.q > 0).any(1).sum() == 1
 
 
 @pytest.mark.parametrize("reward", [None, "much", [1.0, 2.0], np.ones(2)], ids=str)
@@ -420,4 +505,3 @@ def test_a_batch_is_a_copy():
     batch = batcher(space)([one, one])
     one[:] = 1
     assert not batch.any()
-    assert isinstance(AsyncVectorEnv, type)

@@ -189,6 +189,17 @@ def test_any_flipped_bit_is_refused(path):
             load(path)
 
 
+def test_a_damaged_header_and_a_damaged_array_are_told_apart(path):
+    save(path, SMALL)
+    whole = path.read_bytes()
+    for place, message in ((len(MAGIC) + SEAL_SIZE + 9, "the header is damaged"), (-9, "holds")):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=message):
+            load(path)
+
+
 def test_any_truncation_and_any_extra_byte_is_refused(path):
     save(path, SMALL)
     whole = path.read_bytes()
@@ -252,6 +263,9 @@ FOREIGN = {
     "dtype null": array_file(dtype=None),
     "negative side": array_file(shape=[-1, -2]),
     "one negative side": array_file(shape=[2, -1]),
+    "a negative claim for a large one": array_file(
+        [{"array": 0}, {"array": 1}], [entry(shape=[10**12]), entry(shape=[2 - 10**12])]
+    ),
     "broken side": array_file(shape=[2.0]),
     "side true": array_file(shape=[True, 2]),
     "side of words": array_file(shape=["2"]),

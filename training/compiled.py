@@ -234,5 +234,10 @@ def stamp() -> tuple[int, ...]:
     return tuple(number for stat in found for number in (stat.st_mtime_ns, stat.st_size))
 
 
+def ready() -> bool:
+    """Whether `turns` has been compiled, in this process or for the cache on disk."""
+    return bool(turns.overloads or turns._cache._cache_file._load_index())
+
+
 # Numba looks at this file alone when it asks whether its cache on disk is still good
 turns._cache._cache_file._source_stamp = stamp()

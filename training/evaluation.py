@@ -12,6 +12,7 @@ from seqrl.core import UsageError
 from seqrl.core.seeding import check_seed
 from seqrl.envs import adapt
 from seqrl.training.interaction import Episode, Interaction
+from seqrl.training.oracle import Oracle
 from seqrl.training.statistics import Estimate, bootstrap, mean
 
 
@@ -75,7 +76,7 @@ def evaluate(
     share = Share(episodes, envs.num_envs)
     cut = max_episode_steps
     loop = Interaction(agent, envs, learn=False, max_episode_steps=cut, recorder=share)
-    if isinstance(seed, int | np.integer):
+    if not isinstance(seed, np.random.SeedSequence | None):
         seed = np.random.SeedSequence(check_seed(seed))
     loop.reset(seed)
     while not loop.stopped:
@@ -88,7 +89,10 @@ def evaluate(
 
 
 class Evaluator:
-    """A callback that evaluates every so many env steps, always on the same episodes."""
+    """A callback that evaluates every so many env steps, always on the same episodes.
+
+    Where the environments publish their model, what was reached is logged beside the optimum.
+    """
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Evaluator:
     ):
         self.envs, self.episodes, self.every = adapt(envs), episodes, every
         self.seed, self.logger = seed, logger
+        self.oracle = None if logger is None else Oracle.of(self.envs)
         self.last: tuple[int, Evaluation] | None = None  # env step and what it brought
         self.playing = False  # under way: nothing would be lost by ending it here
 
@@ -114,6 +119,8 @@ class Evaluator:
         self.last = loop.steps, found
         if self.logger is not None:
             values = {"mean_reward": found.mean, "mean_ep_length": float(found.lengths.mean())}
+            if self.oracle is not None:
+                values |= self.oracle.readings(loop.agent, found.mean)
             self.logger.scalars(loop.steps, {f"eval/{tag}": x for tag, x in values.items()})
 
     def final(self, loop: Interaction) -> Evaluation:

@@ -18,8 +18,13 @@ CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoint"
 PACKAGES = ("seqrl", "numpy", "gymnasium", "torch", "numba")
 
 
-def new_folder(logdir: str, env: str, agent: str, seed: int, run_dir: str | None = None) -> Path:
-    """Make LOGDIR/ENV/AGENT/seed-N, with a suffix if there is one; or `run_dir`, new or empty."""
+def new_folder(
+    logdir: str, env: str, agent: str, seed: int, run_dir: str | None = None, *, seeds: int = 1
+) -> Path:
+    """Make LOGDIR/ENV/AGENT/seed-N, with a suffix if there is one; or `run_dir`, new or empty.
+
+    Several seeds share seeds-K.
+    """
     try:
         if run_dir is not None:
             folder = Path(run_dir)
@@ -30,7 +35,7 @@ def new_folder(logdir: str, env: str, agent: str, seed: int, run_dir: str | None
             return folder
         home = Path(logdir) / plain_name(env) / plain_name(agent)
         home.mkdir(parents=True, exist_ok=True)
-        return first_free(home, f"seed-{seed}")
+        return first_free(home, f"seed-{seed}" if seeds == 1 else f"seeds-{seeds}")
     except OSError as error:
         flag = "--logdir" if run_dir is None else "--run-dir"
         raise UsageError(
@@ -64,8 +69,17 @@ def plain_name(text: str) -> str:
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Everything that makes the run, without what was left open (None)."""
-    kept = {key: value for key, value in config.items() if value is not None}
-    (folder / CONFIG).write_text(tomli_w.dumps(kept), encoding="utf-8")
+    (folder / CONFIG).write_text(config_text(config), encoding="utf-8")
+
+
+def config_text(config: dict[str, Any]) -> str:
+    """What config.toml says."""
+    return tomli_w.dumps({key: value for key, value in config.items() if value is not None})
+
+
+def as_stored(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as `read_config` will give it back."""
+    return tomllib.loads(config_text(config))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

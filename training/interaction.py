@@ -96,7 +96,7 @@ class Interaction:
         self.envs = adapt(envs)
         self._n = self.envs.num_envs
         self.compile = compile
-        self.path = "stepped"  # or why it runs compiled
+        self.reason = f"below {WORTHWHILE:,} env steps" if compile else "as asked for"
         self._native: Native | None = None
         self.learning = learn
         self.max_episode_steps = max_episode_steps
@@ -164,11 +164,21 @@ class Interaction:
         if not (self.compile and self.learning and steps >= WORTHWHILE):
             return None
         if self._native is None:
-            self._native, self.path = native(self)
+            self._native, self.reason = native(self)
         if self._native is not None:
             self._native.check()
             self.metrics.update(self._native.agent.readings)
         return self._native
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the turns of a run were compiled."""
+        return self._native is not None
+
+    @property
+    def path(self) -> str:
+        """Which way the turns go, and why."""
+        return f"{'compiled' if self.compiled else 'stepped'}: {self.reason}"
 
     def _left_over(self) -> tuple[Transition, int, bool]:
         """The rows that the end of the last run had no room for."""
@@ -216,7 +226,10 @@ class Interaction:
             self.returns += step.reward * step.valid
             self.lengths += step.valid
         if self.learning:
-            metrics = self.agent.learn(step)
+            try:
+                metrics = self.agent.learn(step)
+            except RunError as error:
+                raise RunError(f"at env step {self.steps + 1}: {error}") from error
             if metrics is not self._metrics:  # the same readings need no second look
                 self.metrics.update(metrics or {})
                 self._metrics = metrics
@@ -258,7 +271,7 @@ class Interaction:
         """Record episodes that ended in compiled turns; those before the next point in one go."""
         bulk: Any = self.recorder
         early = len(steps) if bulk is None else 0
-        if hasattr(bulk, "episodes"):
+        if hasattr(bulk, "due"):
             early = int(np.searchsorted(steps, bulk.due))
             bulk.episodes(steps[:early], totals[:early], lengths[:early])
         self.episodes += early
@@ -321,10 +334,11 @@ class Interaction:
         if state["envs"] is None:
             return
         set_state(self.envs, state["envs"])
+        kind = self.start  # of the arrays that these environments hand out
         for name in ROWS:
-            setattr(self, name, tree.map(np.copy, state[name]))
+            setattr(self, name, tree.like(state[name], kind))
         if state["surplus"] is not None:
-            self._surplus = Transition(**state["surplus"])
+            self._surplus = Transition(**tree.like(state["surplus"], kind))
 
 
 COUNTERS = ("steps", "episodes")

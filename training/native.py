@@ -6,19 +6,22 @@ they are stepped. Both ways give the same bits.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from seqrl.agents import MonteCarlo, QLearning, Sarsa
 from seqrl.envs import Serial
-from seqrl.envs.finite import Model, check_unchanged, finite_model, time_limits
+from seqrl.envs.finite import Model, check_unchanged, finite_model, time_limit, time_limits
 
 if TYPE_CHECKING:
     from seqrl.training.interaction import Interaction
 
 CALL = 1 << 20  # env steps a call at most, so that Ctrl-C and the progress bar are not kept waiting
 ROOM = 1 << 16  # episodes a call
+LOG = logging.getLogger("seqrl")
 NEVER = np.iinfo(np.int64).max
 
 
@@ -28,9 +31,7 @@ class Native:
     def __init__(self, loop: Interaction, envs: list[Any], model: Model):
         from seqrl.training import compiled
 
-        self.loop, self.model = loop, model
-        agent: Any = loop.agent
-        self.agent = agent
+        self.compiled, self.model = compiled, model
         self.envs = [env.unwrapped for env in envs]
         self.clocks: list[list[Any]] = [time_limits(env) for env in envs]
         n = len(self.envs)
@@ -50,11 +51,19 @@ class Native:
             log_prob=np.zeros(n),
         )
         self.words = np.zeros((n + 1, 4), np.uint64)
-        self.compiled = compiled
         kinds = [np.zeros(ROOM + n, kind) for kind in (int, int, float, int, bool)]
         self.ended = compiled.Ended(*kinds)
-        self.algorithm = compiled.ALGORITHMS[agent.learn_row]
-        agent.prepare(n)
+        self.attach(loop)
+        if not compiled.ready():
+            LOG.warning("seqrl: compiling the loop, once, about 10 s")
+        self._turns(until=0, due=0, room=0)  # none, but what is compiled is loaded
+
+    def attach(self, loop: Interaction) -> None:
+        """Run the turns of a loop in these environments, the first one or another."""
+        agent: Any = loop.agent
+        self.loop, self.agent = loop, agent
+        self.algorithm = self.compiled.ALGORITHMS[agent.learn_row]
+        agent.prepare(len(self.envs))
 
     def check(self) -> None:
         """Refuse a model that was changed since it was read."""
@@ -71,8 +80,19 @@ class Native:
         self._read()
         due = min(getattr(loop.recorder, "due", NEVER), NEVER)
         wanted = loop.episodes_wanted
-        room = ROOM if wanted is None else min(ROOM, wanted - loop.episodes)
-        steps, episodes = self.compiled.turns(
+        room = ROOM if wanted is None else max(1, min(ROOM, wanted - loop.episodes))
+        steps, episodes = self._turns(min(until, loop.steps + CALL), due, room)
+        agent.steps += steps
+        loop.steps += steps
+        self._write()
+        loop.record_all(*(part[:episodes] for part in self.ended))
+        if not steps:
+            agent.make_room(2 * agent.memory.action.shape[1])
+
+    def _turns(self, until: int, due: int, room: int) -> tuple[int, int]:
+        """Env steps and episodes done, as `compiled.turns` says."""
+        agent, steps = self.agent, self.loop.steps
+        return self.compiled.turns(
             self.algorithm,
             agent.memory,
             agent.options,
@@ -80,18 +100,12 @@ class Native:
             self.words,
             *agent.rates,
             agent.steps,
-            loop.steps,
-            min(until, loop.steps + CALL),
+            steps,
+            until,
             due,
             self.ended,
             room,
         )
-        agent.steps += steps
-        loop.steps += steps
-        self._write()
-        loop.record_all(*(part[:episodes] for part in self.ended))
-        if not steps:
-            agent.make_room(2 * agent.memory.action.shape[1])
 
     def _generators(self) -> list[np.random.Generator]:
         return [*(env.np_random for env in self.envs), self.agent.rng]
@@ -126,19 +140,36 @@ def native(loop: Interaction) -> tuple[Native | None, str]:
     agent: Any = loop.agent
     if type(agent) not in (QLearning, Sarsa, MonteCarlo):
         return None, f"{type(agent).__name__} is no tabular agent"
-    index = agent.index
-    if index.tiles > 1 or len(index.low) or getattr(index.space, "start", 1) != 0:
-        return None, "the states are not counted from 0"
     if not isinstance(loop.envs, Serial):
         return None, f"{type(loop.envs).__name__} environments are stepped"
     if loop.max_episode_steps is not None:
         return None, "the loop itself cuts episodes"
-    models = [finite_model(env) for env in loop.envs.envs]
-    if models[0] is None or any(len(time_limits(env)) > 1 for env in loop.envs.envs):
+    envs: list[Any] = loop.envs.envs
+    models = [finite_model(env) for env in envs]
+    if models[0] is None or any(len(time_limits(env)) > 1 for env in envs):
         return None, "the environment publishes no model that can be compiled"
     if not all(m is not None and equal(m, models[0]) for m in models[1:]):
         return None, "the environments have different models"
-    return Native(loop, loop.envs.envs, models[0]), "tabular agent on a finite model"
+    problem = objection(agent, envs, models[0])
+    if problem:
+        return None, problem
+    return Native(loop, envs, models[0]), "tabular agent on a finite model"
+
+
+def objection(agent: Any, envs: list[Any], model: Model) -> str:
+    """What speaks against compiling turns of a tabular agent on a model, or nothing."""
+    states, actions = model.outcomes.shape
+    fits = agent.index.space == Discrete(states) and agent.q.shape[1] == actions
+    if not fits or agent._shift:
+        return "the table's states and actions are not those of the model, counted from 0"
+    if any(env.render_mode is not None for env in envs):
+        return "the environment is drawn"
+    if len({time_limit(env) for env in envs}) > 1:
+        return "the environments have different time limits"
+    rngs = [agent.rng, *(env.unwrapped.np_random for env in envs)]
+    if any(type(rng.bit_generator) is not np.random.PCG64 for rng in rngs):
+        return "random numbers of another kind than PCG64"
+    return ""
 
 
 def equal(one: Model, other: Model) -> bool:

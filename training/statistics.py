@@ -184,9 +184,23 @@ def bootstrap(
         for start, part in zip(starts, strata, strict=True)
     ]
     drawn, size = np.concatenate(rows, axis=1), max(1, BLOCK // max(1, pooled.size))  # [B, R]
-    blocks = [statistic(pooled[drawn[i : i + size]], 1) for i in range(0, resamples, size)]
+    if statistic is mean:
+        blocks = [resampled_means(pooled, drawn)]
+    else:
+        blocks = [statistic(pooled[drawn[i : i + size]], 1) for i in range(0, resamples, size)]
     few = np.any([count(part) < 2 for part in strata], axis=0)
     return Estimate(statistic(pooled, 0), *_interval(np.concatenate(blocks), few, confidence))
+
+
+def resampled_means(x: Floats, drawn: NDArray[np.int64]) -> Floats:
+    """The means of runs x [R, ...] drawn again [B, R], NaN left out: a product of matrices."""
+    flat, size = x.reshape(len(x), -1), drawn.shape[1]
+    place = drawn + size * np.arange(len(drawn))[:, None]
+    times = np.bincount(place.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+    known = ~np.isnan(flat)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is promised
+        means = (times @ np.where(known, flat, 0.0)) / (times @ known)
+    return means.reshape(len(drawn), *x.shape[1:])
 
 
 def performance_profile(

@@ -23,8 +23,10 @@ from seqrl.training.interaction import Episode, Interaction
 
 POINTS = 1000  # at most, a tag
 ROWS = 1_000_000  # episodes.csv is complete up to here; then every tenth, every hundredth, ...
+ROW = "{},{!r},{}\n".format
 THINNED = f"complete to {ROWS:,} episodes, then every 10th, from ten times as many every 100th ..."
-UNCOMPARED = ("steps", "episodes", "eval_every", "eval_episodes")  # no hyper-parameters
+# no hyper-parameters
+UNCOMPARED = ("steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds")
 
 
 class TensorBoard:
@@ -61,8 +63,16 @@ class TensorBoard:
 
     def episodes(self, steps: np.ndarray, totals: np.ndarray, lengths: np.ndarray) -> None:
         """Rows in episodes.csv for episodes that ended before the next point is due."""
-        for row in zip(steps.tolist(), totals.tolist(), lengths.tolist(), strict=True):
-            self._row(*row)
+        columns = [part.tolist() for part in (steps, totals, lengths)]
+        first, end = self._rows, self._rows + len(steps)
+        every = thinning(first)
+        if first == ROWS or thinning(end) != every:
+            for row in zip(*columns, strict=True):
+                self._row(*row)
+        else:  # hundreds of thousands of rows a second are worth a shorter way
+            kept = [column[-first % every :: every] for column in columns]
+            self._episodes.write("".join(map(ROW, *kept)))
+            self._rows = end
 
     def _next_due(self, step: int) -> int:
         """The first env step after the thousandth of the run that `step` is in."""
@@ -70,7 +80,7 @@ class TensorBoard:
 
     def _row(self, step: int, total: float, length: int) -> None:
         if self._rows < ROWS or self._rows % thinning(self._rows) == 0:
-            self._episodes.write(f"{step},{total!r},{length}\n")
+            self._episodes.write(ROW(step, total, length))
             if self._rows == ROWS:
                 self.text("episodes.csv", THINNED)
         self._rows += 1

@@ -1,0 +1,141 @@
+"""Whole episodes of several environments, kept until they are over."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrl.core import Array, Transition, tree
+
+ROOM = 64  # steps that there is room for at first
+
+
+class Batch(NamedTuple):
+    """B finished episodes, each from its first step on, padded to the longest: [T, B, ...]."""
+
+    obs: Any
+    action: Array
+    reward: Array
+    last: Any  # what followed the last step [B, ...]
+    terminated: Array  # bool [B]
+    length: Array  # [B]
+
+
+class EpisodeStore:
+    """Columns that grow with the episodes under way, one an environment."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Any] | None = None
+        self.length: Any = None  # [N]
+        self.bound = 0  # no column is longer; saves asking a device at every turn
+        self.finished: list[Batch] = []
+
+    def add(self, step: Transition) -> None:
+        """One turn; rows that are not valid are overwritten by the next one."""
+        turn = {"obs": step.obs, "action": step.action, "reward": step.reward}
+        if self.length is None or len(self.length) != len(step.valid):
+            self.length = step.valid * 0
+            self.columns = tree.map(lambda leaf: room_for(leaf, ROOM), turn)
+        elif type(self.length) is not type(step.valid):  # from a checkpoint
+            self._become_like(step.valid)
+        # what was never finished is forgotten; a row that is not valid here may be under way, in
+        # the other half of a turn that an exact end has split
+        self.length = self.length * ~(step.start & step.valid)
+        self._make_room()
+        every = np.arange(len(self.length))
+        length = self.length
+
+        def write(column: Array, leaf: Array) -> None:
+            column[length, every] = leaf
+
+        tree.map(write, self.columns, turn)
+        self.length = self.length + step.valid
+        over = (step.terminated | step.truncated) & step.valid
+        if bool(over.any()):
+            self._finish(over, step)
+
+    def _become_like(self, leaf: Array) -> None:
+        """Arrays from a file as tensors, where the environments hand out tensors."""
+        self.columns, self.length = tree.like((self.columns, self.length), leaf)
+        self.finished = [Batch(*tree.like(tuple(batch), leaf)) for batch in self.finished]
+
+    def _make_room(self) -> None:
+        assert self.columns is not None
+        room = len(self.columns["reward"])
+        if self.bound >= room:
+            self.bound = int(self.length.max())
+        if self.bound >= room:
+            self.columns = tree.map(double, self.columns)
+        self.bound += 1
+
+    def _finish(self, over: Array, step: Transition) -> None:
+        rows = over.nonzero()[0] if isinstance(over, np.ndarray) else over.nonzero()[:, 0]
+        length = self.length[rows]
+        longest = int(length.max())
+        taken = tree.map(lambda column: column[:longest, rows], self.columns)
+        last = tree.map(lambda leaf: leaf[rows], step.next_obs)
+        self.finished.append(
+            Batch(**taken, last=last, terminated=step.terminated[rows], length=length)
+        )
+        self.length = self.length * ~over
+
+    def __len__(self) -> int:
+        """How many finished episodes there are."""
+        return sum(len(batch.length) for batch in self.finished)
+
+    def take(self) -> Batch:
+        """All finished episodes as one batch; they are gone from here."""
+        batches, self.finished = self.finished, []
+        if len(batches) == 1:
+            return batches[0]
+        longest = max(len(batch.reward) for batch in batches)
+        timed = [
+            tree.map(lambda leaf: padded(leaf, longest), (b.obs, b.action, b.reward))
+            for b in batches
+        ]
+        obs, action, reward = tree.map(lambda *parts: join(parts, 1), *timed)
+        rest = [(b.last, b.terminated, b.length) for b in batches]
+        last, terminated, length = tree.map(lambda *parts: join(parts, 0), *rest)
+        return Batch(obs, action, reward, last, terminated, length)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Episodes under way and finished ones that wait."""
+        return {
+            "columns": self.columns,
+            "length": self.length,
+            "finished": [batch._asdict() for batch in self.finished],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self.bound = 1 << 60
+        self.columns, self.length = tree.map(tree.host, (state["columns"], state["length"]))
+        self.finished = [Batch(**tree.map(tree.host, batch)) for batch in state["finished"]]
+
+
+def room_for(leaf: Array, length: int) -> Array:
+    """Zeros [length, *leaf.shape] of the same kind."""
+    if isinstance(leaf, np.ndarray):
+        return np.zeros((length, *leaf.shape), leaf.dtype)
+    return leaf.new_zeros((length, *leaf.shape))
+
+
+def double(column: Array) -> Array:
+    """The column with twice the room."""
+    return join((column, column * 0), 0)
+
+
+def padded(leaf: Array, length: int) -> Array:
+    """[T, ...] with zeros up to `length`."""
+    missing = length - len(leaf)
+    return join((leaf, room_for(leaf[0], missing)), 0) if missing else leaf
+
+
+def join(parts: Any, axis: int) -> Array:
+    """Concatenate arrays or tensors."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts, axis)
+    import torch
+
+    return torch.cat(list(parts), axis)

@@ -1,0 +1,159 @@
+"""What every agent with a network needs: devices, random numbers, optimisers, state."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqrl.core import Array, RunError, UsageError, closest, tree
+
+
+def pick_device(name: str) -> tuple[torch.device, str]:
+    """The device behind a name and why; "auto" is cuda where there is one."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), "a GPU is there"
+        return torch.device("cpu"), "no GPU is there"
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name not in (*there, "cuda") or (name == "cuda" and len(there) == 1):
+        raise UsageError(f"device {name!r}: expected auto or one of {', '.join(there)}")
+    return torch.device(name), "asked for"
+
+
+class NumpyDraw:
+    """Random numbers as NumPy arrays."""
+
+    xp: Any = np
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+
+    def exponential(self, shape: tuple[int, ...]) -> Array:
+        """Exponential with mean 1."""
+        return self.rng.standard_exponential(shape)  # never 0 in float64
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Standard normal."""
+        return self.rng.standard_normal(shape, np.float32)
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """From [0, 1)."""
+        return self.rng.random(shape, np.float32)
+
+
+class TorchDraw:
+    """Random numbers as tensors on a device."""
+
+    xp: Any = torch
+
+    def __init__(self, rng: torch.Generator):
+        self.rng = rng
+
+    def exponential(self, shape: tuple[int, ...]) -> Array:
+        """Exponential with mean 1."""
+        return torch.empty(shape, device=self.rng.device).exponential_(generator=self.rng)
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Standard normal."""
+        return torch.randn(shape, device=self.rng.device, generator=self.rng)
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """From [0, 1)."""
+        return torch.rand(shape, device=self.rng.device, generator=self.rng)
+
+
+def to_tensor(values: Any, device: torch.device) -> Any:
+    """A tree of arrays as tensors on a device, without a copy where they are there already."""
+
+    def convert(leaf: Array) -> Tensor:
+        if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
+            leaf = leaf.copy()  # torch warns of arrays that cannot be written
+        return torch.as_tensor(leaf, device=device)
+
+    return tree.map(convert, values)
+
+
+def to_numpy(values: Any) -> Any:
+    """A tree of tensors as NumPy arrays."""
+    return tree.map(lambda leaf: leaf.detach().cpu().numpy(), values)
+
+
+def make_optimizer(
+    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """An optimiser by torch's name; the fused form where it has one."""
+    known = {
+        key: cls
+        for key, cls in vars(torch.optim).items()
+        if isinstance(cls, type)
+        and issubclass(cls, torch.optim.Optimizer)
+        and "weight_decay" in inspect.signature(cls).parameters  # not LBFGS, SparseAdam
+    }
+    extra = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
+    cls = torch.optim.SGD if name in extra else known.get(name)
+    if cls is None:
+        names = [*known, *extra]
+        raise UsageError(f"optimizer {name!r}.{closest(name, names)} Known: {', '.join(names)}")
+    options: dict[str, Any] = dict(extra.get(name, {}), lr=learning_rate, weight_decay=weight_decay)
+    make: Any = cls
+    listed = list(parameters)
+    try:
+        try:
+            return make(listed, **options, fused=True)
+        except (TypeError, RuntimeError):
+            return make(listed, **options)
+    except ValueError as error:
+        raise UsageError(f"optimizer {name}: {error}") from error
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an optimiser has gathered, as arrays and plain values."""
+    gathered = optimizer.state_dict()["state"]
+    return {
+        str(i): {k: to_numpy(v) if isinstance(v, Tensor) else v for k, v in part.items()}
+        for i, part in gathered.items()
+    }
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """The inverse of `optimizer_state`."""
+    gathered = {
+        int(i): {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in part.items()}
+        for i, part in state.items()
+    }
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": gathered, "param_groups": groups})
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Fill a module from arrays; refuses what is missing, too much or of another shape."""
+    own = module.state_dict()
+    if set(own) != set(state):
+        odd = ", ".join(sorted(set(own) ^ set(state))[:3])
+        raise UsageError(f"saved weights do not fit this network: {odd} differ")
+    for name, tensor in own.items():
+        if tuple(tensor.shape) != np.shape(state[name]):
+            raise UsageError(
+                f"saved weights {name} have shape {np.shape(state[name])}, expected "
+                f"{tuple(tensor.shape)}"
+            )
+    module.load_state_dict({name: torch.as_tensor(np.array(x)) for name, x in state.items()})
+
+
+def clip_gradients(module: nn.Module, most: float) -> Tensor:
+    """Scale the gradients to a norm of at most `most`; refuses one that is not finite by name."""
+    norm = nn.utils.clip_grad_norm_(module.parameters(), most)
+    if not torch.isfinite(norm):
+        grads = ((name, weight.grad) for name, weight in module.named_parameters())
+        bad = (name for name, grad in grads if grad is not None and not grad.isfinite().all())
+        culprit = next(bad, "all weights together")  # where only the sum of squares is too large
+        raise RunError(
+            f"the gradient of {culprit} is not finite; the weights before it are kept: "
+            "try a smaller --learning-rate"
+        )
+    return norm
