@@ -63,8 +63,10 @@ def make_head(space: gym.Space) -> Categorical | Bernoulli | Gaussian:
         return Bernoulli(space.shape)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return Gaussian(space)
+    shown = " ".join(str(space).split())  # an array may take several lines
     raise UsageError(
-        f"action space {space}: expected Discrete, MultiDiscrete (one axis), MultiBinary or Box"
+        f"action space {shown}: expected Discrete, MultiDiscrete (one axis), MultiBinary or "
+        "Box of real numbers"
     )
 
 

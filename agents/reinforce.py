@@ -164,7 +164,7 @@ class Reinforce:
         else:
             features, state = self._forward(obs, start, state)
             with torch.inference_mode():
-                out = self.policy["policy"](features)
+                out = self.policy["policy"](features[0])
             out = to_numpy(out) if on_host else out
         if not math.isfinite(float(out.sum())):
             raise RunError(f"the network gave {out.ravel()[:4].tolist()} ... at {obs}"[:200])
@@ -179,19 +179,18 @@ class Reinforce:
     def _check(self, obs: Array, start: Array) -> None:
         """Try the network on the first observations; they build what is lazy."""
         features, state = self._forward(obs, start, None)
-        check_output(self.network, features[None], state, (1, len(start)))
+        check_output(self.network, features, state, (1, len(start)))
         self.network.features = features.shape[-1]
         if not self.built:
             self._build()
         self.checked = True
 
     def _forward(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
-        """One step of the network: features [N, F] and memory."""
+        """One step of the network: features [1, N, F] and memory."""
         rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
         self.network.eval()
         with torch.inference_mode():
-            out, state = self.network(*rolled, to_tensor(state, self.device))
-        return out[0], state
+            return self.network(*rolled, to_tensor(state, self.device))
 
     # learning
 
@@ -209,9 +208,9 @@ class Reinforce:
         rolled, start = sequence(batch)
         mask = valid_steps(batch.length, len(batch.reward))  # [T, B]
         self.policy.train()
-        for part in (self.policy, self.critic):
-            if len(part):
-                part["network"].update(batch.obs, mask)  # statistics of observations
+        parts: Any = (self.policy, self.critic)
+        for part in filter(len, parts):
+            part["network"].update(batch.obs, mask)  # statistics of observations
         values = self._values(rolled, start)  # [T + 1, B]
         tail = torch.where(batch.terminated, 0.0, at_end(values, batch.length))
         if self.baseline != "value":
@@ -245,7 +244,8 @@ class Reinforce:
     def _values(self, rolled: Any, start: Tensor) -> Tensor:
         """Baseline of every step and of what followed the last one [T + 1, B]."""
         if self.critic_optimizer is None:
-            return torch.full(start.shape, self.returns.mean, device=self.device)
+            constant = self.returns.mean if self.baseline == "mean" else 0.0
+            return torch.full(start.shape, constant, device=self.device)
         with torch.no_grad():
             features, _ = self.critic["network"](rolled, start)
             out = self.critic["value"](features)[..., 0]

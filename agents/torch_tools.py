@@ -68,11 +68,15 @@ class TorchDraw:
 
 
 def to_tensor(values: Any, device: torch.device) -> Any:
-    """A tree of arrays as tensors on a device, without a copy where they are there already."""
+    """A tree of arrays as tensors on a device; tensors that are there already are not copied.
+
+    Arrays are: the last bit of a product can depend on how its factors lie in memory, which
+    torch aligns by more than NumPy does.
+    """
 
     def convert(leaf: Array) -> Tensor:
-        if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
-            leaf = leaf.copy()  # torch warns of arrays that cannot be written
+        if isinstance(leaf, np.ndarray):
+            return torch.tensor(np.asarray(leaf, order="C"), device=device)
         return torch.as_tensor(leaf, device=device)
 
     return tree.map(convert, values)
@@ -147,7 +151,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
 
 def clip_gradients(module: nn.Module, most: float) -> Tensor:
     """Scale the gradients to a norm of at most `most`; refuses one that is not finite by name."""
-    norm = nn.utils.clip_grad_norm_(module.parameters(), most)
+    norm = nn.utils.get_total_norm(w.grad for w in module.parameters() if w.grad is not None)
     if not torch.isfinite(norm):
         grads = ((name, weight.grad) for name, weight in module.named_parameters())
         bad = (name for name, grad in grads if grad is not None and not grad.isfinite().all())
@@ -156,4 +160,5 @@ def clip_gradients(module: nn.Module, most: float) -> Tensor:
             f"the gradient of {culprit} is not finite; the weights before it are kept: "
             "try a smaller --learning-rate"
         )
+    nn.utils.clip_grads_with_norm_(module.parameters(), most, norm)
     return norm

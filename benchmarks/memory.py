@@ -1,7 +1,7 @@
 """REINFORCE on tasks that need memory, by changing the network alone: steps and seconds a cell.
 
-`python benchmarks/memory.py [task ...]` prints a line for each task and network: the greedy score
-of 1,000 episodes, and when the training mean first reached 0.95. One thread.
+`python benchmarks/memory.py [task or network ...]` prints a line for each task and network: the
+greedy score of 1,000 episodes, and when the training mean first reached 0.95. One thread.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from seqrl.networks import build
 from seqrl.training import Episode, Interaction, evaluate
 
 BUDGET = 1_000_000
+TMAZE = {"entropy_coef": 0.1, "learning_rate": "linear:0.002:0"}
 TASKS = {
     "repeat-first": ("seqrl/RepeatFirst-v0", {}, {"gamma": 0.9, "learning_rate": "linear:0.01:0"}),
-    "tmaze-10": ("seqrl/TMaze-v0", {"length": 10}, {"entropy_coef": 0.1}),
-    "tmaze-50": ("seqrl/TMaze-v0", {"length": 50}, {"entropy_coef": 0.1}),
+    "tmaze-10": ("seqrl/TMaze-v0", {"length": 10}, TMAZE),
+    "tmaze-50": ("seqrl/TMaze-v0", {"length": 50}, TMAZE),
 }
 NETWORKS = ("mlp", "rnn", "lstm", "gru", "attention")
 
@@ -71,8 +72,9 @@ def cell(task: str, network: str, seed: int = 0) -> str:
 
 def main() -> None:
     torch.set_num_threads(1)
-    for task in sys.argv[1:] or TASKS:
-        for network in NETWORKS:
+    words = sys.argv[1:]
+    for task in [word for word in words if word in TASKS] or TASKS:
+        for network in [word for word in words if word in NETWORKS] or NETWORKS:
             print(cell(task, network), flush=True)
 
 

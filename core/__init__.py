@@ -1,7 +1,7 @@
 """What every other room may import: the step, trees of arrays, errors, seeds. NumPy only."""
 
 from seqrl.core import tree
-from seqrl.core.errors import RunError, UsageError, UserError, closest
+from seqrl.core.errors import RunError, UsageError, UserError, closest, explain
 from seqrl.core.seeding import Streams, generator, get_rng_state, set_rng_state
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
 
@@ -16,6 +16,7 @@ __all__ = [
     "UsageError",
     "UserError",
     "closest",
+    "explain",
     "generator",
     "get_rng_state",
     "set_rng_state",

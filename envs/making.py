@@ -10,8 +10,8 @@ from gymnasium import error
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
-from seqrl.core import UsageError, closest
-from seqrl.envs.adapter import Environments, Serial, Vector, explain
+from seqrl.core import UsageError, closest, explain
+from seqrl.envs.adapter import Environments, Serial, Vector
 
 ALWAYS_END = ("Blackjack-v1", "seqrl/Catch-v0", "seqrl/TMaze-v0", "seqrl/RepeatFirst-v0")
 MOST = 10_000

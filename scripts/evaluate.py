@@ -42,7 +42,7 @@ def load(folder: Path, allowed: Mapping[str, str | None]) -> Parts:
 
     Its folder may be anybody's: `allowed` has to name again what would be imported for it.
     """
-    from seqrl.envs.adapter import explain
+    from seqrl.core import explain
     from seqrl.scripts.build import build
     from seqrl.training import checkpoint
     from seqrl.training import folder as runs

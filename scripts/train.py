@@ -179,7 +179,7 @@ def execute(
 
 def because(problem: Exception) -> str:
     """A problem in one line."""
-    from seqrl.envs.adapter import explain
+    from seqrl.core import explain
 
     return str(problem) if isinstance(problem, UserError) else explain(problem)
 
@@ -205,13 +205,14 @@ def finish(loop: Interaction, config: dict[str, Any], logger: Any) -> None:
 def stopping(
     loop: Interaction | Many, evaluator: Evaluator | None
 ) -> Iterator[list[signal.Signals]]:
-    """Let Ctrl-C and SIGTERM end the run after this turn; an evaluation ends at once."""
+    """Let Ctrl-C and SIGTERM end the run after this turn; what takes long ends at once."""
     received: list[signal.Signals] = []
 
     def stop(number: int, frame: object) -> None:
         received.append(signal.Signals(number))
         loop.stopped = True
-        if len(received) > 1 or (evaluator is not None and evaluator.playing):
+        waiting = getattr(loop, "preparing", False) or getattr(evaluator, "playing", False)
+        if len(received) > 1 or waiting:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in STATUS}

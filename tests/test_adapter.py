@@ -13,7 +13,7 @@ from seqrl.agents import QLearning, TableIndex
 from seqrl.core import Decision, RunError, UsageError, tree
 from seqrl.core.seeding import Streams
 from seqrl.envs import Serial, adapt, make
-from seqrl.envs.adapter import batcher
+from seqrl.envs.batches import batcher
 from seqrl.training import Interaction
 
 SCRIPT = [(3, True, False), (2, False, True), (1, True, True)]

@@ -182,8 +182,14 @@ def test_an_interrupt_ends_every_process_and_keeps_what_was_learned(tmp_path, mo
     sleep = time.sleep
     monkeypatch.setattr(crew, "start", noted)
     monkeypatch.setattr(crew.time, "sleep", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        crew.run_all(jobs, str(tmp_path), 2, quiet=True)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            crew.run_all(jobs, str(tmp_path), 2, quiet=True)
+    finally:
+        left = [process for process, _ in processes if process.poll() is None]
+        for process in left:
+            process.kill()
+    assert not left
     assert [process.returncode for process, _ in processes] == [143, 143]
     for _, folder in processes:
         assert 0 < json.loads((folder / "summary.json").read_text())["steps"] < 10**9

@@ -98,6 +98,7 @@ class Interaction:
         self.compile = compile
         self.reason = f"below {WORTHWHILE:,} env steps" if compile else "as asked for"
         self._native: Native | None = None
+        self.preparing = False  # while compiling, which may take seconds the first time
         self.learning = learn
         self.max_episode_steps = max_episode_steps
         self.callbacks = list(callbacks)
@@ -164,7 +165,11 @@ class Interaction:
         if not (self.compile and self.learning and steps >= WORTHWHILE):
             return None
         if self._native is None:
-            self._native, self.reason = native(self)
+            self.preparing = True
+            try:
+                self._native, self.reason = native(self)
+            finally:
+                self.preparing = False
         if self._native is not None:
             self._native.check()
             self.metrics.update(self._native.agent.readings)
@@ -252,7 +257,8 @@ class Interaction:
             self._record(Episode(before + rank[i], i, float(returns[i]), int(lengths[i]), cut))
         self.returns[rows] = 0
         self.lengths[rows] = 0
-        self.stopped = self.stopped or self._enough()
+        if self._enough():  # never set to False here: a signal may come in between
+            self.stopped = True
 
     def _record(self, episode: Episode) -> None:
         self.episodes += 1
@@ -280,7 +286,8 @@ class Interaction:
         late = [part[early:].tolist() for part in (steps, rows, totals, lengths, truncated)]
         for episode in zip(*late, strict=True):
             self._record(Episode(*episode))
-        self.stopped = self.stopped or self._enough()
+        if self._enough():
+            self.stopped = True
 
     def _enough(self) -> bool:
         return self.episodes_wanted is not None and self.episodes >= self.episodes_wanted

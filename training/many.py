@@ -171,7 +171,8 @@ class Many:
                 while wait(lanes, 0.2).not_done:
                     progress(len(done))
             finally:
-                self.stopped = self.stopped or not all(lane.done() for lane in lanes)
+                if not all(lane.done() for lane in lanes):  # never False: a signal may set it
+                    self.stopped = True
         self.seconds = time.perf_counter() - before
         for lane in lanes:
             lane.result()
