@@ -1,6 +1,7 @@
 """What is decided about: making, adapting and saving Gymnasium environments, and our own."""
 
 from seqrl.envs.adapter import Environments, Outcome, Serial, Vector, adapt
+from seqrl.envs.finite import FiniteMDP, garnet
 from seqrl.envs.making import find, make, may_never_end, time_limit
 from seqrl.envs.reference import reference_scores
 from seqrl.envs.registry import register_all
@@ -10,11 +11,13 @@ register_all()
 
 __all__ = [
     "Environments",
+    "FiniteMDP",
     "Outcome",
     "Serial",
     "Vector",
     "adapt",
     "find",
+    "garnet",
     "get_state",
     "make",
     "may_never_end",

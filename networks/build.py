@@ -22,7 +22,7 @@ from seqrl.networks.tokens import Tokens
 NETWORKS = {
     "mlp": "multi-layer perceptron on the flattened observation; no memory",
     "cnn": "convolutions for images: presets small, nature, impala; no memory",
-    "rnn": "Elman's recurrent network: relu from the identity (IRNN), or tanh, sigmoid, identity",
+    "rnn": "Elman's recurrent network: tanh (from the identity), relu, sigmoid or identity",
     "lstm": "long short-term memory, with peepholes if asked",
     "gru": "gated recurrent unit",
     "attention": "causal self-attention over a window of past steps",
@@ -67,7 +67,7 @@ def _make(name: str, space: Space, args: dict[str, Any]) -> Network:
 def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
     core, own = CORES[name], options_of(CORES[name])
     if name == "rnn" and "nonlinearity" not in args:
-        args = {"nonlinearity": "relu", "init": "irnn"} | args
+        args = {"nonlinearity": "tanh", "init": "irnn"} | args
     if "tokens" in args:
         reader = CORES[lookup("tokens", args["tokens"], CORES)]
         first: Callable[..., Network] = partial(Tokens, core=reader)

@@ -10,7 +10,7 @@ from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.tabular import Tabular
 from seqrl.core import UsageError
 from seqrl.core.seeding import Streams
-from seqrl.envs import Environments, make
+from seqrl.envs import Environments, make, reference_scores
 from seqrl.training.evaluation import Evaluator
 
 FLAGS = {"env", "num_envs", "max_episode_steps"}
@@ -35,6 +35,19 @@ class Parts(NamedTuple):
             every=self.config.get("eval_every") or self.config["steps"],
             seed=self.streams.evaluation,
             logger=logger,
+            reference=self.reference,
+        )
+
+    @property
+    def reference(self) -> dict[str, float]:
+        """What the random, the best memoryless and the best policy earn here, where known."""
+        limit = self.config.get("max_episode_steps")
+        cut = {} if limit is None else {"max_episode_steps": limit}
+        return (
+            reference_scores(
+                self.config["env"].rpartition(":")[2], **self.config["env_args"], **cut
+            )
+            or {}
         )
 
 

@@ -30,16 +30,18 @@ def body(argv: Sequence[str]) -> int:
 
 
 def environments() -> Iterator[str]:
-    """Ids with step limit and the return that counts as solved, ours first."""
+    """Ids with step limit and what is known of the returns there, ours first."""
     import gymnasium as gym
 
-    import seqrl.envs  # noqa: F401  # registers ours
+    from seqrl.envs import reference_scores
 
     for spec in sorted(gym.registry.values(), key=lambda s: (s.namespace != "seqrl", s.id)):
         if spec.namespace in (None, "seqrl") and spec.entry_point is not None:
-            limit = f"limit {spec.max_episode_steps}" if spec.max_episode_steps else "no limit"
-            solved = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold else ""
-            yield f"{spec.id:<32} {limit}{solved}"
+            parts = [f"limit {spec.max_episode_steps}" if spec.max_episode_steps else "no limit"]
+            parts += [f"solved at {spec.reward_threshold:g}"] if spec.reward_threshold else []
+            scores = reference_scores(spec) or {}
+            parts += [f"{name} {score:.4g}" for name, score in scores.items()]
+            yield f"{spec.id:<32} {', '.join(parts)}"
 
 
 if __name__ == "__main__":

@@ -262,6 +262,8 @@ def report(
     )
     if evaluation is not None:
         print(verdict(evaluation))
+        if parts.reference:
+            print("known: " + ", ".join(f"{name} {x:.4g}" for name, x in parts.reference.items()))
     drawn = draw_policy(parts.agent, parts.envs)
     if drawn and not interrupted:
         print(f"\n{drawn}\n")

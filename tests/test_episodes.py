@@ -107,6 +107,13 @@ def test_columns_grow_with_the_longest_episode():
     assert plain(batch.reward[:, 0]) == list(range(long))
 
 
+def test_columns_do_not_grow_with_the_run():
+    store = EpisodeStore()
+    for t in range(4 * ROOM):
+        store.add(turn([t], [t % 2 == 0], end="t" if t % 2 else "-"))
+    assert len(store.columns["reward"]) == ROOM and len(store) == 2 * ROOM
+
+
 def test_the_number_of_environments_may_change():
     store = EpisodeStore()
     store.add(turn([1, 2], [1, 1]))

@@ -91,7 +91,8 @@ def evaluate(
 class Evaluator:
     """A callback that evaluates every so many env steps, always on the same episodes.
 
-    Where the environments publish their model, what was reached is logged beside the optimum.
+    Where the environments publish their model, what was reached is logged beside the optimum;
+    `reference` scores are logged beside it as they are.
     """
 
     def __init__(
@@ -102,9 +103,11 @@ class Evaluator:
         every: int,
         seed: np.random.SeedSequence | None = None,
         logger: Scalars | None = None,
+        reference: Mapping[str, float] | None = None,
     ):
         self.envs, self.episodes, self.every = adapt(envs), episodes, every
         self.seed, self.logger = seed, logger
+        self.reference = dict(reference or {})  # what known policies earn
         self.oracle = None if logger is None else Oracle.of(self.envs)
         self.last: tuple[int, Evaluation] | None = None  # env step and what it brought
         self.playing = False  # under way: nothing would be lost by ending it here
@@ -121,7 +124,9 @@ class Evaluator:
             values = {"mean_reward": found.mean, "mean_ep_length": float(found.lengths.mean())}
             if self.oracle is not None:
                 values |= self.oracle.readings(loop.agent, found.mean)
-            self.logger.scalars(loop.steps, {f"eval/{tag}": x for tag, x in values.items()})
+            shown = {f"eval/{tag}": x for tag, x in values.items()}
+            known = {f"reference/{name}": x for name, x in self.reference.items()}
+            self.logger.scalars(loop.steps, shown | known)
 
     def final(self, loop: Interaction) -> Evaluation:
         """The evaluation after the last env step, done now if it was not due there."""
