@@ -283,7 +283,8 @@ def tensorboard_command() -> str:
     """What to type to start TensorBoard: its name where the shell finds it, else its path."""
     if shutil.which("tensorboard"):
         return "tensorboard"
-    return str(Path(sys.executable).with_name("tensorboard"))
+    path = Path(sys.executable).with_name("tensorboard")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

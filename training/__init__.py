@@ -5,7 +5,6 @@ from typing import Any
 from seqrl.training.evaluation import Evaluation, evaluate
 from seqrl.training.interaction import Callback, Episode, Interaction, Recorder
 from seqrl.training.many import Runs, train_many
-from seqrl.training.optimum import Optimum, optimum, policy_value
 from seqrl.training.training import Logger, results, run, train
 
 __all__ = [
@@ -14,13 +13,10 @@ __all__ = [
     "Evaluation",
     "Interaction",
     "Logger",
-    "Optimum",
     "Recorder",
     "Runs",
     "TensorBoard",
     "evaluate",
-    "optimum",
-    "policy_value",
     "results",
     "run",
     "train",
