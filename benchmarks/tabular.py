@@ -22,7 +22,7 @@ import numba
 import numpy as np
 from timing import ratio, report, side_by_side
 
-from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa
+from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
 from seqrl.envs import make
 from seqrl.envs.finite import finite_model
 from seqrl.training import Interaction, TensorBoard
@@ -161,13 +161,16 @@ def mushroom() -> dict[str, tuple[Run, int]]:
 
 def many_seeds(threads: int) -> float:
     """Env steps a second of 1,000 seeds x 500 episodes on the cliff."""
+    spaces = make(CLIFF)
+    index = TableIndex(spaces.single_observation_space)
     many = Many(
         lambda envs, seed: QLearning(
-            envs.single_observation_space,
-            envs.single_action_space,
+            index,
+            spaces.single_action_space,
             learning_rate=0.5,
             gamma=1.0,
             exploration=EpsilonGreedy(EPSILON),
+            seed=seed,
         ),
         lambda: make(CLIFF),
         10_000_000,
