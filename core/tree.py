@@ -31,11 +31,6 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
-def stack(trees: list[Any]) -> Any:
-    """Equal trees of N rows -> one tree with a new leading axis."""
-    return map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *trees)
-
-
 def host(leaf: Any) -> np.ndarray:
     """A copy of an array or tensor as a NumPy array."""
     return np.array(leaf if isinstance(leaf, np.ndarray) else leaf.cpu().numpy())
@@ -53,12 +48,3 @@ def like(tree: Any, leaf: Any) -> Any:
 def row(tree: Any, i: int) -> Any:
     """Row i of every leaf."""
     return map(lambda leaf: leaf[i], tree)
-
-
-def where(mask: np.ndarray, new: Any, old: Any) -> Any:
-    """A tree that takes the rows of `new` where `mask` [N] holds and of `old` elsewhere."""
-
-    def select(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
-
-    return map(select, new, old)

@@ -260,6 +260,9 @@ def report(
         f"{config['agent']} on {config['env']}: {stopped} {loop.steps:,} env steps, "
         f"{loop.episodes:,} episodes, {loop.watch.seconds:.1f} s ({loop.path})"
     )
+    agent: Any = loop.agent
+    if hasattr(agent, "device_reason"):
+        print(f"device {agent.device}: {agent.device_reason}")
     if evaluation is not None:
         print(verdict(evaluation))
         if parts.reference:
