@@ -4,13 +4,14 @@ PYTHON := $(VENV)/bin/python
 ifeq ($(PYTHON),$(VENV)/bin/python)
 RUN := $(VENV)/installed
 DEV := $(VENV)/installed-dev
+DOCS := $(VENV)/installed-docs
 endif
 ROOMS := agents core envs networks scripts training
 
-.PHONY: train test test-slow check dev bench clean
+.PHONY: train test test-slow planted check docs dev bench clean
 
 train: $(RUN)   ## Q-learning on FrozenLake, about half a minute after installing
-	$(PYTHON) scripts/train.py --agent q-learning --env FrozenLake-v1 --steps 300000 --eval-episodes 1000
+	$(PYTHON) scripts/train.py --agent q-learning --env FrozenLake-v1 --steps 300000 --eval-every 60000 --eval-episodes 1000
 
 test: $(DEV)   ## the fast suite
 	$(PYTHON) -m pytest -q -m "not slow"
@@ -18,10 +19,16 @@ test: $(DEV)   ## the fast suite
 test-slow: $(DEV)   ## learning figures, kills, soak
 	$(PYTHON) -m pytest -q -m slow
 
+planted: $(DEV)   ## ten kinds of bugs in a copy of the sources: do the tests notice?
+	$(PYTHON) tests/planted.py
+
 check: $(DEV)   ## format, lint, types
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
+
+docs: $(DOCS)   ## these pages as a site: docs/_build/index.html
+	$(PYTHON) -m sphinx -b html -W --keep-going -q docs docs/_build
 
 bench: $(DEV)   ## the speed we claim, side by side
 	$(PYTHON) benchmarks/tabular.py
@@ -32,7 +39,7 @@ $(VENV)/bin/python:
 	python3 -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python setup.cfg constraints.txt
-	$(PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	$(PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[plot]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/bin/python setup.cfg constraints.txt
@@ -41,5 +48,9 @@ $(VENV)/installed-dev: $(VENV)/bin/python setup.cfg constraints.txt
 	for room in $(ROOMS); do ln -sfn ../../$$room typings/seqrl/$$room; done
 	touch $@ $(VENV)/installed
 
+$(VENV)/installed-docs: $(DEV)
+	$(PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) typings build *.egg-info
+	rm -rf $(VENV) typings build docs/_build *.egg-info

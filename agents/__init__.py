@@ -12,6 +12,7 @@ from seqrl.agents.schedules import Rate, Schedule, exponential, inverse, linear
 
 if TYPE_CHECKING:
     from seqrl.agents.reinforce import Reinforce
+    from seqrl.agents.value import ValueAgent
 
 __all__ = [
     "Agent",
@@ -25,6 +26,7 @@ __all__ = [
     "Sarsa",
     "Schedule",
     "TableIndex",
+    "ValueAgent",
     "exponential",
     "inverse",
     "linear",
@@ -36,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from seqrl.agents.reinforce import Reinforce
 
         return Reinforce
+    if name == "ValueAgent":
+        from seqrl.agents.value import ValueAgent
+
+        return ValueAgent
     raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrl.core import Array, Transition, tree
+from seqrl.core import Array, Transition, forms, tree
 
 ROOM = 64  # steps that there is room for at first
 
@@ -30,15 +31,16 @@ class EpisodeStore:
         self.length: Any = None  # [N]
         self.bound = 0  # no column is longer; saves asking a device at every turn
         self.finished: list[Batch] = []
+        self.loaded = False  # from a checkpoint, and no turn has been seen since
 
     def add(self, step: Transition) -> None:
         """One turn; rows that are not valid are overwritten by the next one."""
         turn = {"obs": step.obs, "action": step.action, "reward": step.reward}
+        if self.loaded:
+            self._adopt(turn, step)
         if self.length is None or len(self.length) != len(step.valid):
             self.length = step.valid * 0
             self.columns = tree.map(lambda leaf: room_for(leaf, ROOM), turn)
-        elif type(self.length) is not type(step.valid):  # from a checkpoint
-            self._become_like(step.valid)
         # what was never finished is forgotten; a row that is not valid here may be under way, in
         # the other half of a turn that an exact end has split
         self.length = self.length * ~(step.start & step.valid)
@@ -55,8 +57,17 @@ class EpisodeStore:
         if bool(over.any()):
             self._finish(over, step)
 
-    def _become_like(self, leaf: Array) -> None:
-        """Arrays from a file as tensors, where the environments hand out tensors."""
+    def _adopt(self, turn: dict[str, Any], step: Transition) -> None:
+        """Take what was loaded as the turn's kind of arrays, if it fits the turn."""
+        row, after = tree.row(turn, 0), tree.row(step.next_obs, 0)
+        if self.columns is not None:
+            first = tree.map(lambda leaf: leaf[0, 0], self.columns)
+            forms.check("agent/store/columns", first, row)
+        for i, batch in enumerate(self.finished):
+            kept = {name: getattr(batch, name) for name in turn}
+            first = tree.map(lambda leaf: leaf[0, 0], kept), tree.row(batch.last, 0)
+            forms.check(f"agent/store/finished/{i}", first, (row, after))
+        self.loaded, leaf = False, step.valid
         self.columns, self.length = tree.like((self.columns, self.length), leaf)
         self.finished = [Batch(*tree.like(tuple(batch), leaf)) for batch in self.finished]
 
@@ -109,9 +120,50 @@ class EpisodeStore:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse."""
-        self.bound = 1 << 60
+        self.bound, self.loaded = 1 << 60, True
         self.columns, self.length = tree.map(tree.host, (state["columns"], state["length"]))
         self.finished = [Batch(**tree.map(tree.host, batch)) for batch in state["finished"]]
+
+
+def check_episodes(name: str, saved: Any) -> None:
+    """Refuse what no store has saved; what an observation is shows only at the next turn."""
+    forms.check(name, saved, dict.fromkeys(("columns", "length", "finished"), forms.anything))
+    columns, length = saved["columns"], saved["length"]
+    if length is None:
+        forms.check(f"{name}/columns", columns, None)
+    else:
+        axes = columns["reward"].shape
+        keys = dict.fromkeys(("obs", "action", "reward"), partial(check_axes, axes, 2))
+        forms.check(f"{name}/columns", columns, keys)
+        check_lengths(axes, 0)(f"{name}/length", length)
+    forms.each(check_batch)(f"{name}/finished", saved["finished"])
+
+
+def check_batch(name: str, saved: Any) -> None:
+    """Refuse what is no batch."""
+    axes = saved["reward"].shape
+    form = dict.fromkeys(Batch._fields, partial(check_axes, axes, 2))
+    form |= dict.fromkeys(("last", "terminated"), partial(check_axes, axes[1:], 1))
+    forms.check(name, saved, form | {"length": check_lengths(axes, 1)})
+
+
+def check_axes(axes: tuple[int, ...], count: int, name: str, saved: Any) -> None:
+    """Refuse leaves whose first axes are others, or fewer than `count` or empty."""
+    for leaf in [*tree.leaves(saved)] or [None]:
+        shape = tuple(getattr(leaf, "shape", ()))
+        if len(axes) < count or 0 in axes or shape[:count] != tuple(axes[:count]):
+            forms.refuse(name, f"shape {list(shape)}", f"{count} first axes {list(axes[:count])}")
+
+
+def check_lengths(axes: tuple[int, ...], least: int) -> forms.Check:
+    """Whole numbers [N], none longer than there is room for."""
+    room, n = axes
+
+    def checked(name: str, saved: Any) -> None:
+        check_axes((n,), 1, name, saved)
+        forms.whole(least, room)(name, saved)
+
+    return checked
 
 
 def room_for(leaf: Array, length: int) -> Array:

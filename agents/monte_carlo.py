@@ -109,6 +109,7 @@ class MonteCarlo(Tabular):
     on_policy = True
     counts_visits = True
     waiting_steps = ROOM
+    spare = 0
 
     def __init__(
         self,
@@ -145,6 +146,9 @@ class MonteCarlo(Tabular):
         if self.memory.waiting[i] == self.memory.action.shape[1]:
             self.make_room(2 * self.memory.action.shape[1])
         super()._learn(i, row)
+
+    def _room(self, saved: int) -> int:
+        return max(saved, ROOM)
 
     def make_room(self, length: int) -> None:
         """Let episodes grow to `length` steps."""

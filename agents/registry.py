@@ -14,23 +14,34 @@ class Entry(NamedTuple):
     module: str
     name: str
     line: str
-    network: bool = False  # whether it is built on one
+    network: bool = False  # whether it is always built on one; else it is where one is named
 
 
 AGENTS = {
-    "q-learning": Entry("seqrl.agents.q_learning", "QLearning", "off-policy TD control on a table"),
-    "sarsa": Entry("seqrl.agents.sarsa", "Sarsa", "on-policy TD control on a table"),
-    "monte-carlo": Entry("seqrl.agents.monte_carlo", "MonteCarlo", "whole returns on a table"),
+    "q-learning": Entry(
+        "seqrl.agents.q_learning", "QLearning", "off-policy TD control, table or network"
+    ),
+    "sarsa": Entry("seqrl.agents.sarsa", "Sarsa", "on-policy TD control, table or network"),
+    "monte-carlo": Entry(
+        "seqrl.agents.monte_carlo", "MonteCarlo", "whole returns, table or network"
+    ),
     "reinforce": Entry(
         "seqrl.agents.reinforce", "Reinforce", "policy gradient on any network", True
     ),
 }
 
 
-def agent_class(name: str) -> Any:
-    """The class behind a name; a misspelt one is refused with the closest."""
+def agent_class(name: str, network: bool = False) -> Any:
+    """The class behind a name, or what makes its form on a network with that form's defaults.
+
+    A misspelt name is refused with the closest.
+    """
     if name not in AGENTS:
         known = ", ".join(AGENTS)
         raise UsageError(f"unknown agent {name!r}.{closest(name, AGENTS)} Known: {known}")
     entry = AGENTS[name]
+    if network and not entry.network:
+        from seqrl.agents.variants import on_network
+
+        return on_network(name)
     return getattr(importlib.import_module(entry.module), entry.name)

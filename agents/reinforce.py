@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from seqrl.agents.episodes import Batch, EpisodeStore
+from seqrl.agents.episodes import Batch, EpisodeStore, check_episodes
 from seqrl.agents.heads import make_head
-from seqrl.agents.schedules import Rate, rate, schedule
+from seqrl.agents.schedules import Rate, Schedule, rate, schedule
 from seqrl.agents.torch_tools import (
     NumpyDraw,
     TorchDraw,
-    clip_gradients,
+    descend,
     load_optimizer_state,
     load_weights,
     make_optimizer,
@@ -36,6 +36,7 @@ from seqrl.core import (
     State,
     Transition,
     UsageError,
+    forms,
     generator,
     get_rng_state,
     set_rng_state,
@@ -46,6 +47,7 @@ from seqrl.networks import as_network, numpy_forward, probe
 from seqrl.networks.base import check_output
 
 LOG = logging.getLogger("seqrl")
+RNG_SIZES = (16, 5056)  # bytes of a torch generator's state on a GPU, on a CPU
 BASELINES = ("value", "mean", "none")
 NOTHING: Metrics = {}
 
@@ -68,7 +70,7 @@ class Reinforce:
         baseline: "value" network, "mean" of the returns so far, or "none".
         batch_episodes: episodes an update, at least 1.
         value_passes: steps of the value network an update, at least 1.
-        entropy_coef: weight of the entropy bonus, at least 0.
+        entropy_coef: weight of the entropy bonus, at least 0, a number or a schedule.
         max_grad_norm: gradients are scaled down to this norm, above 0.
         temperature: the policy is softmax(out / temperature), above 0.
         optimizer: by torch's name (SGD, Momentum, Nesterov, RMSprop, Adam, AdamW, ...).
@@ -88,7 +90,7 @@ class Reinforce:
         baseline: str = "value",
         batch_episodes: int = 8,
         value_passes: int = 4,
-        entropy_coef: float = 0.01,
+        entropy_coef: Rate = 0.01,
         max_grad_norm: float = 0.5,
         temperature: float = 1.0,
         optimizer: str = "Adam",
@@ -96,14 +98,15 @@ class Reinforce:
         device: str = "auto",
         seed: Seed = None,
     ):
-        check_numbers(gamma, baseline, batch_episodes, value_passes, entropy_coef)
+        check_numbers(gamma, baseline, batch_episodes, value_passes)
         check_positive(max_grad_norm=max_grad_norm, temperature=temperature)
         self.device, self.device_reason = pick_device(device)
         self.network = as_network(network).to(self.device)
         self.head = make_head(action_space)
         self.learning_rate = schedule("learning_rate", learning_rate, 0.0, math.inf)
         self.gamma, self.baseline, self.batch_episodes = gamma, baseline, batch_episodes
-        self.value_passes, self.entropy_coef = value_passes, entropy_coef
+        self.entropy_coef = schedule("entropy_coef", entropy_coef, 0.0, math.inf)
+        self.value_passes = value_passes
         self.max_grad_norm, self.temperature = max_grad_norm, temperature
         self.optimizer, self.weight_decay = optimizer, weight_decay
         self.horizon: int | None = None
@@ -176,6 +179,20 @@ class Reinforce:
             action = self.head.mode(out)
         return Decision(action if on_host else action.to(start.device), state)
 
+    def values(self, obs: Array, start: Array) -> np.ndarray | None:
+        """The value network's say on N observations that open episodes [N]; None without one.
+
+        Nothing is dropped out, so nothing is drawn.
+        """
+        if self.critic_optimizer is None:
+            return None
+        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
+        training = self.critic.training
+        self.critic.eval()
+        found: np.ndarray = to_numpy(self._values(*rolled)[0])
+        self.critic.train(training)
+        return found
+
     def _check(self, obs: Array, start: Array) -> None:
         """Try the network on the first observations; they build what is lazy."""
         features, state = self._forward(obs, start, None)
@@ -208,9 +225,6 @@ class Reinforce:
         rolled, start = sequence(batch)
         mask = valid_steps(batch.length, len(batch.reward))  # [T, B]
         self.policy.train()
-        parts: Any = (self.policy, self.critic)
-        for part in filter(len, parts):
-            part["network"].update(batch.obs, mask)  # statistics of observations
         values = self._values(rolled, start)  # [T + 1, B]
         tail = torch.where(batch.terminated, 0.0, at_end(values, batch.length))
         if self.baseline != "value":
@@ -225,6 +239,9 @@ class Reinforce:
         if self.critic_optimizer is not None:
             metrics["train/value_loss"] = self._value_steps(batch.obs, start[:-1], mask, returns)
             metrics["train/loss"] = metrics["train/loss"] + metrics["train/value_loss"]
+        parts: Any = (self.policy, self.critic)
+        for part in filter(len, parts):  # last: until here the policy is the one that acted
+            part["network"].update(batch.obs, mask)
         self.updates += 1
         if self.fast is not None:
             self.fast.refresh()
@@ -236,10 +253,14 @@ class Reinforce:
             LOG.warning("seqrl: episodes are cut off; without a value network returns end there")
 
     def _set_learning_rate(self) -> None:
-        now = rate(*self.learning_rate.bind(self.horizon), self.steps)
+        now = self._now(self.learning_rate)
         for optimizer in filter(None, (self.policy_optimizer, self.critic_optimizer)):
             for group in optimizer.param_groups:
                 group["lr"] = now
+
+    def _now(self, number: Schedule) -> float:
+        """What a scheduled number is at this env step."""
+        return rate(*number.bind(self.horizon), self.steps)
 
     def _values(self, rolled: Any, start: Tensor) -> Tensor:
         """Baseline of every step and of what followed the last one [T + 1, B]."""
@@ -259,9 +280,8 @@ class Reinforce:
         log_prob = self.head.log_prob(out, batch.action)
         entropy = mean(self.head.entropy(out), mask)
         loss = -mean(log_prob * advantage, mask)
-        norm = self._descend(
-            self.policy, self.policy_optimizer, loss - self.entropy_coef * entropy, "policy loss"
-        )
+        total = loss - self._now(self.entropy_coef) * entropy
+        norm = self._descend(self.policy, self.policy_optimizer, total, "policy loss")
         return {
             "train/loss": loss.detach(),
             "train/policy_loss": loss.detach(),
@@ -285,13 +305,7 @@ class Reinforce:
         self, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, name: str
     ) -> Tensor:
         """One step; refused, with the weights as they were, where a number is not finite."""
-        if not torch.isfinite(loss):
-            raise RunError(f"the {name} is {float(loss.detach())} at update {self.updates + 1}")
-        optimizer.zero_grad()
-        loss.backward()
-        norm = clip_gradients(module, self.max_grad_norm)
-        optimizer.step()
-        return norm
+        return descend(module, optimizer, loss, self.max_grad_norm, name, self.updates + 1)
 
     # state
 
@@ -314,26 +328,48 @@ class Reinforce:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
-        if state["modules"]:
-            self._load_modules(state)
-        self.store.load_state_dict(state["store"])
-        vars(self.returns).update(state["returns"])
-        self.steps, self.updates = state["steps"], state["updates"]
-        self.horizon = state["horizon"]
-        set_rng_state(self.rng, state["rng"])
-        drawn = torch.tensor(state["torch_rng"])
-        if drawn.shape == self.torch_rng.get_state().shape:  # else of another kind of device
-            self.torch_rng.set_state(drawn)
+        """Continue where `state` was taken; refuses what is not of this agent's form."""
+        with forms.taking("agent"):
+            forms.check("agent", state, self._form(bool(state["modules"])))
+            set_rng_state(self.rng, state["rng"])
+            drawn = torch.tensor(state["torch_rng"])
+            if drawn.shape == self.torch_rng.get_state().shape:  # else of another kind of device
+                self.torch_rng.set_state(drawn)
+            if state["modules"]:
+                self._load_modules(state)
+            self.store.load_state_dict(state["store"])
+            vars(self.returns).update(state["returns"])
+            self.steps, self.updates = state["steps"], state["updates"]
+            self.horizon = state["horizon"]
+
+    def _form(self, built: bool) -> dict[str, Any]:
+        """What a saved state of this agent looks like, with a built network or without."""
+        if built and not self.built:
+            raise UsageError("the network is not built yet: give Reinforce the observation_space")
+        own = self.state_dict()
+        checked = {  # the rest when it is loaded
+            part: dict.fromkeys(own[part] if built else (), forms.anything)
+            for part in ("modules", "optimizers")
+        }
+        return {
+            **own,
+            **checked,
+            "store": check_episodes,
+            "returns": {"mean": 0.0, "variance": check_variance, "count": 0},
+            "horizon": forms.maybe(0),
+            "rng": forms.anything,
+            "torch_rng": check_torch_rng,
+        }
 
     def _load_modules(self, state: dict[str, Any]) -> None:
-        if not self.built:
-            raise UsageError("the network is not built yet: give Reinforce the observation_space")
-        load_weights(self.policy, state["modules"]["policy"])
-        load_weights(self.critic, state["modules"]["critic"])
-        load_optimizer_state(self.policy_optimizer, state["optimizers"]["policy"])
-        if self.critic_optimizer is not None:
-            load_optimizer_state(self.critic_optimizer, state["optimizers"]["critic"])
+        modules = {"policy": self.policy, "critic": self.critic}
+        for name, module in modules.items():
+            load_weights(module, state["modules"][name], f"agent/modules/{name}")
+        optimizers = {"policy": self.policy_optimizer, "critic": self.critic_optimizer}
+        for name, optimizer in optimizers.items():
+            if optimizer is not None:
+                gathered = state["optimizers"][name]
+                load_optimizer_state(optimizer, gathered, f"agent/optimizers/{name}")
         if self.fast is not None:
             self.fast.refresh()
 
@@ -405,9 +441,7 @@ def mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum()
 
 
-def check_numbers(
-    gamma: float, baseline: str, batch_episodes: int, value_passes: int, entropy_coef: float
-) -> None:
+def check_numbers(gamma: float, baseline: str, batch_episodes: int, value_passes: int) -> None:
     """Refuse numbers out of their range."""
     if not 0 <= gamma <= 1:
         raise UsageError(f"gamma {gamma}: expected a number from 0 to 1")
@@ -416,8 +450,20 @@ def check_numbers(
     for name, number in (("batch_episodes", batch_episodes), ("value_passes", value_passes)):
         if not isinstance(number, int) or number < 1:
             raise UsageError(f"{name} {number!r}: expected a whole number of at least 1")
-    if not 0 <= entropy_coef < math.inf:
-        raise UsageError(f"entropy_coef {entropy_coef}: expected a number of at least 0")
+
+
+def check_torch_rng(name: str, saved: Any) -> None:
+    """Refuse what is no state of a torch generator on any device."""
+    if not hasattr(saved, "dtype") or saved.shape not in [(size,) for size in RNG_SIZES]:
+        forms.refuse(name, saved, f"uint8 {' or '.join(map(str, RNG_SIZES))}")
+    forms.check(name, saved, np.zeros(saved.shape, np.uint8))
+
+
+def check_variance(name: str, saved: Any) -> None:
+    """Refuse what has no square root."""
+    forms.check(name, saved, 0.0)
+    if saved < 0:
+        forms.refuse(name, saved, "at least 0")
 
 
 def check_positive(**numbers: float) -> None:

@@ -99,6 +99,7 @@ class Sarsa(Tabular):
         options = td_options(gamma, exploration.kind, n_step, trace_decay, trace, expected=expected)
         self.learn_row = expected_sarsa if expected else sarsa
         self.waiting_steps = n_step
+        self.spare = int(expected)  # else the action that follows is waited for
         super().__init__(
             observation_space,
             action_space,

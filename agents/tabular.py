@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -21,6 +22,7 @@ from seqrl.core import (
     State,
     Transition,
     UsageError,
+    forms,
     generator,
     get_rng_state,
     set_rng_state,
@@ -126,29 +128,40 @@ class Tabular:
     counts_visits = False
     waiting_steps = 0
     on_policy = False
+    spare = 1  # room for steps that wait which is free again after each turn
+
+    def _form(self, n: int, length: int, zeros: Any) -> Memory:
+        """Memory for N environments with `length` steps to wait, of what `zeros` makes."""
+        shape, none = self._shape, (0, self._shape[1])
+        visited, traced = (shape if used else none for used in self._uses)
+        return Memory(
+            q=zeros(shape),
+            twins=zeros((2, *(shape if self.options.double else none))),
+            weight=zeros(visited),
+            first=zeros(visited, np.int64),
+            trace=zeros((n, *traced)),
+            share=zeros(traced),
+            rows=zeros((n, length, self.index.tiles), np.int64),
+            action=zeros((n, length), np.int64),
+            reward=zeros((n, length)),
+            log_prob=zeros((n, length)),
+            waiting=zeros((n,), np.int64),
+            error=zeros((1,)),
+        )
+
+    @property
+    def _uses(self) -> tuple[bool, bool]:
+        """Whether visits are counted, and traces kept."""
+        return self.counts_visits, self.options.decay > 0
 
     def _allocate(self, n: int) -> Memory:
         """Memory for N environments."""
-        shape, none = self._shape, (0, self._shape[1])
         if self.options.decay:
             check_memory(self._shape, 1 + n)
-        length, visited = self.waiting_steps, self.counts_visits
-        return Memory(
-            q=np.full(shape, self._initial, np.float64),
-            twins=np.full(
-                (2, *(shape if self.options.double else none)), self._initial, np.float64
-            ),
-            weight=np.zeros(shape if visited else none),
-            first=np.zeros(shape if visited else none, np.int64),
-            trace=np.zeros((n, *(shape if self.options.decay else none))),
-            share=np.zeros(shape if self.options.decay else none),
-            rows=np.zeros((n, length, self.index.tiles), np.int64),
-            action=np.zeros((n, length), np.int64),
-            reward=np.zeros((n, length)),
-            log_prob=np.zeros((n, length)),
-            waiting=np.zeros(n, np.int64),
-            error=np.zeros(1),
-        )
+        memory = self._form(n, self.waiting_steps, np.zeros)
+        memory.q.fill(self._initial)
+        memory.twins.fill(self._initial)
+        return memory
 
     def prepare(self, n: int) -> None:
         """Make room for N environments; what was learned stays."""
@@ -169,14 +182,21 @@ class Tabular:
 
     @memory.setter
     def memory(self, memory: Memory) -> None:
-        self._memory = self._views = memory
+        self._memory = memory
         self._n = len(memory.waiting)
-        if not self.options.decay:
-            # the same bytes as memoryviews: their numbers are read twice as fast one by one
-            one, other = memory.twins
-            names = ("q", "weight", "first", "action", "reward", "log_prob", "waiting", "error")
-            parts = {name: view(getattr(memory, name)) for name in names}
-            self._views = memory._replace(**parts, twins=(view(one), view(other)))
+        self.__dict__.pop("_views", None)
+
+    @cached_property
+    def _views(self) -> Memory:
+        """What stepping reads and writes; compiled turns never ask for it."""
+        memory = self._memory
+        if self.options.decay:
+            return memory
+        # the same bytes as memoryviews: their numbers are read twice as fast one by one
+        one, other = memory.twins
+        names = ("q", "weight", "first", "action", "reward", "log_prob", "waiting", "error")
+        parts = {name: view(getattr(memory, name)) for name in names}
+        return memory._replace(**parts, twins=(view(one), view(other)))
 
     @property
     def rates(self) -> tuple[Bound, Bound]:
@@ -282,13 +302,33 @@ class Tabular:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; refuses tables of another shape."""
-        shape = np.shape(state["memory"]["q"])
-        if shape != self._shape:
-            raise UsageError(f"saved table {shape}: this agent's has shape {self._shape}")
-        self.memory = Memory(**{name: np.array(x) for name, x in state["memory"].items()})
-        self.steps, self.horizon = state["steps"], state["horizon"]
-        set_rng_state(self.rng, state["rng"])
+        """Continue where `state` was taken; refuses what is not of this agent's form.
+
+        Indices are looked at as well: compiled turns do not check them.
+        """
+        with forms.taking("agent"):
+            memory = state["memory"]
+            n, length = memory["action"].shape
+            length = self._room(length)
+            form = {**self.state_dict(), "memory": self._form(n, length, hollow)._asdict()}
+            form |= {"horizon": forms.maybe(0), "rng": forms.anything}
+            forms.check("agent", state, form)
+            most = {"rows": self._shape[0] - 1, "action": self._shape[1] - 1}
+            most["waiting"] = max(0, length - self.spare)
+            for name, largest in most.items():
+                forms.whole(0, largest)(f"agent/memory/{name}", memory[name])
+            set_rng_state(self.rng, state["rng"])
+            self.memory = Memory(**{name: np.array(x) for name, x in memory.items()})
+            self.steps, self.horizon = state["steps"], state["horizon"]
+
+    def _room(self, saved: int) -> int:
+        """How many steps can wait, where `saved` could."""
+        return self.waiting_steps
+
+
+def hollow(shape: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+    """Zeros that take no room."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def view(array: np.ndarray) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqrl.core import Array, RunError, UsageError, closest, tree
+from seqrl.core import Array, RunError, UsageError, closest, forms, tree
 
 
 def pick_device(name: str) -> tuple[torch.device, str]:
@@ -124,8 +126,22 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     }
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """The inverse of `optimizer_state`."""
+def gathered_form(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What `optimizer_state` looks like after a step in which every weight had a gradient."""
+    trial = copy.deepcopy(optimizer)
+    for group in trial.param_groups:
+        for weight in group["params"]:
+            weight.grad = torch.zeros_like(weight)
+    trial.step()
+    return optimizer_state(trial)
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], name: str = "optimizer"
+) -> None:
+    """The inverse of `optimizer_state`; refuses by `name` what this optimiser cannot have."""
+    form = gathered_form(optimizer)  # but a weight without a gradient has gathered nothing
+    forms.check(name, state, {i: part for i, part in form.items() if i in state})
     gathered = {
         int(i): {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in part.items()}
         for i, part in state.items()
@@ -134,31 +150,55 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     optimizer.load_state_dict({"state": gathered, "param_groups": groups})
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Fill a module from arrays; refuses what is missing, too much or of another shape."""
-    own = module.state_dict()
-    if set(own) != set(state):
-        odd = ", ".join(sorted(set(own) ^ set(state))[:3])
-        raise UsageError(f"saved weights do not fit this network: {odd} differ")
-    for name, tensor in own.items():
-        if tuple(tensor.shape) != np.shape(state[name]):
-            raise UsageError(
-                f"saved weights {name} have shape {np.shape(state[name])}, expected "
-                f"{tuple(tensor.shape)}"
-            )
+def load_weights(module: nn.Module, state: Mapping[str, Any], name: str = "weights") -> None:
+    """Fill a module from arrays; refuses by `name` what is not of its names, dtypes and shapes."""
+    forms.check(name, state, dict(module.state_dict()))
     module.load_state_dict({name: torch.as_tensor(np.array(x)) for name, x in state.items()})
 
 
-def clip_gradients(module: nn.Module, most: float) -> Tensor:
-    """Scale the gradients to a norm of at most `most`; refuses one that is not finite by name."""
-    norm = nn.utils.get_total_norm(w.grad for w in module.parameters() if w.grad is not None)
-    if not torch.isfinite(norm):
-        grads = ((name, weight.grad) for name, weight in module.named_parameters())
-        bad = (name for name, grad in grads if grad is not None and not grad.isfinite().all())
+def clip_gradients(
+    module: nn.Module, most: float, weights: Iterable[nn.Parameter] | None = None
+) -> Tensor:
+    """Scale the gradients to a norm of at most `most`; refuses one that is not finite by name.
+
+    weights: the module's, where they are at hand.
+    """
+    weights = module.parameters() if weights is None else weights
+    grads = [weight.grad for weight in weights if weight.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    size = float(norm)
+    if not math.isfinite(size):
+        named = ((name, weight.grad) for name, weight in module.named_parameters())
+        bad = (name for name, grad in named if grad is not None and not grad.isfinite().all())
         culprit = next(bad, "all weights together")  # where only the sum of squares is too large
         raise RunError(
             f"the gradient of {culprit} is not finite; the weights before it are kept: "
             "try a smaller --learning-rate"
         )
-    nn.utils.clip_grads_with_norm_(module.parameters(), most, norm)
+    if size > most:
+        torch._foreach_mul_(grads, most / size)
+    return norm
+
+
+def descend(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    most: float,
+    name: str,
+    update: int,
+) -> Tensor:
+    """One step, and the gradient's norm before it was cut to `most`.
+
+    Refused by the loss's name, with the weights as they were, where a number is not finite.
+    """
+    size = float(loss.detach())
+    if not math.isfinite(size):
+        raise RunError(f"the {name} is {size} at update {update}")
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for weight in weights:
+        weight.grad = None  # what zero_grad does, at a third of its cost
+    loss.backward()
+    norm = clip_gradients(module, most, weights)
+    optimizer.step()
     return norm

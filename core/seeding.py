@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrl.core import forms
 from seqrl.core.errors import UsageError
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
@@ -54,5 +55,8 @@ def get_rng_state(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def set_rng_state(rng: np.random.Generator, state: dict[str, Any]) -> None:
-    """Put a Generator of the same kind back where `state` was taken."""
-    rng.bit_generator.state = state
+    """Put a Generator of the same kind back where `state` was taken (UsageError for another)."""
+    with forms.taking("random numbers"):
+        rng.bit_generator.state = state
+        if repr(get_rng_state(rng)) != repr(state):  # NumPy cuts what is too large
+            raise ValueError("no state of this generator")

@@ -6,6 +6,7 @@ from seqrl.envs.making import find, make, may_never_end, time_limit
 from seqrl.envs.reference import reference_scores
 from seqrl.envs.registry import register_all
 from seqrl.envs.state import get_state, set_state
+from seqrl.envs.workers import Workers
 
 register_all()
 
@@ -15,6 +16,7 @@ __all__ = [
     "Outcome",
     "Serial",
     "Vector",
+    "Workers",
     "adapt",
     "find",
     "garnet",

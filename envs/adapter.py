@@ -30,8 +30,10 @@ from seqrl.envs.batches import (
     total,
     unbatcher,
 )
+from seqrl.envs.blame import culprit
 
 REAL = np.dtype(np.float64)
+MISFITS = (KeyError, IndexError, TypeError, ValueError)  # of an observation and its space
 
 
 class Outcome(NamedTuple):
@@ -75,7 +77,7 @@ def adapt(envs: Any) -> Environments:
         return Serial([envs])
     if isinstance(envs, gym.vector.VectorEnv):
         return Vector(envs)
-    if isinstance(envs, Serial | Vector):
+    if isinstance(envs, Rows | Vector):
         return envs
     raise UsageError(
         f"environments of type {type(envs).__name__}: expected a Gymnasium Env or VectorEnv, "
@@ -83,10 +85,10 @@ def adapt(envs: Any) -> Environments:
     )
 
 
-class Serial:
-    """N single environments stepped one after the other; with N = 1 the shortest way there is."""
+class Rows:
+    """N single environments, each with a seed of its own."""
 
-    def __init__(self, envs: list[gym.Env]):
+    def __init__(self, envs: list[Any]):
         self.envs = envs
         self.num_envs = len(envs)
         self.single_observation_space = envs[0].observation_space
@@ -103,7 +105,7 @@ class Serial:
         if seed is not None:
             self.seeds = list(ints(seed, self.num_envs))
         self._unchecked = True
-        return self._batch([self._first(i, s if seed else None) for i, s in enumerate(self.seeds)])
+        return self._batch(self._open(self.seeds if seed else [None] * self.num_envs))
 
     def step(self, action: Array) -> Outcome:
         """One action in every environment [N, ...]."""
@@ -124,7 +126,7 @@ class Serial:
             truncations.append(truncated)
             if terminated or truncated:
                 over.append(i)
-        next_obs = self._batch(seen)
+        next_obs = self._batch(seen, actions)
         self._unchecked = False
         got, n, none = np.array(rewards, REAL), self.num_envs, self._none
         if not over:
@@ -147,6 +149,10 @@ class Serial:
         for env in self.envs:
             env.close()
 
+    def _open(self, seeds: list[int | None]) -> list[Any]:
+        """Reset every environment; its first observation."""
+        return [self._first(i, seed) for i, seed in enumerate(seeds)]
+
     def _begin(self, rows: list[int], seen: list[Any]) -> tuple[Array, np.ndarray]:
         """Reset `rows`; the observations to look at next and where they open an episode."""
         start = np.zeros(self.num_envs, bool)
@@ -162,16 +168,28 @@ class Serial:
             raise RunError(f"{self._name(i)}: {explain(error)} at its reset") from error
         return obs
 
-    def _batch(self, seen: list[Any]) -> Array:
+    def _batch(self, seen: list[Any], actions: Any = None) -> Array:
         try:
             batch = self._stack(seen)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            space = self.single_observation_space
-            raise RunError(f"{self._name(0)}: {not_of(space, seen[0])}") from error
+        except (*MISFITS, RunError) as error:
+            raise RunError(self._odd_one(seen, actions)) from error
         if self._unchecked:
             for i in range(self.num_envs):
                 check_observation(self._name(i), self.single_observation_space, tree.row(batch, i))
         return batch
+
+    def _odd_one(self, seen: list[Any], actions: Any) -> str:
+        """What is said of the first observation that is none of its space."""
+        for i, obs in enumerate(seen):
+            when = "at its reset" if actions is None else f"at action {actions[i]}"
+            try:
+                self._stack([obs])
+            except RunError as error:
+                problem = str(error).removeprefix("environment 0: ")
+                return f"{self._name(i)}: {problem} {when}"
+            except MISFITS:
+                return f"{self._name(i)}: {not_of(self.single_observation_space, obs)} {when}"
+        return f"{self._name(0)}: observations of different kinds {when}"
 
     def _name(self, i: int) -> str:
         spec = self.envs[i].spec
@@ -179,11 +197,17 @@ class Serial:
         return f"environment {name}{i} (seed {self.seeds[i]})"
 
 
+class Serial(Rows):
+    """N single environments stepped one after the other; with N = 1 the shortest way there is."""
+
+
 class Vector:
     """A Gymnasium VectorEnv in any autoreset mode.
 
     In SAME_STEP Gymnasium's own vectors keep the last observation by reference until after the
     reset: it is lost where an environment fills the same buffer again and again; take another mode.
+    A process of an AsyncVectorEnv that dies is named, one that hangs is waited for; `Workers` name
+    that, too.
     """
 
     def __init__(self, envs: gym.vector.VectorEnv):
@@ -264,7 +288,8 @@ class Vector:
         try:
             obs, _ = self.envs.reset(**given)
         except Exception as error:
-            raise RunError(f"{self._name()}: {explain(error)} at its reset") from error
+            i, problem = culprit(self.envs.unwrapped, error)
+            raise RunError(f"{self._name(i)}: {problem} at its reset") from error
         obs = tree.map(owned, obs)
         self._refuse("observation", obs)
         return obs
@@ -294,11 +319,10 @@ class Vector:
                 raise RunError(f"{self._name(i)}: {what} {brief(leaf[i].tolist())} is not finite")
 
     def _blame(self, error: Exception, action: Array) -> str:
-        pipes = getattr(self.envs.unwrapped, "parent_pipes", [])
-        if None in pipes:  # the process that raised has lost its pipe
-            i = pipes.index(None)
-            return f"{self._name(i)}: {explain(error)} at action {brief(tree.row(action, i))}"
-        return f"{self._name()}: {explain(error)} at actions {brief(action)}"
+        i, problem = culprit(self.envs.unwrapped, error)
+        if i is None:
+            return f"{self._name()}: {problem} at actions {brief(action)}"
+        return f"{self._name(i)}: {problem} at action {brief(tree.row(action, i))}"
 
     def _name(self, i: int | None = None) -> str:
         spec = getattr(self.envs, "spec", None)

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from seqrl.core import Array, UsageError, closest, tree
+from seqrl.core import Array, UsageError, closest, forms, tree
 from seqrl.core.seeding import check_seed
 from seqrl.envs.draws import Draws, TorchDraws
 
@@ -151,10 +151,15 @@ class BatchedEnv(gym.vector.VectorEnv):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from `get_state` of the same task, number of environments and kind of device."""
         if state["task"] != repr(self.task):
-            raise UsageError(f"the saved environments play {state['task']}, these {self.task}")
+            play = forms.brief(state["task"])
+            raise UsageError(f"the saved environments play {play}, these {self.task}")
         if len(state["over"]) != self.num_envs:
             raise UsageError(f"{len(state['over'])} environments were saved, not {self.num_envs}")
         self._seed_once()
+        form = {"task": repr(self.task), "over": self._falses(), "rng": forms.anything}
+        begun = self._begin(self.num_envs)
+        form["episodes"] = begun if self._episodes else forms.maybe(begun)
+        forms.check("envs", state, form)
         self._draws.set_state(state["rng"])
         saved = tree.map(np.array, (state["episodes"], state["over"]))  # copies
         self._episodes, self._over = tree.map(self._draws.array, saved)

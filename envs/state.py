@@ -12,9 +12,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from seqrl.core import get_rng_state, set_rng_state
+from seqrl.core import RunError, forms, get_rng_state, set_rng_state
 from seqrl.envs.adapter import Environments, Serial, Vector
 from seqrl.envs.batched import BatchedEnv, SingleEnv
+from seqrl.envs.workers import Workers
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "FrozenLakeEnv": ("s", "lastaction"),
@@ -29,6 +30,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "PendulumEnv": ("state", "last_u"),
     "FiniteMDP": ("s", "lastaction"),
 }
+OPTIONAL = ("lastaction", "steps_beyond_terminated", "last_u")  # numbers, None after a reset
 HOMES = ("gymnasium.envs.toy_text", "gymnasium.envs.classic_control", "seqrl.envs")
 
 
@@ -38,6 +40,8 @@ def get_state(envs: Environments) -> dict[str, Any] | None:
         states = [env_state(env) for env in envs.envs]
     elif isinstance(envs, Vector):
         states = vector_states(envs.envs)
+    elif isinstance(envs, Workers):
+        states = worker_states(envs)
     else:
         return None
     if any(state is None for state in states):
@@ -47,13 +51,31 @@ def get_state(envs: Environments) -> dict[str, Any] | None:
 
 def set_state(envs: Environments, state: dict[str, Any]) -> None:
     """Put environments made alike, and reset once, where `state` was taken."""
-    envs.seeds = list(state["seeds"])
-    if isinstance(envs, Serial):
-        for env, part in zip(envs.envs, state["rows"], strict=True):
-            set_env_state(env, part)
-    elif isinstance(envs, Vector):
-        envs._filler = state["filler"]
-        set_vector_states(envs.envs, state["rows"])
+    seed = forms.maybe(forms.whole(0, 2**64 - 1, ()))
+    form = {
+        "rows": forms.anything,
+        "seeds": [seed] * envs.num_envs,
+        "filler": forms.maybe(np.zeros(envs.num_envs, bool)),
+    }
+    with forms.taking("envs"):
+        forms.check("envs", state, form)
+        envs.seeds = list(state["seeds"])
+        if isinstance(envs, Serial):
+            for env, part in zip(envs.envs, state["rows"], strict=True):
+                set_env_state(env, part)
+        elif isinstance(envs, Vector):
+            envs._filler = state["filler"]
+            set_vector_states(envs.envs, state["rows"])
+        elif isinstance(envs, Workers):
+            envs.each(take_env_state, state["rows"])
+
+
+def worker_states(envs: Workers) -> list[dict[str, Any] | None]:
+    """The states of environments in processes; nothing is known of those that are gone."""
+    try:
+        return envs.each(env_state)
+    except RunError:
+        return [None]
 
 
 def env_state(env: gym.Env) -> dict[str, Any] | None:
@@ -71,12 +93,19 @@ def env_state(env: gym.Env) -> dict[str, Any] | None:
 
 def set_env_state(env: gym.Env, state: dict[str, Any]) -> None:
     """The inverse of `env_state` on an environment made alike and reset once."""
+    forms.each(0)("envs/limits", state["limits"])
     limits = list(state["limits"])
     while isinstance(env, gym.Wrapper):
         if type(env) is TimeLimit:
             env._elapsed_steps = limits.pop(0)
         env = env.env
     set_fields(env, state["inner"])
+
+
+def take_env_state(env: gym.Env, state: dict[str, Any]) -> None:
+    """`set_env_state` in a process of its own, where what does not fit is refused as it is here."""
+    with forms.taking("envs"):
+        set_env_state(env, state)
 
 
 def vector_states(envs: gym.vector.VectorEnv) -> list[dict[str, Any] | None]:
@@ -118,8 +147,29 @@ def set_fields(env: Any, state: dict[str, Any]) -> None:
         return
     for name in FIELDS[type(env).__name__]:
         value = state[name]
-        setattr(env, name, np.copy(value) if isinstance(value, np.ndarray) else value)
+        check_field(env, name, value)
+        setattr(env, name, plain(value))
     set_rng_state(env.np_random, state["np_random"])
+
+
+def check_field(env: Any, name: str, saved: Any) -> None:
+    """Refuse a field of another kind than the environment's own; compiled turns index by some."""
+    live, entry = plain(getattr(env, name, None)), f"envs/{name}"
+    spaces = {"s": env.observation_space, "lastaction": env.action_space}
+    if name in OPTIONAL and saved is None:
+        return
+    if name in spaces and not spaces[name].contains(saved):
+        forms.refuse(entry, saved, str(spaces[name]))
+    if isinstance(live, np.ndarray):  # some reset to float32 and step to float64
+        found = saved.astype(live.dtype) if saved.dtype.kind == live.dtype.kind else saved
+        forms.check(entry, found, live)
+    elif isinstance(saved, list) and isinstance(live, list):
+        forms.each(0)(entry, saved)
+    elif isinstance(saved, str) and isinstance(live, str):
+        return
+    else:
+        number = type(saved) in (int, float) and name in OPTIONAL
+        forms.check(entry, saved, type(saved)() if number else live)
 
 
 def plain(value: Any) -> Any:

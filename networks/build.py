@@ -35,14 +35,25 @@ CORES: dict[str, type[RNN | LSTM | GRU | Attention]] = {
     "attention": Attention,
 }
 
+# What makes a core remember from the start: gates that keep for 1 / (1 - sigmoid(4)), about 50
+# steps; orthogonal weights, which neither shrink nor blow up what goes round (Saxe et al. 2014);
+# the identity for Elman's network (Le et al. 2015).
+REMEMBERING: dict[str, dict[str, Any]] = {
+    "rnn": {"init": "irnn"},
+    "lstm": {"init": "orthogonal", "forget_bias": 4.0, "shortcut": True},
+    "gru": {"init": "orthogonal", "keep_bias": 4.0, "shortcut": True},
+    "attention": {},
+}
+
 
 def build(name: str, observation_space: Space, **args: Any) -> Network:
     """The network of that name for that space.
 
     args: the keyword arguments of its class and of the encoder for the space (see `encoder`);
     one that both know, such as init or dropout, goes to both. For cores on MultiDiscrete,
-    tokens="gru" (or another core) reads the observation as a sequence (see Tokens). Anything
-    unknown or out of range is a UsageError.
+    tokens="gru" (or another core) reads the observation as a sequence (see Tokens). Recurrent
+    cores remember from the start unless args say otherwise (see REMEMBERING); their classes are
+    as in the textbook. Anything unknown or out of range is a UsageError.
     """
     name = lookup("network", name, NETWORKS)
     try:
@@ -66,8 +77,6 @@ def _make(name: str, space: Space, args: dict[str, Any]) -> Network:
 
 def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
     core, own = CORES[name], options_of(CORES[name])
-    if name == "rnn" and "nonlinearity" not in args:
-        args = {"nonlinearity": "tanh", "init": "irnn"} | args
     if "tokens" in args:
         reader = CORES[lookup("tokens", args["tokens"], CORES)]
         first: Callable[..., Network] = partial(Tokens, core=reader)
@@ -77,7 +86,13 @@ def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
     _check(name, args, own | options | {"tokens"})
     if args.get("init") == "irnn":  # of recurrent weights only
         options = options - {"init"}
-    return core(first(space, **_among(args, options)), **_among(args, own))
+    return core(first(space, **_among(args, options)), **_remembering(name, args, own))
+
+
+def _remembering(name: str, args: dict[str, Any], own: Set[str]) -> dict[str, Any]:
+    """The core's arguments; it remembers from the start where nothing else is asked for."""
+    known = {} if "nonlinearity" in args else REMEMBERING[name]  # the identity is for tanh
+    return known | _among(args, own)
 
 
 def _frame_stack(space: Space, args: dict[str, Any]) -> Network:

@@ -56,16 +56,17 @@ class Remember:
 
     def __init__(self, core: Recurrent) -> None:
         self.cells: list[Cell] = [CELLS[type(layer)](layer) for layer in core.layers]
-        self.parts, self.size = core.parts, core.features
+        self.parts, self.size, self.shortcut = core.parts, core.hidden, core.shortcut
 
     def __call__(self, x: np.ndarray, start: np.ndarray, state: State) -> tuple[Any, State]:
         """One step."""
-        before, after = self._entering(x, start, state), []
+        seen, before, after = x, self._entering(x, start, state), []
         for i, cell in enumerate(self.cells):
             memory = cell(x, tuple(part[:, i] for part in before))
             x = memory[0]
             after.append(memory)
         parts = tuple(np.stack(part, 1) for part in zip(*after, strict=True))
+        x = np.concatenate([x, seen], 1) if self.shortcut else x
         return x, parts if self.parts > 1 else parts[0]
 
     def _entering(self, x: np.ndarray, start: np.ndarray, state: State) -> Memory:

@@ -115,7 +115,7 @@ class LSTMLayer(Layer):
         forget_bias: float | None = None,
     ) -> None:
         super().__init__(inputs, hidden, init)
-        open_forget_gate(self, forget_bias)
+        open_gate(self, forget_bias)
 
     def columns(self) -> Tensor:
         """Reset: i and f closed, so c = 0 and h = o tanh(c) = 0. Filler: f open, so c stays."""
@@ -136,10 +136,23 @@ class LSTMLayer(Layer):
 
 
 class GRULayer(Layer):
-    """Cho et al. 2014 in torch's convention: gates r, z, n and h = (1 - z) n + z h."""
+    """Cho et al. 2014 in torch's convention: gates r, z, n and h = (1 - z) n + z h.
+
+    keep_bias: the whole bias of z, which keeps what was there; None leaves it alone.
+    """
 
     kernel = "gru"
     gates = 3
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        init: str | float | None = None,
+        keep_bias: float | None = None,
+    ) -> None:
+        super().__init__(inputs, hidden, init)
+        open_gate(self, keep_bias)
 
     def columns(self) -> Tensor:
         """Reset: r and z closed and the candidate's bias cancelled, so h = tanh(0) = 0."""
@@ -238,7 +251,7 @@ class PeepholeLayer(LoopLayer):
     ) -> None:
         super().__init__(inputs, hidden, init)
         self.peephole = nn.Parameter(torch.zeros(3, hidden))  # rows i, f, o: an LSTM at first
-        open_forget_gate(self, forget_bias)
+        open_gate(self, forget_bias)
 
     def cell(self, gates: Tensor, memory: Memory) -> Memory:
         """The pointwise half of a step."""
@@ -252,11 +265,11 @@ class PeepholeLayer(LoopLayer):
 
 
 @torch.no_grad()
-def open_forget_gate(layer: Layer, bias: float | None) -> None:
-    """Give the forget gate (the second of i, f, g, o) this bias as a whole."""
+def open_gate(layer: Layer, bias: float | None) -> None:
+    """Give the gate that keeps (the second, f of i, f, g, o or z of r, z, n) this whole bias."""
     if bias is not None:
-        layer.bias_ih.chunk(4)[1].fill_(bias)
-        layer.bias_hh.chunk(4)[1].zero_()
+        layer.bias_ih.chunk(layer.gates)[1].fill_(bias)
+        layer.bias_hh.chunk(layer.gates)[1].zero_()
 
 
 ELMAN: dict[str, type[Layer]] = {

@@ -56,6 +56,13 @@ def share(what: str, value: Any) -> float:
     raise UsageError(f"{what} {value!r}: expected a number of at least 0 and below 1")
 
 
+def number(what: str, value: Any) -> float | None:
+    """The value as it is, refused unless it is a number or None."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise UsageError(f"{what} {value!r}: expected a number or None")
+
+
 def sizes(what: str, value: int | tuple[int, ...] | list[int]) -> tuple[int, ...]:
     """Layer sizes: one number or several; () is none."""
     several = (value,) if isinstance(value, int) else value

@@ -13,6 +13,7 @@ SCRIPTS = {
     "train": "train an agent on an environment",
     "evaluate": "play a trained agent greedily",
     "compare": "which algorithm is better, and how sure that is",
+    "doctor": "what is wrong with environment, network or agent, and what mends it",
     "list": "agents and environments, a line each",
 }
 

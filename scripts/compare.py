@@ -122,7 +122,7 @@ def plan(typed: argparse.Namespace, passed: Sequence[str]) -> Iterator[Job]:
         raise UsageError("--grid: two of its values give the same folder name")
     configs = []
     for (env, agent, *chosen), name in zip(groups, names, strict=True):
-        flags = ["--agent", agent, "--env", env, *passed]
+        flags = ["--agent", agent, "--env", env, "--no-pictures", *passed]
         flags += [flag for _, flag in chosen]
         configs.append((name, flags, checked(name, flags, typed.metric)))
     for seed in range(typed.seeds):
@@ -228,11 +228,12 @@ def write(table: Table, out: Path) -> None:
 
 def report(table: Table, out: Path) -> None:
     """The end of a comparison, for a person."""
+    from seqrl.scripts.running import tensorboard_command
     from seqrl.training.report import terminal
 
     print(terminal(table))
     print(f"\nsaved in  {out}")
-    print(f"see it:   {train.tensorboard_command()} --logdir {out.parent}")
+    print(f"see it:   {tensorboard_command()} --logdir {out.parent}")
 
 
 def named(job: Job) -> str:

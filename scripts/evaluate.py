@@ -12,6 +12,7 @@ from seqrl.scripts.options import Parser, check_least, guarded
 
 if TYPE_CHECKING:
     from seqrl.scripts.build import Parts
+    from seqrl.training import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,45 +30,47 @@ def body(argv: Sequence[str]) -> int:
     add("--episodes", type=int, default=100, help="how many to play")
     add("--seed", type=int, default=0, help="of the environments")
     add("--max-episode-steps", type=int, default=10_000, help="cut episodes after as many steps")
+    add("--best", action="store_true", help="the agent of the best evaluation, not the last one")
     add("--show", action="store_true", help="print the table: values and policy")
+    add("--picture", metavar="FILE", help="draw policy, returns and memory as PNG")
+    add("--gif", metavar="FILE", help="film the first episode as GIF")
     add("--debug", action="store_true", help="show tracebacks")
     typed = made.read(argv)
     check_least(typed, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
-    parts = load(Path(typed.run), {"env": typed.env, "network": typed.network})
-    return play(parts, typed.episodes, typed.seed, typed.max_episode_steps, typed.show)
+    parts = load(Path(typed.run), {"env": typed.env, "network": typed.network}, best=typed.best)
+    found = play(parts, typed.episodes, typed.seed, typed.max_episode_steps, typed.show)
+    if typed.picture or typed.gif:
+        draw(parts, found, typed.seed, typed.picture, typed.gif)
+    return 0
 
 
-def load(folder: Path, allowed: Mapping[str, str | None]) -> Parts:
-    """The parts of a run as its newest checkpoint has them.
+def load(folder: Path, allowed: Mapping[str, str | None], *, best: bool = False) -> Parts:
+    """The parts of a run as its newest checkpoint has them, or as it was at its best.
 
     Its folder may be anybody's: `allowed` has to name again what would be imported for it.
     """
     from seqrl.core import explain
-    from seqrl.scripts.build import build
-    from seqrl.training import checkpoint
+    from seqrl.scripts.resume import own_config, parts_of
     from seqrl.training import folder as runs
+    from seqrl.training import keeping
 
-    config = runs.read_config(folder)
-    for flag, again in allowed.items():
-        named = str(config.get(flag))
-        if ":" in named and named != again:
-            raise UsageError(
-                f"{folder}: its {flag} imports code; to allow it, add --{flag} {named}"
-            )
-    saved = runs.checkpoints(folder)
-    if not saved:
+    config = own_config(folder, allowed)
+    if best and not runs.best_path(folder).exists():
+        raise UsageError(f"{folder}: no best agent was kept; train with --eval-every to keep it")
+    saved = keeping.read(runs.best_path(folder)) if best else keeping.newest(folder)
+    if saved is None:
         raise UsageError(f"{folder}: nothing was saved there")
+    parts = parts_of(folder, config)
     try:
-        parts = build(config)
-        parts.agent.load_state_dict(checkpoint.load(saved[0])["agent"])
-    except UsageError:
-        raise
+        parts.agent.load_state_dict(saved["loop"]["agent"])
+    except UsageError as error:
+        raise UsageError(f"{folder}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder} holds no run of this version: {explain(error)}") from error
     return parts
 
 
-def play(parts: Parts, episodes: int, seed: int, limit: int, show: bool) -> int:
+def play(parts: Parts, episodes: int, seed: int, limit: int, show: bool) -> Evaluation:
     """Evaluate and print."""
     from seqrl.scripts.show import show_table, verdict
     from seqrl.training import evaluate
@@ -78,7 +81,17 @@ def play(parts: Parts, episodes: int, seed: int, limit: int, show: bool) -> int:
     print(verdict(found))
     print(f"returns from {found.returns.min():g} to {found.returns.max():g}")
     print(f"lengths {found.lengths.mean():.1f} in the mean, {found.truncated.sum():,} cut")
-    return 0
+    return found
+
+
+def draw(parts: Parts, found: Evaluation, seed: int, picture: str | None, gif: str | None) -> None:
+    """Write the files that are asked for; the episode is the first that was played."""
+    import numpy as np
+
+    from seqrl.scripts.pictures import gallery, save
+
+    shown = gallery(parts.config, np.random.SeedSequence(seed))
+    save(shown, parts.agent, found, picture, gif)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ CURVES = "curves.npz"
 
 def train_seeds(config: Config, typed: argparse.Namespace) -> int:
     """Train, write the curves, report; answers the exit status."""
-    from seqrl.scripts.train import STATUS, attempt, because, stopping
+    from seqrl.scripts.running import STATUS, attempt, because, stopping
     from seqrl.training import TensorBoard
 
     many = prepare(config, typed.threads)
@@ -56,7 +56,7 @@ def train_seeds(config: Config, typed: argparse.Namespace) -> int:
 
 def prepare(config: Config, threads: int | None) -> Many:
     """What plays the seeds of a config; each agent is the one that a run of its seed has."""
-    for name in ("seed", "eval_every"):
+    for name in ("seed", "eval_every", "checkpoint_every"):
         if config[name]:
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"{flag} with --seeds: seeds 0, 1, ... are trained; leave it out")
@@ -106,7 +106,7 @@ def summary(config: Config, many: Many, found: Runs) -> dict[str, Any]:
 
 def report(config: Config, many: Many, found: Runs, folder: Path) -> None:
     """The end of it, for a person."""
-    from seqrl.scripts.train import logdir_of, tensorboard_command
+    from seqrl.scripts.running import logdir_of, tensorboard_command
 
     threads = f"{many.threads} thread" + "s" * (many.threads > 1)
     print(

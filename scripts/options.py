@@ -36,6 +36,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=Help, **kwargs)
         self.register("type", int, whole_number)
         self._negative_number_matcher = NEGATIVE
+        self.note = ""  # what the script should say before it begins
 
     def error(self, message: str) -> NoReturn:
         """Raise what the script says in one line."""

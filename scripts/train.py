@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from seqrl.core import RunError, UserError
 from seqrl.scripts import options
 from seqrl.scripts.options import Parser
+from seqrl.scripts.settings import set_defaults, untyped
 
 if TYPE_CHECKING:
     from seqrl.scripts.build import Parts
-    from seqrl.training import Evaluation, Interaction
-    from seqrl.training.evaluation import Evaluator
-    from seqrl.training.many import Many
-
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,15 +23,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def body(argv: Sequence[str]) -> int:
     """Read, build, train, report."""
-    typed = parser(argv).read(argv)
-    config = read(typed)
+    made = parser(argv)
+    typed = made.read(argv)
     # what the library says on its own account
     logging.getLogger("seqrl").setLevel(logging.ERROR if typed.quiet else logging.NOTSET)
+    if typed.resume is not None:
+        from seqrl.scripts.resume import resume
+
+        return resume(typed, argv)
+    config = read(typed)
+    note = "" if typed.quiet else made.note
     if config["seeds"]:
         from seqrl.scripts.many import train_seeds
 
+        tell(note)
         return train_seeds(config, typed)
     from seqrl.scripts.build import build
+    from seqrl.scripts.running import execute
     from seqrl.training import Interaction
     from seqrl.training import folder as runs
 
@@ -50,9 +49,11 @@ def body(argv: Sequence[str]) -> int:
     folder = runs.new_folder(
         typed.logdir, config["env"], config["agent"], config["seed"], typed.run_dir
     )
-    runs.write_config(folder, config)
-    warn_without_limit(parts)
-    return execute(config, parts, loop, folder, typed.quiet)
+    with runs.locked(folder):
+        runs.write_config(folder, config)
+        tell(note)
+        warn_without_limit(parts)
+        return execute(config, parts, loop, folder, quiet=typed.quiet)
 
 
 def parser(argv: Sequence[str]) -> Parser:
@@ -69,6 +70,9 @@ def parser(argv: Sequence[str]) -> Parser:
     add("--seeds", type=int, default=1, help="train seeds 0 to K-1; their curves become one")
     add("--threads", type=int, help="of --seeds, where runs are compiled; one a CPU if left out")
     add("--num-envs", type=int, default=1, help="environments played at once")
+    add("--processes", action="store_true", help="each environment in a process of its own")
+    add("--worker-timeout", type=float, default=60.0, help="seconds such a process may be silent")
+    add("--restart-workers", type=int, default=0, help="replace as many that die or hang, in all")
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
     add("--network-arg", **options.repeated(options.pair), metavar="K=V", help="for the network")
     add("--env-arg", **options.repeated(options.pair), metavar="K=V", help="for the environment")
@@ -83,22 +87,34 @@ def parser(argv: Sequence[str]) -> Parser:
     add("--tiles", type=int, help="tile coding with as many tilings")
     add("--eval-every", type=int, help="evaluate every so many env steps")
     add("--eval-episodes", type=int, default=100, help="greedy episodes an evaluation, 0 for none")
+    add("--stop-at", type=float, help="end the run when an evaluation's mean return reaches this")
+    add("--patience", type=int, help="end it after as many evaluations without a better one")
+    add("--checkpoint-every", type=int, help="save the run every so many env steps")
+    add("--resume", metavar="RUN", help="go on with an interrupted run; it knows its own flags")
     add("--no-compile", action="store_true", help="step where compiled turns give the same bits")
+    add("--deterministic", action="store_true", help="only operations of torch that repeat exactly")
+    add("--no-pictures", action="store_true", help="draw nothing for TensorBoard at evaluations")
     add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT/seed-N")
     add("--run-dir", help="the run's folder outright, new or empty")
+    add("--config", metavar="FILE", help="settings as in a run's config.toml; flags count more")
+    add("--preset", metavar="NAME", help="tuned settings; by default this pair's, none for none")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
     helping = not {"-h", "--help"}.isdisjoint(argv)
-    name = options.wanted(argv, "--agent", "" if helping else "q-learning")
+    settings, made.note = untyped(argv)
+    name = options.wanted(argv, "--agent", settings.get("agent", "" if helping else "q-learning"))
     if name:
         from seqrl.agents.registry import agent_class
 
-        options.add_agent_flags(made, agent_class(name))
+        network = bool(options.wanted(argv, "--network", settings.get("network") or ""))
+        options.add_agent_flags(made, agent_class(name, network))
+    set_defaults(made, settings)
     return made
 
 
 LEAST = {"steps": 1, "episodes": 1, "num_envs": 1, "max_episode_steps": 1, "seed": 0}
-LEAST |= {"eval_every": 1, "eval_episodes": 0, "bins": 1, "tiles": 1}
+LEAST |= {"eval_every": 1, "eval_episodes": 0, "patience": 1, "checkpoint_every": 1}
+LEAST |= {"bins": 1, "tiles": 1, "restart_workers": 0}
 
 
 def read(typed: argparse.Namespace) -> dict[str, Any]:
@@ -108,26 +124,49 @@ def read(typed: argparse.Namespace) -> dict[str, Any]:
     options.check_least(typed, LEAST | {"seeds": 1, "threads": 1})
     config = {name: getattr(typed, name) for name in ("agent", "env", *LEAST)}
     config["seeds"] = typed.seeds if typed.seeds > 1 else None
-    config["compile"] = not typed.no_compile
+    config["processes"] = typed.processes
+    config["worker_timeout"] = typed.worker_timeout if typed.processes else None
+    config["stop_at"], config["deterministic"] = typed.stop_at, typed.deterministic
+    check_early_end(config)
+    config["compile"], config["pictures"] = not typed.no_compile, not typed.no_pictures
     config["env_args"] = dict(typed.env_arg)
     config |= network_of(typed)
     config["bin_range"] = {str(d): list(ends) for d, ends in typed.bin_range}
-    config["agent_args"] = options.agent_numbers(agent_class(typed.agent), vars(typed))
+    cls = agent_class(typed.agent, bool(typed.network))
+    config["agent_args"] = options.agent_numbers(cls, vars(typed))
     return config
 
 
-def network_of(typed: argparse.Namespace) -> dict[str, Any]:
-    """The network of the run; refused for an agent on a table."""
-    from seqrl.agents.registry import AGENTS
-
-    if AGENTS[typed.agent].network:
-        return {"network": typed.network or "mlp", "network_args": dict(typed.network_arg)}
+def check_early_end(config: dict[str, Any]) -> None:
+    """Refuse an early end that nothing would look for."""
     from seqrl.core import UsageError
 
-    if typed.network or typed.network_arg:
-        able = ", ".join(name for name, entry in AGENTS.items() if entry.network)
-        raise UsageError(f"--network: {typed.agent} learns a table; agents with a network: {able}")
+    for name in ("stop_at", "patience"):
+        if config[name] is not None and not (config["eval_every"] and config["eval_episodes"]):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag}: it looks at evaluations; add --eval-every 10000")
+
+
+def network_of(typed: argparse.Namespace) -> dict[str, Any]:
+    """The network of the run; without one what can do with a table has one."""
+    from seqrl.agents.registry import AGENTS
+    from seqrl.core import UsageError
+
+    if AGENTS[typed.agent].network or typed.network:
+        for flag in ("bins", "bin_range", "tiles"):
+            if getattr(typed, flag):
+                shown = flag.replace("_", "-")
+                raise UsageError(f"--{shown}: that is for tables, a network sees what there is")
+        return {"network": typed.network or "mlp", "network_args": dict(typed.network_arg)}
+    if typed.network_arg:
+        raise UsageError(f"--network-arg: {typed.agent} learns a table here; name a --network")
     return {}
+
+
+def tell(note: str) -> None:
+    """A line on stderr, if there is one to say."""
+    if note:
+        print(f"seqrl: {note}", file=sys.stderr)
 
 
 def warn_without_limit(parts: Parts) -> None:
@@ -140,154 +179,6 @@ def warn_without_limit(parts: Parts) -> None:
             "--max-episode-steps 1000 would cut it",
             file=sys.stderr,
         )
-
-
-def execute(
-    config: dict[str, Any], parts: Parts, loop: Interaction, folder: Path, quiet: bool
-) -> int:
-    """Train in a run folder that has been made; whatever happens, what was learned is saved."""
-    from seqrl.training import checkpoint
-    from seqrl.training import folder as runs
-    from seqrl.training.progress import Progress
-    from seqrl.training.tensorboard import TensorBoard
-
-    logger = TensorBoard(folder)
-    logger.describe(config)
-    loop.recorder = logger
-    evaluator, evaluation = parts.evaluator(logger), None
-    bars = [] if quiet else Progress.on_terminal(config["steps"])
-    loop.callbacks += [evaluator] if evaluator and config["eval_every"] else []
-    loop.callbacks += bars
-    with stopping(loop, evaluator) as signals:
-        problem, _ = attempt(lambda: finish(loop, config, logger))
-        for bar in bars:
-            bar.close()
-        checkpoint.save(runs.checkpoint_path(folder, loop.steps), loop.state_dict())
-        if evaluator and not (problem or signals):
-            problem, evaluation = attempt(lambda: evaluator.final(loop))
-    logger.text("path", loop.path)
-    logger.close(success=not (problem or signals))
-    if problem is not None:
-        raise RunError(
-            f"{because(problem)}; what was learned until then is in {folder}"
-        ) from problem
-    runs.write_summary(folder, summary(config, loop, evaluation))
-    if not quiet:
-        report(config, loop, evaluation, parts, folder, bool(signals))
-    return STATUS[signals[0]] if signals else 0
-
-
-def because(problem: Exception) -> str:
-    """A problem in one line."""
-    from seqrl.core import explain
-
-    return str(problem) if isinstance(problem, UserError) else explain(problem)
-
-
-def attempt(action: Callable[[], Any]) -> tuple[Exception | None, Any]:
-    """What went wrong with an action, and what it answers; the second Ctrl-C only ends it."""
-    try:
-        return None, action()
-    except KeyboardInterrupt:
-        return None, None
-    except Exception as error:
-        return error, None
-
-
-def finish(loop: Interaction, config: dict[str, Any], logger: Any) -> None:
-    """Run to the end that the config names."""
-    from seqrl.training import run
-
-    run(loop, config["steps"], logger, episodes=config["episodes"])
-
-
-@contextmanager
-def stopping(
-    loop: Interaction | Many, evaluator: Evaluator | None
-) -> Iterator[list[signal.Signals]]:
-    """Let Ctrl-C and SIGTERM end the run after this turn; what takes long ends at once."""
-    received: list[signal.Signals] = []
-
-    def stop(number: int, frame: object) -> None:
-        received.append(signal.Signals(number))
-        loop.stopped = True
-        waiting = getattr(loop, "preparing", False) or getattr(evaluator, "playing", False)
-        if len(received) > 1 or waiting:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in STATUS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def summary(
-    config: dict[str, Any], loop: Interaction, evaluation: Evaluation | None
-) -> dict[str, Any]:
-    """What summary.json holds."""
-    from seqrl.training import checkpoint, results
-    from seqrl.training import folder as runs
-
-    return {
-        "agent": config["agent"],
-        "env": config["env"],
-        "seed": config["seed"],
-        **results(loop),
-        "eval_mean_reward": None if evaluation is None else evaluation.mean,
-        "compiled": loop.compiled,
-        "path": loop.path,
-        "device": str(getattr(loop.agent, "device", "cpu")),
-        "versions": runs.versions(),
-        "digest": checkpoint.digest(loop.fingerprint()),
-    }
-
-
-def report(
-    config: dict[str, Any],
-    loop: Interaction,
-    evaluation: Evaluation | None,
-    parts: Parts,
-    folder: Path,
-    interrupted: bool,
-) -> None:
-    """The end of a run, for a person."""
-    from seqrl.scripts.show import draw_policy, verdict
-
-    stopped = "stopped after" if interrupted else "trained for"
-    print(
-        f"{config['agent']} on {config['env']}: {stopped} {loop.steps:,} env steps, "
-        f"{loop.episodes:,} episodes, {loop.watch.seconds:.1f} s ({loop.path})"
-    )
-    agent: Any = loop.agent
-    if hasattr(agent, "device_reason"):
-        print(f"device {agent.device}: {agent.device_reason}")
-    if evaluation is not None:
-        print(verdict(evaluation))
-        if parts.reference:
-            print("known: " + ", ".join(f"{name} {x:.4g}" for name, x in parts.reference.items()))
-    drawn = draw_policy(parts.agent, parts.envs)
-    if drawn and not interrupted:
-        print(f"\n{drawn}\n")
-    print(f"saved in  {folder}")
-    print(f"see it:   {tensorboard_command()} --logdir {logdir_of(folder, config)}")
-
-
-def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
-    """What TensorBoard should look at: all runs where the folder is one among them."""
-    from seqrl.training.folder import plain_name
-
-    among = folder.parent.name == plain_name(config["agent"])
-    return folder.parents[2] if among else folder
-
-
-def tensorboard_command() -> str:
-    """What to type to start TensorBoard: its name where the shell finds it, else its path."""
-    if shutil.which("tensorboard"):
-        return "tensorboard"
-    path = Path(sys.executable).with_name("tensorboard")
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

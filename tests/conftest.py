@@ -1,5 +1,8 @@
 """Toy environments, layouts and agents that the conformance suites share, as fixtures."""
 
+import sys
+
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,8 +10,10 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
-from seqrl.envs import Serial
+from seqrl.envs import Serial, Workers
 
+# worker processes cannot import the tests
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 NESTED = spaces.Dict(
     {
         "a": spaces.Box(0, 100, (1,), np.float32),
@@ -133,6 +138,8 @@ def arrange():
             envs = makers[0]()
         elif layout == "serial":
             envs = Serial([make() for make in makers])
+        elif layout == "workers":
+            envs = Workers(makers)
         else:
             kind, mode = layout.split()
             envs = KINDS[kind](makers, autoreset_mode=mode)

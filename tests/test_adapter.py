@@ -20,7 +20,7 @@ SCRIPT = [(3, True, False), (2, False, True), (1, True, True)]
 HIGHEST = np.finfo(np.float32).max
 SEED = np.random.SeedSequence(9)
 several = pytest.mark.parametrize(
-    "layout", ["serial", "sync NextStep", "sync SameStep", "sync Disabled"]
+    "layout", ["serial", "workers", "sync NextStep", "sync SameStep", "sync Disabled"]
 )
 
 
@@ -77,7 +77,9 @@ def test_flags_of_any_kind(counting, arrange, layout, flag):
     assert all(o.terminated.dtype == o.truncated.dtype == bool for o in outcomes)
 
 
-@pytest.mark.parametrize("layout", ["single", "serial", "sync NextStep", "sync Disabled"])
+@pytest.mark.parametrize(
+    "layout", ["single", "serial", "workers", "sync NextStep", "sync Disabled"]
+)
 def test_a_buffer_that_is_filled_again_does_no_harm(counting, arrange, layout):
     fresh, reused = (partial(counting, SCRIPT, view="box", reuse=reuse) for reuse in (False, True))
     assert valid_rows(arrange(layout, [reused]), 12) == valid_rows(arrange(layout, [fresh]), 12)
@@ -176,7 +178,7 @@ def test_observations_without_a_shape_and_at_the_end_of_what_is_finite(arrange, 
 
 def test_the_same_seed_gives_the_same_in_every_layout(arrange):
     makers = [partial(gym.make, "FrozenLake-v1")] * 3
-    layouts = ["serial", "sync NextStep", "sync SameStep", "sync Disabled"]
+    layouts = ["serial", "workers", "sync NextStep", "sync SameStep", "sync Disabled"]
     layouts += ["async NextStep", "async SameStep", "async Disabled"]
     found = [
         valid_rows(arrange(layout, makers), 40, actions=lambda t, n: np.full(n, 2))
@@ -328,8 +330,10 @@ def test_a_registered_environment_is_named_by_its_id():
 
 @pytest.mark.parametrize("layout", ["sync NextStep", "sync SameStep", "sync Disabled"])
 def test_a_vector_that_raises(faulty, arrange, layout):
-    _, message = stopped(arrange(layout, broken(faulty, "raises")))
-    assert "IndexError: list index out of range at actions [" in message
+    envs = adapt(arrange(layout, broken(faulty, "raises")))
+    _, message = stopped(envs)
+    named = f"environment SyncVectorEnv 1 (seed {envs.seeds[1]}): IndexError: list index out of"
+    assert f"{named} range at action " in message
 
 
 def test_a_process_that_raises(faulty, arrange):

@@ -260,7 +260,7 @@ def test_the_plan_is_the_product_of_everything_seed_by_seed():
         ("--agents sarsa sarsa", "--agents sarsa sarsa: one is named twice"),
         ("--env Taxi-v4 Taxi-v4", "--env Taxi-v4 Taxi-v4: one is named twice"),
         ("--env FrozenLak-v1", "unknown environment 'FrozenLak-v1'.*FrozenLake-v1"),
-        ("--env CartPole-v1", "q-learning: .*--bins"),
+        ("--env MountainCar-v0", "q-learning: .*--bins"),
         ("--double", "sarsa: unknown flag --double"),
         ("--step 5", "q-learning: unknown flag --step"),
         ("--seed 5", "--seed: .* Did you mean --seeds"),

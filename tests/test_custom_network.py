@@ -147,7 +147,7 @@ def test_observation_space_is_given_to_whoever_asks_for_it(run):
         ("--network mlp --network-arg activation=tahn", 'Did you mean "tanh"'),
         ("--optimizer Adm", "optimizer 'Adm'. Did you mean \"Adam\""),
         ("--device cuda:99", "device 'cuda:99': expected auto or one of cpu"),
-        ("--agent q-learning --bins 4 --network mlp", "q-learning learns a table; .*: reinforce"),
+        ("--agent q-learning --bins 4 --network mlp", "--bins: .* network"),
         ("--learning-rate fast", "learning_rate 'fast': expected a number or a schedule"),
         ("--epsilon 0.1", "unknown flag --epsilon"),
         ("--env MountainCar-v0 --network mynets:MyNet --env seqrl/Catch-v1", "Catch"),
@@ -178,7 +178,7 @@ def follow(home, text):
     """Do what a page says, with fewer steps: its first block is mynets.py."""
     module, *rest = blocks(text, "python")
     (home / "mynets.py").write_text(module)
-    (commands,) = blocks(text, "")
+    (commands,) = blocks(text, "sh")
     for line in commands.splitlines():
         _, script, *words = line.split()
         few = {"scripts/train.py": ["--steps", "300"], "scripts/evaluate.py": ["--episodes", "2"]}

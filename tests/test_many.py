@@ -12,7 +12,7 @@ from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
 from seqrl.core import RunError, UsageError
 from seqrl.envs import make
 from seqrl.scripts import train as script
-from seqrl.training import checkpoint, many, train, train_many
+from seqrl.training import checkpoint, many, native, train, train_many
 from seqrl.training.interaction import Episode
 from seqrl.training.many import Curve, Many
 from seqrl.training.tensorboard import TensorBoard
@@ -85,6 +85,69 @@ def test_episodes_end_each_run():
     assert digests == {s: alone(agent, envs, 100_000, s, episodes=5) for s in range(4)}
 
 
+ONE = {"learning_rate": 0.3, "gamma": 0.9, "exploration": EpsilonGreedy(0.2)}
+MIXED = [
+    *[(QLearning, ONE)] * 3,
+    (QLearning, {**ONE, "learning_rate": 0.2}),
+    (QLearning, {**ONE, "learning_rate": 0.2, "gamma": 0.8}),
+    (Sarsa, {**ONE, "learning_rate": 0.2, "gamma": 0.8}),
+    *AGENTS.values(),
+]
+
+
+def mixed(envs, seed):
+    """Every agent differs from the one before in a single thing, where it differs."""
+    return maker(*MIXED[seed])(envs, seed)
+
+
+def wandering(envs, seed):
+    """Keeps episodes that outgrow the room for them, each in its own time."""
+    return maker(MonteCarlo, {"exploration": EpsilonGreedy(1.0)})(envs, seed)
+
+
+@pytest.mark.parametrize("agent", [mixed, wandering, maker()])
+@pytest.mark.parametrize("env, n", [("CliffWalking-v1", 2), ("FrozenLake8x8-v1", 3)])
+def test_seeds_in_one_call_are_the_runs_they_would_be_alone(agent, env, n, monkeypatch):
+    """Some end in the middle of a turn, and every one takes many calls of few episodes."""
+    monkeypatch.setattr(native, "CALL", 6000)
+    monkeypatch.setattr(native, "ROOM", 64)
+    digests = {}
+
+    def finished(seed, loop):
+        digests[seed] = checkpoint.digest(loop.fingerprint())
+
+    train_many(agent, lambda: make(env, n), 9, steps=2005, threads=1, finished=finished)
+    assert digests == {s: alone(agent, lambda: make(env, n), 2005, s) for s in range(9)}
+
+
+def test_an_agent_is_left_alone_once_it_has_ended():
+    """What `finished` keeps is not written to by the seeds that come after."""
+    agents, then = [], []
+
+    def finished(seed, loop):
+        agents.append(loop.agent)
+        then.append(checkpoint.digest(loop.agent.state_dict()))
+
+    train_many(maker(), lambda: make("FrozenLake-v1"), 40, steps=300, threads=1, finished=finished)
+    assert [checkpoint.digest(agent.state_dict()) for agent in agents] == then
+
+
+@pytest.mark.parametrize("steps, most", [(50, native.RUNS), (400, 5), (5000, 1)])
+def test_short_runs_are_played_together(steps, most, monkeypatch):
+    """As many as one call is likely to bring to their end: a stop need not wait for more."""
+    monkeypatch.setattr(many, "CALL", 2000)
+    sizes, play = [], native.Native.play
+
+    def counted(self, runs, until):
+        sizes.append(len(runs))
+        return play(self, runs, until)
+
+    monkeypatch.setattr(native.Native, "play", counted)
+    found = train_many(maker(), lambda: make("FrozenLake-v1"), 40, steps=steps, threads=1)
+    assert found.seed.tolist() == list(range(40))
+    assert (sizes[0], max(sizes)) == (1, most)
+
+
 @pytest.mark.parametrize("compile", [True, False])
 def test_what_cannot_be_compiled_goes_one_after_the_other(compile):
     env = "Blackjack-v1" if compile else "FrozenLake-v1"
@@ -152,6 +215,13 @@ def test_a_window_of_100_episodes_slides():
     assert np.allclose(whole.values, parts.values, rtol=1e-12)
     at = 300 // whole.spacing - 1
     assert whole.values[at] == pytest.approx((np.arange(200, 300.0) ** 2).mean())
+
+
+def test_a_curve_takes_no_more_room_for_a_long_run():
+    curve, many_episodes = Curve(), np.arange(1, 50_001)
+    curve.episodes(many_episodes, many_episodes * 1.0, many_episodes)
+    held = [x if x.base is None else x.base for x in vars(curve).values() if np.ndim(x)]
+    assert sum(x.nbytes for x in held) < 8 * (many.POINTS + 100)
 
 
 def test_the_summary_has_the_mean_within_its_interval():

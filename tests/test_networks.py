@@ -48,6 +48,7 @@ SMALL |= {
     "mlp-stack-gru": lambda: MLP(FrameStack(GRU(3, 8), 2), 8),
     "gru-lstm": lambda: GRU(LSTM(3, 8), 8),
     "plain": lambda: as_network(nn.Linear(3, 4)),
+    "shortcut": partial(LSTM, 3, 8, layers=2, shortcut=True),
     "lstm-plain": lambda: LSTM(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), 8, dropout=0.5, layers=2),
     "lstm-lazy": lambda: LSTM(nn.Sequential(nn.LazyLinear(4), nn.Tanh()), 8),
 }
@@ -185,6 +186,17 @@ def test_relu_memory_that_explodes_does_not_reach_the_next_episode():
     assert torch.allclose(out[8], network(obs[:1], start[:1])[0][0], rtol=1e-5)
 
 
+def test_a_shortcut_puts_what_is_seen_beside_what_is_remembered():
+    bare, beside = (GRU(nn.Linear(3, 5), 8, shortcut=shortcut) for shortcut in (False, True))
+    bare.load_state_dict(beside.state_dict())
+    obs, start, _ = sample_rollout(VECTOR, 4, 2)
+    (out, state), (whole, same) = bare(obs, start), beside(obs, start)
+    assert beside.features == 13 and torch.equal(state, same)
+    assert torch.equal(whole[..., :8], out) and torch.equal(
+        whole[..., 8:], beside.source.module(obs)
+    )
+
+
 def test_dropout_is_for_training_alone():
     for network in (MLP(3, 32, dropout=0.5), LSTM(3, 32, layers=2, dropout=0.5)):
         obs, start, _ = sample_rollout(VECTOR, 5, 2)
@@ -195,6 +207,9 @@ def test_dropout_is_for_training_alone():
 
 def test_forget_bias_and_irnn():
     layer = LSTM(3, 4, forget_bias=2.0).layers[0]
+    bias = layer.bias_ih + layer.bias_hh
+    assert torch.equal(bias[4:8], torch.full((4,), 2.0)) and not torch.equal(bias[:4], bias[4:8])
+    layer = GRU(3, 4, keep_bias=2.0).layers[0]
     bias = layer.bias_ih + layer.bias_hh
     assert torch.equal(bias[4:8], torch.full((4,), 2.0)) and not torch.equal(bias[:4], bias[4:8])
     layer = RNN(3, 4, nonlinearity="relu", init="irnn").layers[0]

@@ -108,7 +108,7 @@ def test_by_name_with_arguments():
     network = build(
         "LSTM", VECTOR, hidden=32, hidden_size=16, layers=2, activation="relu", init="he"
     )
-    assert network.features == 16 and len(network.layers) == 2
+    assert network.features == 16 + 32 and len(network.layers) == 2
     assert [type(layer) for layer in network.source.layers] == [nn.Linear, nn.ReLU]
     assert not network.layers[0].bias_ih[:8].any() and not network.source.layers[0].bias.any()
     network = build("gru", WORDS, tokens="attention", size=8, hidden_size=16)

@@ -38,6 +38,7 @@ NETWORKS = {
     "lstm": lambda: LSTM(VECTOR, 8),
     "lstm-3": lambda: LSTM(3, 8, layers=3),
     "gru": lambda: GRU(VECTOR, 8, layers=2),
+    "shortcut": lambda: LSTM(3, 5, shortcut=True),
 }
 SPACES = [
     spaces.Box(0, 255, (3,), np.uint8),

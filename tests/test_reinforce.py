@@ -285,6 +285,26 @@ def test_both_networks_normalise_by_what_was_seen():
         torch.testing.assert_close(mean_, batch.obs[mask].mean(0))
 
 
+def test_the_policy_that_learns_is_the_one_that_acted(monkeypatch):
+    agent, seen = agent_of(MLP(BOX, 8, normalize=True)), []
+    count = next(v for k, v in agent.network.named_buffers() if k.endswith("count"))
+    step = agent._policy_step
+    monkeypatch.setattr(agent, "_policy_step", lambda *a: seen.append(int(count)) or step(*a))
+    agent._update(episodes([1.0, 2.0, 3.0]))
+    agent._update(episodes([1.0]))
+    assert seen == [0, 3] and count == 4
+
+
+def test_the_entropy_bonus_follows_its_schedule(monkeypatch):
+    agent, losses = agent_of(baseline="none", entropy_coef="linear:0.8:0"), []
+    monkeypatch.setattr(agent, "_descend", lambda m, o, loss, n: losses.append(loss.item()))
+    agent.horizon = 100
+    for agent.steps, coefficient in ((0, 0.8), (75, 0.2), (200, 0.0)):
+        metrics = agent._update(episodes([1.0, 2.0]))
+        policy_loss, entropy = metrics["train/policy_loss"], metrics["train/entropy"]
+        assert losses[-1] == pytest.approx(float(policy_loss - coefficient * entropy))
+
+
 def test_the_mode_of_a_tempered_gaussian_is_its_mean():
     agent = agent_of(action_space=spaces.Box(-1, 1, (1,)), temperature=4.0)
     obs, start = np.full((4000, 1), 0.5, np.float32), np.ones(4000, bool)
@@ -567,7 +587,7 @@ def test_a_lazy_network_needs_the_space_to_be_loaded():
         ({"baseline": "best"}, "baseline 'best': expected one of value, mean, none"),
         ({"batch_episodes": 0}, "batch_episodes 0: expected a whole number of at least 1"),
         ({"value_passes": 1.5}, "value_passes 1.5: expected a whole number"),
-        ({"entropy_coef": -1}, "entropy_coef -1: expected a number of at least 0"),
+        ({"entropy_coef": -1}, "entropy_coef -1: expected a number from 0"),
         ({"temperature": 0}, "temperature 0: expected a number above 0"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm nan: expected a number above 0"),
         ({"learning_rate": -0.1}, "learning_rate -0.1: expected a number from 0"),

@@ -26,7 +26,7 @@ TASKS = {
 }
 CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0"]
 SHORT = {"short": ("CartPole-v1", {"max_episode_steps": 3}, 3)}
-LAYOUTS = ("single", "serial", "sync NextStep", "sync SameStep", "sync Disabled")
+LAYOUTS = ("single", "serial", "workers", "sync NextStep", "sync SameStep", "sync Disabled")
 NATIVE = "native"
 FIRST, SECOND = 35, 24  # with three environments both end in the middle of a turn
 task = pytest.mark.parametrize("task", TASKS)

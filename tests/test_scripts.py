@@ -25,7 +25,7 @@ from seqrl.agents.schedules import Schedule, linear
 from seqrl.core import UsageError
 from seqrl.envs.making import time_limit
 from seqrl.scripts import build as building
-from seqrl.scripts import command, evaluate, options, train
+from seqrl.scripts import command, evaluate, options, running, train
 from seqrl.scripts import list as listing
 from seqrl.training import checkpoint
 from seqrl.training import folder as runs
@@ -145,7 +145,7 @@ def only_run(here):
 
 
 def q_of(folder):
-    return checkpoint.load(runs.checkpoints(folder)[0])["agent"]["memory"]["q"]
+    return checkpoint.load(runs.checkpoints(folder)[0])["loop"]["agent"]["memory"]["q"]
 
 
 def parts_of(*words):
@@ -196,7 +196,7 @@ def test_the_summary_has_every_key_and_true_numbers(here, type_):
 
 def test_the_config_is_written_before_anything_else(here, type_, monkeypatch):
     def spy(self, folder, real=TensorBoard.__init__):
-        assert [path.name for path in folder.iterdir()] == ["config.toml"]
+        assert {path.name for path in folder.iterdir()} == {"config.toml", "lock"}
         real(self, folder)
 
     monkeypatch.setattr(TensorBoard, "__init__", spy)
@@ -238,16 +238,39 @@ def test_episodes_stop_a_run_and_steps_are_exact(here, type_):
     assert json.loads((here / "b/summary.json").read_text())["steps"] == 101
 
 
-def test_same_seed_same_digest_in_fresh_processes(here, process):
+RUNS_TWICE = {
+    "table": "--num-envs 2",
+    "processes": "--num-envs 2 --processes",
+    "dropout": "--agent reinforce --env CartPole-v1 --network lstm --network-arg dropout=0.3 "
+    "--network-arg layers=2 --network-arg hidden_size=8 --deterministic --num-envs 2",
+}
+
+
+@pytest.mark.parametrize("kind", RUNS_TWICE)
+def test_same_seed_same_digest_in_fresh_processes(here, process, kind):
+    """Whatever the folder, the language and the order of Python's sets."""
     digests = {}
-    for name, seed, salt in (("a", 5, "1"), ("b", 5, "2"), ("c", 6, "1")):
-        (here / name).mkdir()
-        words = ["--steps", 3000, "--seed", seed, "--num-envs", 2, "--run-dir", "r", *SHORT]
-        env = {**os.environ, "PYTHONHASHSEED": salt}
-        done = process(*words, cwd=here / name, env=env)
+    cases = {
+        "a": (5, {"PYTHONHASHSEED": "1"}),
+        "deep/er": (5, {"PYTHONHASHSEED": "2", "LC_ALL": "C", "TZ": "Asia/Tokyo"}),
+        "c": (6, {}),
+    }
+    for name, (seed, more) in cases.items():
+        (here / name).mkdir(parents=True)
+        words = ["--steps", 1500, "--seed", seed, "--run-dir", "r", *SHORT]
+        done = process(
+            *words, *RUNS_TWICE[kind].split(), cwd=here / name, env={**os.environ, **more}
+        )
         assert done.communicate() == ("", "") and done.returncode == 0
         digests[name] = json.loads((here / name / "r/summary.json").read_text())["digest"]
-    assert digests["a"] == digests["b"] != digests["c"]
+    assert digests["a"] == digests["deep/er"] != digests["c"]
+
+
+def test_processes_give_the_same_bits(here, type_):
+    for name, words in (("a", []), ("b", ["--processes"])):
+        type_(train, "--steps", 900, "--num-envs", 3, "--run-dir", name, *words, *SHORT)
+    one, other = (json.loads((here / name / "summary.json").read_text()) for name in "ab")
+    assert one["digest"] == other["digest"]
 
 
 def test_the_installed_command_is_the_same_code(here, type_):
@@ -496,7 +519,7 @@ def test_evaluate_takes_the_newest_checkpoint(here, type_):
     type_(train, "--steps", 100, *SHORT)
     folder = only_run(here)
     tree = checkpoint.load(runs.checkpoints(folder)[0])
-    tree["agent"]["memory"]["q"][:, 1] = 7.5
+    tree["loop"]["agent"]["memory"]["q"][:, 1] = 7.5
     checkpoint.save(runs.checkpoint_path(folder, 200), tree)
     assert "7.5000" in type_(evaluate, folder, "--episodes", 1, "--show")[1]
 
@@ -558,7 +581,7 @@ BAD = {
     "limit 0": ("--max-episode-steps 0", ["--max-episode-steps 0", "at least 1"]),
     "evaluate -1": ("--eval-episodes -1", ["--eval-episodes -1", "at least 0"]),
     "evaluate every 0": ("--eval-every 0", ["--eval-every 0", "at least 1"]),
-    "Box without bins": ("--env CartPole-v1", ["Box(", "--bins 8"]),
+    "Box without bins": ("--env MountainCar-v0", ["Box(", "--bins 8"]),
     "Box actions": ("--env Pendulum-v1 --bins 8", ["action space Box", "Discrete"]),
     "no bins": ("--env CartPole-v1 --bins 0", ["--bins 0", "at least 1"]),
     "too many bins": ("--env CartPole-v1 --bins 3000", ["81,000,000,000,000", "GiB", "--bins"]),
@@ -671,7 +694,9 @@ def test_a_fault_of_ours_is_one_line_too(type_, monkeypatch):
 
 
 def test_without_a_flag_the_defaults_are_trained(here, type_, monkeypatch):
-    monkeypatch.setattr(train, "execute", lambda config, *rest: print(config["env"]) or 0)
+    monkeypatch.setattr(
+        running, "execute", lambda config, *rest, **others: print(config["env"]) or 0
+    )
     assert type_(train) == (0, "FrozenLake-v1\n", "")
     assert only_run(here) == here / "runs/FrozenLake-v1/q-learning/seed-0"
 
@@ -706,11 +731,11 @@ def test_modules_in_the_current_folder_come_last(here, mine, process):
         ("damaged", ["damaged/checkpoint/step-000000000050.ckpt", "take an older checkpoint"]),
         ("empty_config", ["empty_config", "KeyError"]),
         ("text_config", ["text_config/config.toml"]),
-        ("other_env", ["saved table (16, 4)", "(500, 6)"]),
+        ("other_env", ["agent/memory/q: float64 [16, 4]", "float64 [500, 6]"]),
         ("wrong_numbers", ["num_envs 'many'"]),
         ("wrong_parts", ["wrong_parts", "TypeError"]),
         ("foreign", ["foreign", "KeyError: 'agent'"]),
-        ("foreign_table", ["foreign_table", "KeyError"]),
+        ("foreign_table", ["foreign_table", "entry agent", "KeyError"]),
     ],
 )
 def test_evaluate_refuses_what_is_no_run(here, type_, words, parts):
@@ -726,7 +751,7 @@ def test_evaluate_refuses_what_is_no_run(here, type_, words, parts):
         "wrong_parts": (config.replace("gamma", "gamme"), whole),
         "damaged": (config, whole[:-1]),
         "foreign": (config, {"agents": 1}),
-        "foreign_table": (config, {"agent": {**tree["agent"], "memory": {}}}),
+        "foreign_table": (config, {"agent": {**tree["loop"]["agent"], "memory": {}}}),
     }
     for name, (text, saved) in changed.items():
         (made := here / name).mkdir()
@@ -793,7 +818,7 @@ def test_a_fault_of_an_agent_loses_nothing_either(here, type_, monkeypatch):
     monkeypatch.setattr(tabular.Tabular, "learn", learn)
     status, _, err = type_(train, "--steps", 50, "--run-dir", "r", *SHORT)
     assert status == 1 and refusal(err, ["IndexError: a bug", "learned until then is in r"])
-    assert checkpoint.load(runs.checkpoints(here / "r")[0])["agent"]["steps"] == 20
+    assert checkpoint.load(runs.checkpoints(here / "r")[0])["loop"]["agent"]["steps"] == 20
     status, _, err = type_(train, "--steps", 50, "--debug", *SHORT)
     assert status == 1 and "in learn" in err and err.startswith("Traceback")
 
@@ -847,7 +872,7 @@ def test_a_signal_stops_saves_and_says_where(here, process, name, env):
     steps = json.loads((here / "r/summary.json").read_text())["steps"]
     assert f"stopped after {steps:,} env steps" in out and "saved in  r\n" in out
     assert err == "" or (env == COMPILED and "compiling" in err)
-    saved = checkpoint.load(runs.checkpoint_path(here / "r", steps))
+    saved = checkpoint.load(runs.checkpoint_path(here / "r", steps))["loop"]
     assert saved["steps"] == saved["agent"]["steps"] == steps > 0
 
 
@@ -866,7 +891,7 @@ def test_a_signal_ends_an_evaluation_at_once(here, process, when):
     assert time.monotonic() - sent < 5 and (run.returncode, err) == (130, "")
     assert "stopped after 2,000 env steps" in out and "saved in  r\n" in out
     assert json.loads((here / "r/summary.json").read_text())["eval_mean_reward"] is None
-    assert checkpoint.load(runs.checkpoint_path(here / "r", 2000))["steps"] == 2000
+    assert checkpoint.load(runs.checkpoint_path(here / "r", 2000))["loop"]["steps"] == 2000
 
 
 def test_handlers_are_put_back_after_a_run(type_):

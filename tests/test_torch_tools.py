@@ -99,14 +99,17 @@ def test_what_is_no_optimiser_here_is_refused():
 def test_weights_that_do_not_fit_are_named():
     layer = nn.Linear(2, 1)
     state = to_numpy(dict(layer.state_dict()))
-    with pytest.raises(UsageError, match="do not fit this network: bias differ"):
+    with pytest.raises(UsageError, match="entry weights/bias: missing"):
         load_weights(layer, {"weight": state["weight"]})
-    with pytest.raises(UsageError, match=r"weight have shape \(1, 3\), expected \(1, 2\)"):
-        load_weights(layer, {**state, "weight": np.zeros((1, 3))})
+    with pytest.raises(UsageError, match=r"weight: float32 \[1, 3\], expected float32 \[1, 2\]"):
+        load_weights(layer, {**state, "weight": np.zeros((1, 3), np.float32)})
+    with pytest.raises(UsageError, match=r"weight: float64 \[1, 2\], expected float32 \[1, 2\]"):
+        load_weights(layer, {**state, "weight": np.zeros((1, 2))})
 
 
 def test_loaded_weights_are_a_copy():
-    layer, saved = nn.Linear(2, 1), {"weight": np.ones((1, 2), np.float32), "bias": np.zeros(1)}
+    layer = nn.Linear(2, 1)
+    saved = {"weight": np.ones((1, 2), np.float32), "bias": np.zeros(1, np.float32)}
     load_weights(layer, saved)
     with torch.no_grad():
         layer.weight.add_(1)

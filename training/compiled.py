@@ -20,7 +20,7 @@ from numba.extending import overload_method, register_jitable
 
 from seqrl.agents import exploration, monte_carlo, q_learning, returns, sarsa, schedules, tables, td
 from seqrl.agents.schedules import rate
-from seqrl.agents.tabular import Step
+from seqrl.agents.tabular import Memory, Step
 
 SHARED = {
     exploration: "explore probability expected softmax_weight softmax_total sample_softmax",
@@ -112,7 +112,7 @@ def write_stream(rng: np.random.Generator, words: np.ndarray) -> None:
 
 
 class World(NamedTuple):
-    """N environments on one finite model, as arrays."""
+    """N environments on one finite model, as arrays; for `turns_each` every [N] is [runs, N]."""
 
     cumulative: np.ndarray  # [S, A, K]
     next_state: np.ndarray  # [S, A, K]
@@ -170,11 +170,11 @@ def learn(algorithm, m, o, i, step, alpha, explored, rng):  # type: ignore[no-un
         monte_carlo.monte_carlo(m, o, i, step, alpha, explored, rng)
 
 
-@numba.njit(cache=True, **BARE)
+@register_jitable(**BARE)
 def turns(  # type: ignore[no-untyped-def]
     algorithm, m, o, w, words, alpha, explored, learned, steps, until, due, ended, room
 ):
-    """Whole turns while steps < `until`; answers env steps and episodes done.
+    """Whole turns of a run while steps < `until`; answers env steps and episodes done.
 
     `words` [N + 1, 4] are the streams of the environments, then the agent's. It comes back early
     after a turn in which an episode ended at or after step `due`, when `room` episodes have ended,
@@ -226,6 +226,67 @@ def turns(  # type: ignore[no-untyped-def]
     return done, episodes
 
 
+@numba.njit(cache=True, **BARE)
+def turns_each(  # type: ignore[no-untyped-def]
+    algorithm, m, o, w, words, alpha, explored, numbers, ended, done
+):
+    """`turns` of K runs of like agents, one after the other, in a single call.
+
+    Run k learns in `m` [K, ...] and writes to `ended` [K, ...] and `done` [K, 2]; its `numbers`
+    [K, 6] are where it is in `w` and `words`, then what `turns` takes: learned, steps, until, due
+    and room.
+    """
+    for k in range(len(numbers)):
+        at = numbers[k, 0]
+        memory = Memory(
+            m.q[k],
+            m.twins[k],
+            m.weight[k],
+            m.first[k],
+            m.trace[k],
+            m.share[k],
+            m.rows[k],
+            m.action[k],
+            m.reward[k],
+            m.log_prob[k],
+            m.waiting[k],
+            m.error[k],
+        )
+        world = World(
+            w.cumulative,
+            w.next_state,
+            w.reward,
+            w.terminated,
+            w.initial,
+            w.limit,
+            w.state[at],
+            w.action[at],
+            w.elapsed[at],
+            w.start[at],
+            w.returns[at],
+            w.chosen[at],
+            w.log_prob[at],
+        )
+        book = Ended(
+            ended.step[k], ended.row[k], ended.total[k], ended.length[k], ended.truncated[k]
+        )
+        done[k, 0], done[k, 1] = turns(
+            algorithm,
+            memory,
+            o,
+            world,
+            words[at],
+            alpha,
+            explored,
+            numbers[k, 1],
+            numbers[k, 2],
+            numbers[k, 3],
+            numbers[k, 4],
+            book,
+            numbers[k, 5],
+        )
+
+
 def stamp() -> tuple[int, ...]:
     """When the sources of everything compiled were last changed, and their sizes."""
     found = [
@@ -235,9 +296,9 @@ def stamp() -> tuple[int, ...]:
 
 
 def ready() -> bool:
-    """Whether `turns` has been compiled, in this process or for the cache on disk."""
-    return bool(turns.overloads or turns._cache._cache_file._load_index())
+    """Whether it has all been compiled, in this process or for the cache on disk."""
+    return bool(turns_each.overloads or turns_each._cache._cache_file._load_index())
 
 
 # Numba looks at this file alone when it asks whether its cache on disk is still good
-turns._cache._cache_file._source_stamp = stamp()
+turns_each._cache._cache_file._source_stamp = stamp()

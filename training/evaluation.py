@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -104,10 +104,12 @@ class Evaluator:
         seed: np.random.SeedSequence | None = None,
         logger: Scalars | None = None,
         reference: Mapping[str, float] | None = None,
+        pictures: Callable[[int, Agent, Evaluation], None] | None = None,
     ):
         self.envs, self.episodes, self.every = adapt(envs), episodes, every
         self.seed, self.logger = seed, logger
         self.reference = dict(reference or {})  # what known policies earn
+        self.pictures = pictures  # draws what was found at an env step
         self.oracle = None if logger is None else Oracle.of(self.envs)
         self.last: tuple[int, Evaluation] | None = None  # env step and what it brought
         self.playing = False  # under way: nothing would be lost by ending it here
@@ -127,6 +129,8 @@ class Evaluator:
             shown = {f"eval/{tag}": x for tag, x in values.items()}
             known = {f"reference/{name}": x for name, x in self.reference.items()}
             self.logger.scalars(loop.steps, shown | known)
+        if self.pictures is not None:
+            self.pictures(loop.steps, loop.agent, found)
 
     def final(self, loop: Interaction) -> Evaluation:
         """The evaluation after the last env step, done now if it was not due there."""
@@ -136,8 +140,11 @@ class Evaluator:
         return self.last[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: every evaluation plays the same episodes."""
-        return {}
+        """The last evaluation; its env step is -1 where there was none."""
+        step, found = self.last or (-1, Evaluation(*(np.zeros(0) for _ in Evaluation._fields)))
+        return {"step": step, **found._asdict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do."""
+        """Continue where `state` was taken."""
+        found = Evaluation(*(state[name] for name in Evaluation._fields))
+        self.last = (state["step"], found) if state["step"] >= 0 else None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import socket
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ import tomli_w
 from seqrl.core import UsageError
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoint"
+LOCK = "lock"  # there while a process trains in the folder
 PACKAGES = ("seqrl", "numpy", "gymnasium", "torch", "numba")
 
 
@@ -105,13 +111,16 @@ def jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and value - value != 0 else value
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of what the run's bits depend on."""
     return {package: version(package) for package in PACKAGES}
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The run's checkpoints, newest first."""
+    """The run's checkpoints, newest first; a link is not followed, nor what is behind it pruned."""
+    if (folder / CHECKPOINTS).is_symlink():
+        raise UsageError(f"{folder / CHECKPOINTS} is a link, expected the run's own folder")
     return sorted((folder / CHECKPOINTS).glob("step-*.ckpt"), reverse=True)
 
 
@@ -119,3 +128,48 @@ def checkpoint_path(folder: Path, steps: int) -> Path:
     """Where the checkpoint at an env step is kept."""
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     return folder / CHECKPOINTS / f"step-{steps:012d}.ckpt"
+
+
+def best_path(folder: Path) -> Path:
+    """Where the run is kept as it was at its best evaluation."""
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    return folder / CHECKPOINTS / "best.ckpt"
+
+
+def clear(folder: Path) -> None:
+    """Take away what an interrupted run left behind before it was ever saved, but its config."""
+    leftovers = ("events.out.tfevents.*", "episodes.csv", SUMMARY, f"{CHECKPOINTS}/*")
+    for path in (path for pattern in leftovers for path in folder.glob(pattern)):
+        path.unlink()
+
+
+def clear_drafts(folder: Path) -> None:
+    """Take away what a save left that was killed before its end."""
+    for path in [*folder.glob("*.part"), *(folder / CHECKPOINTS).glob("*.part")]:
+        path.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the lock of one that died does not count."""
+    path = folder / LOCK
+    while True:
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise UsageError(f"{folder} is in use by {owner}; wait for it or stop it") from error
+        if os.fstat(file.fileno()).st_nlink:
+            break
+        file.close()  # who held it has just taken the file away
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

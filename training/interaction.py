@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import gymnasium as gym
 import numpy as np
 
 from seqrl.agents import Agent
-from seqrl.core import Array, Metrics, RunError, State, Transition, tree
+from seqrl.core import Array, Metrics, RunError, State, Transition, forms, tree
 from seqrl.envs import Outcome, adapt, get_state, set_state
 from seqrl.training.native import Native, native
 
@@ -59,6 +60,10 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._spent, self._since = 0.0, -1.0
+
+    def add(self, seconds: float) -> None:
+        """Count what was spent before, in another process."""
+        self._spent += seconds
 
     def start(self) -> None:
         """Go on counting."""
@@ -111,6 +116,8 @@ class Interaction:
         self._metrics: Metrics = {}
         self.watch = Stopwatch()  # acting, learning and recording, without the callbacks
         self.stopped = False  # set by whoever wants the loop to end after this turn
+        self.paused = False  # the same, by who will let it go on
+        self._owed: list[int] = []  # callbacks that are due and have not been called through
         self.obs: Array = None
         self.start: Array = None
         self.state: State = None
@@ -126,18 +133,19 @@ class Interaction:
         self._surplus = None
 
     def run(self, steps: int) -> None:
-        """Exactly `steps` env steps, or fewer where `stopped` is set.
+        """Exactly `steps` env steps, or fewer where `stopped` or `paused` is set.
 
         Where the last turn has more rows than are left, the surplus rows (highest index) are not
         valid in it; they are learned from first when the run goes on.
         """
         if self.obs is None:
             self.reset()
+        self._settle()
         target = self.steps + steps
         due = self._due()
         native = self._look_for_native(steps)
         self.watch.start()
-        while self.steps < target and not self.stopped:
+        while self.steps < target and not (self.stopped or self.paused):
             before = self.steps
             if native is not None and self._surplus is None and target - before >= self._n:
                 native.advance(int(min(due, target - self._n + 1)))
@@ -199,6 +207,9 @@ class Interaction:
             outcome = self.envs.step(decision.action)
         except RunError as error:
             raise RunError(f"at env step {self.steps + 1}: {error}") from error
+        if outcome.ended and outcome.real < self._n:
+            lost = outcome.truncated & ~outcome.valid  # with the process that played it
+            self.returns[lost] = self.lengths[lost] = 0
         if self.max_episode_steps is not None:
             outcome = self._cut(outcome)
         self.obs, self.start, self.state = outcome.obs, outcome.start, decision.state
@@ -299,9 +310,22 @@ class Interaction:
         )
 
     def _call_back(self, before: int) -> None:
-        for callback in self.callbacks:
-            if self.steps // callback.every > before // callback.every:
-                callback(self)
+        self._owed = [
+            i
+            for i, callback in enumerate(self.callbacks)
+            if self.steps // callback.every > before // callback.every
+        ]
+        self._settle()
+
+    def _settle(self) -> None:
+        """Call the callbacks that are due; one that is interrupted is called again on resume."""
+        while self._owed:
+            i = self._owed.pop(0)
+            try:
+                self.callbacks[i](self)
+            except BaseException:
+                self._owed.insert(0, i)
+                raise
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, agent and environments included.
@@ -311,11 +335,18 @@ class Interaction:
         return {
             "agent": self.agent.state_dict(),
             "envs": get_state(self.envs),
-            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "callbacks": [state for _, state in self._stateful()],
+            "owed": list(self._owed),
+            "metrics": {tag: float(x) for tag, x in self.metrics.items() if not callable(x)},
             "recent": [list(pair) for pair in self.recent],
             "surplus": None if self._surplus is None else self._surplus._asdict(),
             **{name: getattr(self, name) for name in COUNTERS + ROWS},
         }
+
+    def _stateful(self) -> list[tuple[Callback, dict[str, Any]]]:
+        """The callbacks with anything to keep: not a progress bar, which is not always there."""
+        states = [(callback, callback.state_dict()) for callback in self.callbacks]
+        return [pair for pair in states if pair[1]]
 
     def fingerprint(self) -> dict[str, Any]:
         """What two equal runs have in common to the last bit: tables, counters, random numbers."""
@@ -330,14 +361,19 @@ class Interaction:
 
         Environments whose state could not be had begin new episodes; the agent notices by `start`.
         """
-        self.agent.load_state_dict(state["agent"])
-        for callback, part in zip(self.callbacks, state["callbacks"], strict=True):
-            callback.load_state_dict(part)
+        self.reset()
+        with forms.taking("loop"):
+            forms.check("loop", state, self._form())
+            self.agent.load_state_dict(state["agent"])
+            if state["callbacks"] is not None:  # they were not kept
+                for (callback, _), part in zip(self._stateful(), state["callbacks"], strict=True):
+                    callback.load_state_dict(part)
+        self.metrics = dict(state["metrics"])
+        self._owed = [i for i in state["owed"] if i < len(self.callbacks)]
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.recent.clear()
         self.recent.extend((total, length) for total, length in state["recent"])
-        self.reset()
         if state["envs"] is None:
             return
         set_state(self.envs, state["envs"])
@@ -346,6 +382,27 @@ class Interaction:
             setattr(self, name, tree.like(state[name], kind))
         if state["surplus"] is not None:
             self._surplus = Transition(**tree.like(state["surplus"], kind))
+
+    def _form(self) -> dict[str, Any]:
+        """What a saved state looks like here: as the first turn, which changes nothing, shows."""
+        action, memory, _ = self.agent.act(self.obs, self.start, None, explore=False)
+        flags, reals, memory = self.start, forms.reals(self._n), forms.maybe(memory)
+        rows = self.obs, self.start, memory, self.returns, self.lengths
+        space = self.envs.single_action_space
+        if isinstance(space, gym.spaces.Discrete):
+            action = forms.whole(int(space.start), int(space.start + space.n - 1), (self._n,))
+        seen = (self.obs, flags, memory, memory, action, forms.maybe(reals), reals)
+        surplus = Transition(*seen, flags, flags, self.obs, flags)._asdict()
+        return {
+            **dict.fromkeys(("agent", "envs"), forms.anything),
+            "callbacks": forms.maybe(forms.each(forms.anything)),
+            "metrics": forms.named_floats,
+            "owed": forms.each(0),
+            "recent": forms.each([0.0, 0], WINDOW),
+            "surplus": forms.maybe(surplus),
+            **dict.fromkeys(COUNTERS, 0),
+            **dict(zip(ROWS, rows, strict=True)),
+        }
 
 
 COUNTERS = ("steps", "episodes")

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from seqrl.core import UsageError
 from seqrl.core.seeding import Streams
 from seqrl.envs import Environments, adapt
 from seqrl.training.interaction import WINDOW, Episode, Interaction
-from seqrl.training.native import Native, native
+from seqrl.training.native import CALL, RUNS, native
 from seqrl.training.statistics import bootstrap, count, iqm, mean
 from seqrl.training.training import run
 
@@ -49,21 +50,21 @@ class Curve:
         """Add episodes in the order in which they ended."""
         if not len(steps):
             return
-        known = len(self._recent)
-        window = np.concatenate([self._recent, totals])
-        total = np.cumsum(window)
-        total[WINDOW:] -= total[:-WINDOW].copy()
-        means = total / np.minimum(np.arange(1, len(window) + 1), WINDOW)
-        self._recent = window[-(WINDOW - 1) :]
         self._widen(int(steps[-1]))
-        # `resample`, onto what is known already and without its checks: it runs for every seed
-        last = np.searchsorted(steps, self._grid(), side="right") + known
-        self.values = np.where(last > known, means[last - 1], self.values)
+        grid = self._grid()
+        first = int(np.searchsorted(grid, steps[0]))  # what stands before is known already
+        window = np.concatenate([np.zeros(1), self._recent, totals])
+        total = np.cumsum(window)
+        # `resample`, without its checks: it runs for every seed
+        end = np.searchsorted(steps, grid[first:], side="right") + len(self._recent)
+        begin = np.maximum(end - WINDOW, 0)
+        self.values[first:] = (total[end] - total[begin]) / (end - begin)
+        self._recent = window[1:][-(WINDOW - 1) :].copy()  # not the whole of a long call
 
     def end(self, step: int) -> None:
         """The run has ended: nothing is known beyond."""
         self._widen(step)
-        self.values[self._grid() > step] = np.nan
+        self.values[step // self.spacing :] = np.nan
 
     def every(self, spacing: int) -> np.ndarray:
         """The values at the multiples of a coarser spacing [POINTS]."""
@@ -72,7 +73,7 @@ class Curve:
         return np.append(kept, np.full(POINTS - len(kept), np.nan))
 
     def _grid(self) -> np.ndarray:
-        return self.spacing * np.arange(1, POINTS + 1)
+        return np.arange(1, POINTS + 1) * self.spacing
 
     def _widen(self, step: int) -> None:
         times = 1
@@ -191,24 +192,29 @@ class Many:
             raise
 
     def _play_compiled(self, todo: Iterator[int], done: list[One]) -> None:
-        """One seed after the other in the same environments: making them would take the longest."""
+        """Some seeds at a time in the same environments: making them would take the longest."""
         envs = adapt(self.make_envs())
-        turns: Native | None = None
-        for seed in self._until_stopped(todo):
-            loop = self._begin(seed, envs)
-            if turns is None:
-                turns = native(loop)[0]
-                assert turns is not None
-            turns.attach(loop)
-            loop.agent.horizon = loop.agent.horizon or self.steps
-            loop.episodes_wanted = self.episodes
-            while self.steps - loop.steps >= envs.num_envs and not (loop.stopped or self.stopped):
-                turns.advance(self.steps - envs.num_envs + 1)
-            if not (loop.stopped or self.stopped):
-                loop.run(self.steps - loop.steps)  # the rows of a last turn that is not whole
-            self._keep(seed, loop, done)
-        if turns is not None:
-            turns.check()
+        turns = native(self._begin(0, envs))[0]
+        assert turns is not None
+        size = 1  # then as many as one call is likely to bring to their end
+        while seeds := list(islice(self._until_stopped(todo), size)):
+            batch = runs = [turns.begin(self._begin(s, envs), at) for at, s in enumerate(seeds)]
+            while runs:
+                played = turns.play(runs, self.steps - envs.num_envs + 1)
+                runs = [run for run in played if not self._over(seeds[run.at], run.loop, done)]
+            longest = max(run.loop.steps for run in batch)
+            size = min(RUNS, max(1, CALL // max(1, longest)))
+        turns.check()
+
+    def _over(self, seed: int, loop: Interaction, done: list[One]) -> bool:
+        """Whether no whole turn is left of a run, which is then ended and kept."""
+        left, going = self.steps - loop.steps, not (loop.stopped or self.stopped)
+        if going and left >= loop.envs.num_envs:
+            return False
+        if going:
+            loop.run(left)
+        self._keep(seed, loop, done)
+        return True
 
     def _play_stepped(self, todo: Iterator[int], done: list[One]) -> None:
         for seed in self._until_stopped(todo):
@@ -229,6 +235,8 @@ class Many:
         loop = Interaction(agent, envs, recorder=Curve())
         loop.reset(streams.envs)
         agent.reseed(streams.agent)
+        agent.horizon = agent.horizon or self.steps
+        loop.episodes_wanted = self.episodes
         return loop
 
     def _keep(self, seed: int, loop: Interaction, done: list[One]) -> None:

@@ -7,7 +7,9 @@ they are stepped. Both ways give the same bits.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -19,19 +21,49 @@ from seqrl.envs.finite import Model, check_unchanged, finite_model, time_limit, 
 if TYPE_CHECKING:
     from seqrl.training.interaction import Interaction
 
+RUNS = 16  # side by side at most: one call of all lets go of Python's lock once
 CALL = 1 << 20  # env steps a call at most, so that Ctrl-C and the progress bar are not kept waiting
 ROOM = 1 << 16  # episodes a call
 LOG = logging.getLogger("seqrl")
 NEVER = np.iinfo(np.int64).max
 
 
+class Run(NamedTuple):
+    """A loop whose turns are compiled."""
+
+    at: int  # its row of the World
+    loop: Interaction
+    agent: Any
+    seeds: list[int | None]  # of its environments, which may go on to another run meanwhile
+    rngs: list[np.random.Generator]  # theirs, then the agent's
+
+    def form(self) -> Any:
+        """What runs have in common that can be played in one call."""
+        agent = self.agent
+        return agent.learn_row, agent.options, agent.rates, [x.shape for x in agent.memory]
+
+    def numbers(self, until: int, steps: int, room: int) -> tuple[int, ...]:
+        """Its row of what `turns_each` is told, for a call of as many steps and episodes."""
+        loop = self.loop
+        due = min(getattr(loop.recorder, "due", NEVER), NEVER)
+        if loop.episodes_wanted is not None:
+            room = max(1, min(room, loop.episodes_wanted - loop.episodes))
+        return self.at, self.agent.steps, loop.steps, min(until, loop.steps + steps), due, room
+
+
 class Native:
-    """Runs the turns of a loop whose agent and environments allow it."""
+    """Runs the turns of loops whose agents and environments allow it.
+
+    `advance` those of the loop it was made for. Or `begin` several loops that share its
+    environments, one after the other, and `play` them together.
+    """
 
     def __init__(self, loop: Interaction, envs: list[Any], model: Model):
         from seqrl.training import compiled
 
         self.compiled, self.model = compiled, model
+        self.loop: Interaction = loop
+        self.agent: Any = loop.agent
         self.envs = [env.unwrapped for env in envs]
         self.clocks: list[list[Any]] = [time_limits(env) for env in envs]
         n = len(self.envs)
@@ -42,28 +74,20 @@ class Native:
             terminated=model.terminated,
             initial=np.cumsum(model.initial),
             limit=self.clocks[0][0]._max_episode_steps if self.clocks[0] else NEVER,
-            state=np.zeros(n, np.int64),
-            action=np.zeros(n, np.int64),
-            elapsed=np.zeros(n, np.int64),
-            start=np.zeros(n, bool),
-            returns=np.zeros(n),
-            chosen=np.zeros(n, np.int64),
-            log_prob=np.zeros(n),
+            state=np.zeros((RUNS, n), np.int64),
+            action=np.zeros((RUNS, n), np.int64),
+            elapsed=np.zeros((RUNS, n), np.int64),
+            start=np.zeros((RUNS, n), bool),
+            returns=np.zeros((RUNS, n)),
+            chosen=np.zeros((RUNS, n), np.int64),
+            log_prob=np.zeros((RUNS, n)),
         )
-        self.words = np.zeros((n + 1, 4), np.uint64)
-        kinds = [np.zeros(ROOM + n, kind) for kind in (int, int, float, int, bool)]
+        self.words = np.zeros((RUNS, n + 1, 4), np.uint64)
+        kinds = [np.zeros(ROOM + RUNS * n, kind) for kind in (int, int, float, int, bool)]
         self.ended = compiled.Ended(*kinds)
-        self.attach(loop)
         if not compiled.ready():
             LOG.warning("seqrl: compiling the loop, once, about 10 s")
-        self._turns(until=0, due=0, room=0)  # none, but what is compiled is loaded
-
-    def attach(self, loop: Interaction) -> None:
-        """Run the turns of a loop in these environments, the first one or another."""
-        agent: Any = loop.agent
-        self.loop, self.agent = loop, agent
-        self.algorithm = self.compiled.ALGORITHMS[agent.learn_row]
-        agent.prepare(len(self.envs))
+        self._call([self.begin(loop)], until=0)  # no turn, but what is compiled is loaded
 
     def check(self) -> None:
         """Refuse a model that was changed since it was read."""
@@ -71,68 +95,81 @@ class Native:
             check_unchanged(env, self.model)
 
     def advance(self, until: int) -> None:
-        """Whole turns while the loop's steps are below `until`, as far as one call goes.
+        """Whole turns while the loop's steps are below `until`, as far as one call goes."""
+        next(self.play([self.begin(self.loop)], until))
 
-        It comes back early after a turn that gives the recorder its next point or the loop the
-        last episode wanted.
-        """
-        loop, agent = self.loop, self.agent
-        self._read()
-        due = min(getattr(loop.recorder, "due", NEVER), NEVER)
-        wanted = loop.episodes_wanted
-        room = ROOM if wanted is None else max(1, min(ROOM, wanted - loop.episodes))
-        steps, episodes = self._turns(min(until, loop.steps + CALL), due, room)
-        agent.steps += steps
-        loop.steps += steps
-        self._write()
-        loop.record_all(*(part[:episodes] for part in self.ended))
-        if not steps:
-            agent.make_room(2 * agent.memory.action.shape[1])
-
-    def _turns(self, until: int, due: int, room: int) -> tuple[int, int]:
-        """Env steps and episodes done, as `compiled.turns` says."""
-        agent, steps = self.agent, self.loop.steps
-        return self.compiled.turns(
-            self.algorithm,
-            agent.memory,
-            agent.options,
-            self.world,
-            self.words,
-            *agent.rates,
-            agent.steps,
-            steps,
-            until,
-            due,
-            self.ended,
-            room,
-        )
-
-    def _generators(self) -> list[np.random.Generator]:
-        return [*(env.np_random for env in self.envs), self.agent.rng]
-
-    def _read(self) -> None:
-        """Where environments and random numbers are."""
-        for rng, words in zip(self._generators(), self.words, strict=True):
+    def begin(self, loop: Interaction, at: int = 0) -> Run:
+        """Take a loop's turns over from where its environments and random numbers are."""
+        agent: Any = loop.agent
+        agent.prepare(len(self.envs))
+        w, rngs = self.world, [*(env.np_random for env in self.envs), agent.rng]
+        for rng, words in zip(rngs, self.words[at], strict=True):
             self.compiled.read_stream(rng, words)
         for i, (env, clocks) in enumerate(zip(self.envs, self.clocks, strict=True)):
-            self.world.state[i] = env.s
-            self.world.action[i] = -1 if env.lastaction is None else env.lastaction
-            self.world.elapsed[i] = clocks[0]._elapsed_steps if clocks else self.loop.lengths[i]
-        self.world.start[:] = self.loop.start
-        self.world.returns[:] = self.loop.returns
+            w.state[at, i] = env.s
+            w.action[at, i] = -1 if env.lastaction is None else env.lastaction
+            w.elapsed[at, i] = clocks[0]._elapsed_steps if clocks else loop.lengths[i]
+        w.start[at], w.returns[at] = loop.start, loop.returns
+        return Run(at, loop, agent, loop.envs.seeds, rngs)
 
-    def _write(self) -> None:
+    def play(self, runs: list[Run], until: int) -> Iterator[Run]:
+        """Whole turns of every run while its steps are below `until`, as far as one call goes.
+
+        A run comes back early after a turn that gives its recorder the next point or the loop the
+        last episode wanted. Yields each when environments and loop are where it has come to.
+        """
+        for _, alike in groupby(runs, Run.form):
+            for run, steps, ended in self._call(list(alike), until):
+                run.agent.steps += steps
+                run.loop.steps += steps
+                self._write(run)
+                run.loop.record_all(*ended)
+                if not steps and run.loop.steps < until:
+                    run.agent.make_room(2 * run.agent.memory.action.shape[1])
+                yield run
+
+    def _call(self, runs: list[Run], until: int) -> list[tuple[Run, int, list[np.ndarray]]]:
+        """Turns of runs of one form; the env steps and the episodes of each."""
+        n, k, agent = len(self.envs), len(runs), runs[0].agent
+        room, steps = max(1, ROOM // k), max(1, CALL // k)
+        memories = zip(*(run.agent.memory for run in runs), strict=True)
+        memory = self.compiled.Memory(*map(stacked, memories))
+        ended = self.compiled.Ended(*(x[: k * (room + n)].reshape(k, -1) for x in self.ended))
+        numbers = np.array([run.numbers(until, steps, room) for run in runs])
+        done = np.zeros((k, 2), np.int64)
+        kind, world, words = self.compiled.ALGORITHMS[agent.learn_row], self.world, self.words
+        self.compiled.turns_each(
+            kind, memory, agent.options, world, words, *agent.rates, numbers, ended, done
+        )
+        if k > 1:
+            for j, run in enumerate(runs):
+                for own, part in zip(run.agent.memory, memory, strict=True):
+                    own[...] = part[j]
+        return [
+            (run, taken, [x[j, :over] for x in ended])
+            for j, (run, (taken, over)) in enumerate(zip(runs, done.tolist(), strict=True))
+        ]
+
+    def _write(self, run: Run) -> None:
         """Put environments and loop where the compiled turns have come to."""
-        w, loop = self.world, self.loop
-        for rng, words in zip(self._generators(), self.words, strict=True):
+        w, loop, at = self.world, run.loop, run.at
+        loop.envs.seeds = run.seeds
+        for rng, words in zip(run.rngs, self.words[at], strict=True):
             self.compiled.write_stream(rng, words)
         for i, (env, clocks) in enumerate(zip(self.envs, self.clocks, strict=True)):
-            env.s = int(w.state[i])
-            env.lastaction = None if w.action[i] < 0 else int(w.action[i])
+            if env.np_random is not run.rngs[i]:
+                env.np_random = run.rngs[i]
+            env.s = int(w.state[at, i])
+            env.lastaction = None if w.action[at, i] < 0 else int(w.action[at, i])
             if clocks:
-                clocks[0]._elapsed_steps = int(w.elapsed[i])
-        loop.obs, loop.start = w.state.copy(), w.start.copy()
-        loop.returns, loop.lengths = w.returns.copy(), w.elapsed.copy()
+                clocks[0]._elapsed_steps = int(w.elapsed[at, i])
+        loop.obs, loop.start = w.state[at].copy(), w.start[at].copy()
+        loop.returns, loop.lengths = w.returns[at].copy(), w.elapsed[at].copy()
+
+
+def stacked(parts: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Arrays of one shape as one [K, ...]: a copy, of a single one only another view."""
+    return parts[0][None] if len(parts) == 1 else np.stack(parts)
 
 
 def native(loop: Interaction) -> tuple[Native | None, str]:

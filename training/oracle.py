@@ -12,7 +12,7 @@ from seqrl.agents.tabular import Tabular
 from seqrl.core import UsageError
 from seqrl.envs import Environments, Serial
 from seqrl.envs.finite import Model, finite_model, time_limit
-from seqrl.training.optimum import LARGEST, optimum, reachable
+from seqrl.training.optimum import LARGEST, Optimum, optimum, reachable
 
 EFFORT = 10**9  # products of a backward induction: some seconds
 ROOM = 10**7  # numbers in its plan: 80 MB
@@ -73,17 +73,23 @@ class Oracle:
         return optimum(self.model, 1.0, self.limit).start_value
 
 
-def optimal_policy(env: gym.Env[Any, Any], gamma: float, horizon: int) -> np.ndarray | None:
-    """The best actions [S] at discount gamma, or None where they cannot be had.
+def optimal(env: gym.Env[Any, Any], gamma: float, horizon: int) -> Optimum | None:
+    """The best there is at discount gamma, or None where it cannot be had.
 
-    At gamma 1 those at an episode's start, under its time limit or within `horizon` steps.
+    At gamma 1 under the environment's time limit, or within `horizon` steps.
     """
     model = finite_model(env)
     if model is None:
         return None
     try:
-        steps = (time_limit(env) or horizon) if gamma == 1 else None
-        policy = optimum(model, gamma, steps).policy
+        return optimum(model, gamma, (time_limit(env) or horizon) if gamma == 1 else None)
     except UsageError:  # too many states to be solved
         return None
-    return policy if policy.ndim == 1 else policy[0]
+
+
+def optimal_policy(env: gym.Env[Any, Any], gamma: float, horizon: int) -> np.ndarray | None:
+    """The best actions [S] at an episode's start, as in `optimal`."""
+    found = optimal(env, gamma, horizon)
+    if found is None:
+        return None
+    return found.policy if found.policy.ndim == 1 else found.policy[0]

@@ -90,7 +90,7 @@ def read_summary(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{folder / SUMMARY} is not what a run writes: {error}") from error
-    return summary if reached else None
+    return summary if summary.get("finished", reached) else None
 
 
 def read_curve(path: Path) -> tuple[Floats, Floats]:

@@ -6,6 +6,7 @@ both files back to where its checkpoint was.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from seqrl.core import UsageError
 from seqrl.training.interaction import Episode, Interaction
 
 POINTS = 1000  # at most, a tag
@@ -26,7 +28,8 @@ ROWS = 1_000_000  # episodes.csv is complete up to here; then every tenth, every
 ROW = "{},{!r},{}\n".format
 THINNED = f"complete to {ROWS:,} episodes, then every 10th, from ten times as many every 100th ..."
 # no hyper-parameters
-UNCOMPARED = ("steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds")
+UNCOMPARED = {"steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds", "pictures"}
+UNCOMPARED |= {"checkpoint_every", "processes", "worker_timeout", "restart_workers"}
 
 
 class TensorBoard:
@@ -39,8 +42,8 @@ class TensorBoard:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.seqrl"
-        self._events = RecordWriter(open(self.folder / name, "ab"))
+        self._file = open(new_event_file(self.folder), "xb")
+        self._events = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._episodes = open(self.folder / "episodes.csv", "a", encoding="utf-8")
         if self._episodes.tell() == 0:
@@ -102,6 +105,11 @@ class TensorBoard:
         self._summary(Summary(value=points), step)
         self.flush()
 
+    def image(self, step: int, tag: str, data: bytes, width: int, height: int) -> None:
+        """A picture under IMAGES at env step `step`: a PNG, or a GIF, which moves there."""
+        picture = Summary.Image(width=width, height=height, encoded_image_string=data)
+        self._summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), step)
+
     def describe(self, config: Mapping[str, Any]) -> None:
         """The run's config: a table under TEXT and a row under HPARAMS."""
         flat = dict(flatten(config))
@@ -127,6 +135,34 @@ class TensorBoard:
         self._events.flush()
         self._episodes.flush()
 
+    def state_dict(self) -> dict[str, Any]:
+        """How long the files are, which are safe on the disk then, and where the next point is."""
+        self.flush()
+        for file in (self._file, self._episodes):
+            os.fsync(file.fileno())
+        return {
+            "files": {path.name: path.stat().st_size for path in log_files(self.folder)},
+            **{name: getattr(self, name) for name in PLACE},
+        }
+
+    def resume(self, state: dict[str, Any], step: int) -> None:
+        """Cut the files back to where `state` was taken, at env step `step`, and go on from there.
+
+        A TensorBoard that is looking drops what it has shown beyond, as its protocol has it.
+        """
+        self.flush()
+        sizes = state["files"]
+        for path in log_files(self.folder):
+            if path.name in sizes:
+                cut(path, sizes[path.name])
+            elif path.name != Path(self._file.name).name:
+                path.unlink()
+        for name in PLACE:
+            setattr(self, name, state[name])
+        again = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=step + 1, session_log=again))
+        self.flush()
+
     def close(self, success: bool = True) -> None:
         """End the run's row under HPARAMS and close the files."""
         self._summary(session_end(success), 0)
@@ -138,6 +174,31 @@ class TensorBoard:
 
     def _write(self, event: Event) -> None:
         self._events.write(event.SerializeToString())
+
+
+PLACE = ("_spacing", "due", "_rows", "_last")  # what decides about the next row and point
+
+
+def log_files(folder: Path) -> list[Path]:
+    """The files of a run that grow: every event file and episodes.csv."""
+    return [*sorted(folder.glob("events.out.tfevents.*")), *folder.glob("episodes.csv")]
+
+
+def new_event_file(folder: Path) -> Path:
+    """A name that TensorBoard, which reads them in order, takes for later than those there."""
+    stamps = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")]
+    stamp = max([int(time.time()), *(stamp + 1 for stamp in stamps)])
+    return folder / f"events.out.tfevents.{stamp}.{socket.gethostname()}.seqrl"
+
+
+def cut(path: Path, size: int) -> None:
+    """Shorten a file that has grown since."""
+    if path.stat().st_size < size:
+        raise UsageError(
+            f"{path} has {path.stat().st_size:,} bytes, {size:,} when the checkpoint was written: "
+            "rows are missing; put the file back"
+        )
+    os.truncate(path, size)
 
 
 def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | int | float | str]]:

@@ -1,0 +1,302 @@
+"""Q-learning, SARSA and Monte Carlo with any network as the action-value function."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from seqrl.agents.action_values import ActionValues, Actor
+from seqrl.agents.episodes import Batch as Episodes
+from seqrl.agents.experience import Experience
+from seqrl.agents.exploration import EPSILON, TEMPERATURE, Exploration, explore
+from seqrl.agents.rows import check_memory
+from seqrl.agents.schedules import Rate, Schedule, rate, schedule
+from seqrl.agents.torch_tools import TorchDraw, make_optimizer, pick_device, to_tensor
+from seqrl.agents.value_learner import Outcome, ValueLearner
+from seqrl.agents.value_settings import Pace, Rule, settled
+from seqrl.core import (
+    Array,
+    Decision,
+    Metrics,
+    RunError,
+    State,
+    Transition,
+    UsageError,
+    forms,
+    generator,
+    get_rng_state,
+    set_rng_state,
+    tree,
+)
+from seqrl.core.seeding import Seed
+from seqrl.networks import as_network, probe
+from seqrl.networks.base import check_output, dummy, has_memory
+
+NOTHING: Metrics = {}
+NUMBERS = ("loss", "td_error", "grad_norm")
+
+
+class ValueAgent:
+    """Action values on any network, with memory or without (Sutton & Barto, 2018, chapters 9, 10).
+
+    Q-learning draws from a replay and bootstraps from a target network (Mnih et al., 2015); one
+    with memory draws sequences with the memory that entered them (Kapturowski et al., 2019).
+    SARSA and Monte Carlo learn from what was just done, each step `updates` times. What is
+    descended is half the squared error to the target, so that SGD on a one-hot linear network is
+    a table.
+
+    Args:
+        network: a Network or any module from [B, ...] to [B, F].
+        action_space: Discrete.
+        observation_space: lets lazy layers be built at once; without it at the first observation.
+        target: "q-learning", "sarsa" or "monte-carlo"; what is None below follows it.
+        learning_rate: of the optimiser, a number or a schedule.
+        gamma: discount in [0, 1].
+        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
+        expected: SARSA bootstraps from the policy's expected value, not from the action taken.
+        n_step: rewards before bootstrapping, at least 1 (Q-learning: uncorrected).
+        double: Q-learning's action is picked by the one network, its value taken from the other.
+        dueling: the values of states and the advantages of actions apart.
+        loss: "huber" or "squared".
+        rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
+        batch_size: steps a gradient step, or sequences with memory; at least 1.
+        train_every: env steps from one learning to the next, at least 1.
+        updates: gradient steps each time, on policy passes over the steps; at least 1.
+        buffer_size: rows of the replay; 0 learns on policy, from each step as it comes.
+        learning_starts: env steps before the first gradient step.
+        target_every: env steps from one move of the target network to the next; 0 for none.
+        target_rate: share of the way to the network that it moves, in (0, 1].
+        priority: alpha in [0, 1] of prioritised replay, 0 for uniform (Schaul et al., 2016).
+        importance: beta in [0, 1] that corrects for priorities, a number or a schedule.
+        sequence_length: steps learned from in a sequence, with memory.
+        burn_in: steps before them that only warm the memory up.
+        stored_state: sequences begin with the memory of then, not with a fresh one.
+        max_grad_norm: gradients are scaled down to this norm, above 0.
+        optimizer: by torch's name (SGD, Momentum, Nesterov, RMSprop, Adam, AdamW, ...).
+        weight_decay: of the optimiser, at least 0.
+        device: "auto", "cpu", "cuda" or "cuda:0".
+        seed: of the agent's own random numbers.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        action_space: gym.Space,
+        observation_space: gym.Space | None = None,
+        *,
+        target: str = "q-learning",
+        learning_rate: Rate | None = None,
+        gamma: float = 0.99,
+        exploration: Exploration | None = None,
+        expected: bool = False,
+        n_step: int | None = None,
+        double: bool = True,
+        dueling: bool = False,
+        loss: str | None = None,
+        rescale: bool = False,
+        batch_size: int | None = None,
+        train_every: int | None = None,
+        updates: int | None = None,
+        buffer_size: int | None = None,
+        learning_starts: int | None = None,
+        target_every: int | None = None,
+        target_rate: float = 1.0,
+        priority: float = 0.0,
+        importance: Rate = "linear:0.4:1",
+        sequence_length: int = 16,
+        burn_in: int = 0,
+        stored_state: bool = True,
+        max_grad_norm: float = 10.0,
+        optimizer: str = "Adam",
+        weight_decay: float = 0.0,
+        device: str = "auto",
+        seed: Seed = None,
+    ):
+        given = dict(locals())
+        own = settled(target, given)
+        if not isinstance(action_space, spaces.Discrete):
+            raise UsageError(f"action space {action_space}: action values take Discrete actions")
+        self.exploration: Exploration = own["exploration"]
+        self.learning_rate = schedule("learning_rate", own["learning_rate"], 0.0, math.inf)
+        self.importance = schedule("importance", importance)
+        own["kind"], own["first_action"] = self.exploration.kind, int(action_space.start)
+        own["burn_in"] = burn_in if own["buffer_size"] else 0
+        self.rule = Rule(**{name: own[name] for name in Rule._fields})
+        self.pace = Pace(**{name: own[name] for name in Pace._fields})
+        self.dueling, self.actions = dueling, int(action_space.n)
+        self.optimizer, self.weight_decay = optimizer, weight_decay
+        make_optimizer(optimizer, [nn.Parameter(torch.zeros(1))], 0.0, weight_decay)  # known?
+        self.device, self.device_reason = pick_device(device)
+        self.network = as_network(network).to(self.device)
+        self.horizon: int | None = None
+        self.steps = 0
+        self.last: Outcome | None = None  # of the newest gradient step
+        self.told: dict[str, float] | None = None  # what one before an interruption told
+        self.readings = self._readings()
+        self.built = self.checked = False  # are the layers there; has the network been tried
+        self.reseed(seed)
+        if observation_space is not None:
+            self._check_memory(observation_space)
+            probe(self.network, observation_space)
+            self.checked = True
+        if self.network.features and not any(map(is_lazy, self.network.parameters())):
+            self._build()
+
+    def reseed(self, seed: Seed) -> None:
+        """Draw from a new stream from now on."""
+        self.rng = generator(seed)
+        self.torch_rng = torch.Generator(self.device)
+        self.torch_rng.manual_seed(int(self.rng.integers(2**62)))
+
+    def _build(self) -> None:
+        """Values, optimiser and experience, once the number of features is known."""
+        values = ActionValues(self.network, self.actions, dueling=self.dueling).to(self.device)
+        begin = self.learning_rate.start
+        made = make_optimizer(self.optimizer, values.parameters(), begin, self.weight_decay)
+        self.learner = ValueLearner(values, made, self.rule, slow=self.pace.target_every > 0)
+        self.actor = Actor(values, self.device)
+        self.memory = has_memory(self.network)
+        self.experience = Experience(self.rule, self.pace, self.memory, self.device)
+        self.built = True
+
+    def _check_memory(self, space: gym.Space) -> None:
+        """Refuse a replay that does not fit before anything is played."""
+        row = sum(leaf.nbytes for leaf in tree.leaves(dummy(space, (1, 1))))
+        check_memory(self.pace.buffer_size * row, self.pace.buffer_size)
+
+    # acting
+
+    def act(
+        self, obs: Array, start: Array, state: State = None, *, explore: bool = True
+    ) -> Decision:
+        """Actions and the memory they leave with; the first maximum where nothing is explored."""
+        if not self.checked:
+            self._check(obs, start)
+        out, state = self.actor(obs, start, state)
+        if not math.isfinite(float(out.sum())):
+            raise RunError(f"the network gave {out.ravel()[:4].tolist()} ... at {obs}"[:200])
+        action = self._explore(out) if explore else out.argmax(-1)
+        first = self.rule.first_action
+        action = action + first if first else action
+        return Decision(action if isinstance(start, np.ndarray) else action.to(start.device), state)
+
+    def _check(self, obs: Array, start: Array) -> None:
+        """Try the network on the first observations; they build what is lazy."""
+        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
+        self.network.eval()
+        with torch.inference_mode():
+            features, state = self.network(*rolled)
+        check_output(self.network, features, state, (1, len(start)))
+        self.network.features = features.shape[-1]
+        if not self.built:
+            self._build()
+        self.checked = True
+
+    def _explore(self, out: Array) -> Array:
+        """Draw actions from the policy: on the host by the very function of the tables."""
+        kind, now = self.exploration.kind, self._now(self.exploration.rate)
+        if isinstance(out, np.ndarray):
+            table: Any = memoryview(out.data)
+            rng = self.rng
+            return np.array([explore(kind, table, (i,), now, rng) for i in range(len(out))])
+        draw = TorchDraw(self.torch_rng)
+        if kind == TEMPERATURE:
+            return (out / now - draw.exponential(out.shape).log()).argmax(-1)
+        anything = (draw.uniform(out.shape[:1]) * self.actions).long()
+        return torch.where(draw.uniform(out.shape[:1]) < now, anything, out.argmax(-1))
+
+    def _now(self, number: Schedule) -> float:
+        """What a scheduled number is at this env step."""
+        return rate(*number.bind(self.horizon), self.steps)
+
+    # learning
+
+    def learn(self, step: Transition) -> Metrics:
+        """Keep the turn; learn as often as its env steps ask for."""
+        before, pace = self.steps, self.pace
+        self.steps += int(step.valid.sum())
+        self.experience.add(step)
+        times = self.steps // pace.train_every - before // pace.train_every
+        if times and self.steps > pace.learning_starts:
+            self._learn(times)
+        if pace.target_every and self.steps // pace.target_every > before // pace.target_every:
+            self.learner.follow(pace.target_rate)
+        return NOTHING if self.last is None and self.told is None else self.readings
+
+    def _learn(self, times: int) -> None:
+        """The gradient steps that are due."""
+        alpha, explored = self._now(self.learning_rate), self._now(self.exploration.rate)
+
+        def tail(episodes: Episodes) -> Tensor:
+            return self.learner.tail(episodes, self.memory, explored)
+
+        beta = self._now(self.importance)
+        for lesson in self.experience.lessons(times, self.rng, beta, tail):
+            outcome = self.learner.update(lesson.batch, lesson.weight, alpha, explored)
+            self.experience.learned(lesson, outcome.per_item)
+            self.last = outcome
+        self.actor.stale = True
+
+    def _readings(self) -> Metrics:
+        """What the log shows, each read when it is written."""
+        kind, explored = self.exploration
+        name = "exploration_rate" if kind == EPSILON else "temperature"
+        return {
+            **{f"train/{part}": partial(self._number, part) for part in NUMBERS},
+            "train/learning_rate": lambda: self._now(self.learning_rate),
+            f"rollout/{name}": lambda: self._now(explored),
+        }
+
+    def _number(self, name: str) -> float:
+        """What the newest gradient step told, be it before an interruption."""
+        told = self.told if self.last is None else self.last.numbers()
+        return (told or {}).get(name, math.nan)
+
+    # state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimiser, experience, counters and random numbers."""
+        return {
+            "learner": self.learner.state_dict() if self.built else None,
+            "experience": self.experience.state_dict() if self.built else None,
+            "told": self.told if self.last is None else self.last.numbers(),
+            "steps": self.steps,
+            "horizon": self.horizon,
+            "rng": get_rng_state(self.rng),
+            "torch_rng": self.torch_rng.get_state().numpy(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken; refuses what is not of this agent's form."""
+        with forms.taking("agent"):
+            forms.check("agent", state, self._form())
+            if state["learner"] is not None:
+                if not self.built:
+                    raise UsageError("the network is not built yet: give the observation_space")
+                self.learner.load_state_dict(state["learner"])
+                self.experience.load_state_dict(state["experience"])
+                self.actor.stale = True
+            self.steps, self.horizon = state["steps"], state["horizon"]
+            self.last, self.told = None, state["told"]
+            set_rng_state(self.rng, state["rng"])
+            drawn = torch.tensor(state["torch_rng"])
+            if drawn.shape == self.torch_rng.get_state().shape:  # else of another kind of device
+                self.torch_rng.set_state(drawn)
+
+    def _form(self) -> dict[str, Any]:
+        """What a saved state looks like; the parts check theirs."""
+        form = dict.fromkeys(("learner", "experience", "rng"), forms.anything)
+        return form | {
+            "told": forms.maybe(dict.fromkeys(NUMBERS, 0.0)),
+            "steps": 0,
+            "horizon": forms.maybe(0),
+            "torch_rng": forms.whole(0, 255),
+        }

@@ -1,0 +1,192 @@
+"""Does the fast suite notice? Each planted bug goes into a copy of the source, alone.
+
+`python tests/planted.py [NAME ...]` says for each bug which test caught it; a test counts only if
+it passes without the bug. Exit status 1 where fewer than nine in ten are caught, or where a text to
+be replaced is not found exactly once.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+HOME = Path(__file__).resolve().parents[1]
+ROOMS = ("agents", "core", "envs", "networks", "scripts", "training")
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "runs", "typings")
+# tried first, as most bugs end here; then the rest of the fast suite
+FIRST = "q_learning sarsa monte_carlo exploration episodes value reinforce networks loop".split()
+ENOUGH = 0.9
+
+
+class Bug(NamedTuple):
+    """A text of one file, and what is put in its place."""
+
+    file: str
+    right: str
+    wrong: str
+
+
+BUGS = {
+    "advantage sign": Bug(
+        "agents/reinforce.py",
+        "loss = -mean(log_prob * advantage, mask)",
+        "loss = mean(log_prob * advantage, mask)",
+    ),
+    "no bootstrap at truncation (Q-learning)": Bug(
+        "agents/q_learning.py",
+        "if s.terminated:",
+        "if s.terminated or s.truncated:",
+    ),
+    "no bootstrap at truncation (REINFORCE)": Bug(
+        "agents/reinforce.py",
+        "tail = torch.where(batch.terminated, 0.0, at_end(values, batch.length))",
+        "tail = at_end(values, batch.length) * 0.0",
+    ),
+    "bootstrap at termination (SARSA)": Bug(
+        "agents/sarsa.py",
+        "tail = 0.0 if s.terminated else expected(o.kind, m.q, s.after, rate)\n        while",
+        "tail = expected(o.kind, m.q, s.after, rate)\n        while",
+    ),
+    "bootstrap at termination (REINFORCE)": Bug(
+        "agents/reinforce.py",
+        "tail = torch.where(batch.terminated, 0.0, at_end(values, batch.length))",
+        "tail = at_end(values, batch.length)",
+    ),
+    "return off by one (n steps)": Bug(
+        "agents/returns.py",
+        "for k in range(n - 1, -1, -1):",
+        "for k in range(n - 2, -1, -1):",
+    ),
+    "return off by one (REINFORCE)": Bug(
+        "agents/reinforce.py",
+        "reward[t] + gamma * total, total)",
+        "gamma * (reward[t] + total), total)",
+    ),
+    "missing detach": Bug(
+        "agents/reinforce.py",
+        'with torch.no_grad():\n            features, _ = self.critic["network"](rolled',
+        'with torch.enable_grad():\n            features, _ = self.critic["network"](rolled',
+    ),
+    "epsilon never decays": Bug(
+        "agents/tabular.py",
+        "return rate(*self._explored, self.steps)",
+        "return rate(*self._explored, 0)",
+    ),
+    "wrong mask": Bug(
+        "agents/reinforce.py",
+        "return torch.arange(longest, device=length.device)[:, None] < length",
+        "return torch.arange(longest, device=length.device)[:, None] <= length",
+    ),
+    "shared RNG stream": Bug("core/seeding.py", ".spawn(4))", ".spawn(1) * 4)"),
+    "reward shifted by a step (tables)": Bug(
+        "agents/td.py",
+        "m.reward[i, at] = s.reward",
+        "m.reward[i, max(at - 1, 0)] = s.reward",
+    ),
+    "reward shifted by a step (REINFORCE)": Bug(
+        "agents/episodes.py",
+        'turn = {"obs": step.obs, "action": step.action, "reward": step.reward}',
+        'self.late, late = step.reward, getattr(self, "late", step.reward * 0)\n'
+        '        turn = {"obs": step.obs, "action": step.action, "reward": late}',
+    ),
+    "traces not reset at an episode's start": Bug(
+        "agents/td.py",
+        "        m.trace[i] = 0.0\n\n\ndef wait",
+        "        m.trace[i] *= 1.0\n\n\ndef wait",
+    ),
+    "memory not reset at an episode's start": Bug(
+        "networks/recurrent.py",
+        "return tuple(part.masked_fill(opening[:, None, None], 0.0) for part in memory)",
+        "return memory",
+    ),
+    "target network never synced": Bug(
+        "agents/value.py",
+        "            self.learner.follow(pace.target_rate)",
+        "            pass",
+    ),
+    "priorities not updated": Bug(
+        "agents/experience.py",
+        "            self.store.prioritise(lesson.items, to_numpy(error()))",
+        "            pass",
+    ),
+}
+
+
+def copy_of_the_source(folder: Path) -> None:
+    """The whole source, and a `seqrl` through which Python finds the copy first."""
+    shutil.copytree(HOME, folder, ignore=LEFT_OUT)
+    (folder / "seqrl").mkdir()
+    for room in ROOMS:
+        (folder / "seqrl" / room).symlink_to(folder / room)
+    names = ", ".join(f"seqrl.{room}" for room in ROOMS)
+    code = f"import {names}\nfor x in ({names}): print(x.__file__)"
+    found = [Path(line).resolve() for line in python(folder, "-c", code).stdout.splitlines()]
+    if found != [(folder / room / "__init__.py").resolve() for room in ROOMS]:
+        raise SystemExit(f"not the copy is imported: {found}")
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python on a copy."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run tests until one fails."""
+    return python(folder, "-m", "pytest", "-x", "-q", "-m", "not slow", "--tb=no", *arguments)
+
+
+def plant(folder: Path, bug: Bug) -> None:
+    """Put a bug in; its text has to be there exactly once."""
+    path = folder / bug.file
+    text = path.read_text(encoding="utf-8")
+    count = text.count(bug.right)
+    if count != 1:
+        raise SystemExit(f"{bug.file}: found {count} times, expected once: {bug.right!r}")
+    path.write_text(text.replace(bug.right, bug.wrong), encoding="utf-8")
+
+
+def catch(folder: Path, clean: Path, bug: Bug) -> str | None:
+    """The first test that fails with the bug, None where none does."""
+    plant(folder, bug)
+    first = [f"tests/test_{name}.py" for name in FIRST]
+    rest = sorted(f"tests/{path.name}" for path in (folder / "tests").glob("test_*.py"))
+    answer = pytest(folder, *dict.fromkeys(first + rest))
+    shutil.copy2(clean / bug.file, folder / bug.file)
+    if answer.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", answer.stdout, re.MULTILINE)
+    if found is None:
+        raise SystemExit(answer.stdout + answer.stderr)
+    if pytest(clean, found[1]).returncode:
+        raise SystemExit(f"{found[1]} fails without the bug as well")
+    return found[1]
+
+
+def main(names: list[str]) -> int:
+    """Plant them all, or those named."""
+    bugs = {name: BUGS[name] for name in names or BUGS}
+    with tempfile.TemporaryDirectory() as home:
+        clean, folder = Path(home, "clean"), Path(home, "planted")
+        copy_of_the_source(clean)
+        copy_of_the_source(folder)
+        for bug in bugs.values():  # all of them first: a text that has moved is said at once
+            plant(folder, bug)
+            shutil.copy2(clean / bug.file, folder / bug.file)
+        caught = 0
+        for name, bug in bugs.items():
+            test = catch(folder, clean, bug)
+            caught += test is not None
+            print(f"{name}: {test or 'NOT CAUGHT'}", flush=True)
+    print(f"{caught} of {len(bugs)} caught")
+    return 0 if caught >= ENOUGH * len(bugs) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""Every block of code in README and docs is run, in order, page by page."""
+
+import configparser
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqrl.scripts import compare, doctor, evaluate, train
+from seqrl.scripts import list as listing
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = {"text"}  # not run: what a command prints
+SCRIPTS = {
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "doctor": doctor,
+    "list": listing,
+}
+
+# A page's own numbers are for a reader who waits a minute; here they become at most these.
+AT_MOST = {
+    "train": {"--steps": 600, "--episodes": 5, "--num-envs": 4, "--eval-every": 300},
+    "evaluate": {"--episodes": 3},
+    "compare": {"--steps": 600, "--seeds": 2},
+}
+ALWAYS = {
+    "train": ["--eval-episodes", "2", "--quiet"],
+    "evaluate": [],
+    "compare": ["--eval-episodes", "2", "--workers", "2", "--quiet"],
+}
+READS_ONLY = {"--help", "--resume", "--runs"}  # nothing may be added to these
+
+
+def blocks(text):
+    """Language and content of every fenced block."""
+    return [(kind, code) for kind, code in FENCE.findall(text) if not kind.startswith("{")]
+
+
+def shortened(script, words):
+    """The flags of a command with the page's numbers cut to AT_MOST, and what is ALWAYS added."""
+    if READS_ONLY & set(words):
+        return words
+    limits, cut = AT_MOST.get(script, {}), list(words)
+    for i, word in enumerate(words):
+        if word in limits:
+            cut[i + 1] = str(min(int(words[i + 1]), limits[word]))
+    if script == "train" and "--steps" not in words:
+        cut += ["--steps", str(limits["--steps"])]
+    return cut + ALWAYS.get(script, [])
+
+
+def run_python(code, names, home):
+    """A block: a module to save where its first line names a file, else code to run."""
+    if file := re.match(r"# (\w+\.py)\n", code):
+        (home / file[1]).write_text(code)
+    else:
+        exec(compile(code, "page", "exec"), names)
+
+
+def run_script(script, words):
+    """One of ours, by its main; --help ends it as in a shell."""
+    try:
+        assert SCRIPTS[script].main(shortened(script, words)) == 0
+    except SystemExit as end:
+        assert end.code == 0
+
+
+def check_install(words):
+    """A line of pip: what it names is there."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    named = re.findall(r"\[(\w+)\]", " ".join(words))
+    assert named and set(named) <= set(config["options.extras_require"])
+    assert all((ROOT / word).exists() for word in words if word.endswith(".txt"))
+
+
+def run_line(line):
+    """A line of a shell block; one that this does not know fails."""
+    words = shlex.split(line, comments=True)
+    program, rest = words[0], words[1:]
+    if program == "python" and rest[0].startswith("scripts/"):
+        run_script(Path(rest[0]).stem, rest[1:])
+    elif program == "seqrl":
+        run_script(rest[0], rest[1:])
+    elif Path(program).name == "tensorboard":
+        assert rest[0] == "--logdir"
+    elif program == "make":
+        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif program == "pip":
+        check_install(rest)
+    else:
+        assert line in ("python3 -m venv .venv", ". .venv/bin/activate"), line
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty current folder, with modules of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for module in ("mynets", "myenvs"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    yield tmp_path
+    for module in ("mynets", "myenvs"):
+        sys.modules.pop(module, None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_of_a_page_runs(page, home):
+    names = {}
+    for kind, code in blocks(page.read_text(encoding="utf-8")):
+        if kind == "python":
+            run_python(code, names, home)
+        elif kind == "sh":
+            for line in filter(None, code.replace("\\\n", " ").splitlines()):
+                run_line(line)
+        else:
+            assert kind in SHOWN, f"a block of {kind or 'no language'}: {code[:60]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_and_picture_is_there(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert "://" in link or (page.parent / link).is_file(), link
+
+
+def test_numbers_are_cut_and_only_those():
+    words = "--agent sarsa --steps 90000 --num-envs 2 --gamma 1".split()
+    short = ["--agent", "sarsa", "--steps", "600", "--num-envs", "2", "--gamma", "1"]
+    assert shortened("train", words) == short + ALWAYS["train"]
+    assert shortened("train", ["--resume", "runs/x"]) == ["--resume", "runs/x"]
+    assert shortened("train", [])[:2] == ["--steps", "600"]
+
+
+def test_what_nobody_runs_is_noticed(home):
+    with pytest.raises(AssertionError, match="rm -r runs"):
+        run_line("rm -r runs")
+    with pytest.raises(AssertionError):
+        run_line("make coffee")
+    with pytest.raises(AssertionError):
+        run_line("pip install -e .[nothing]")
+    with pytest.raises(AssertionError):
+        run_line("python scripts/train.py --agent sarza")
+
+
+def test_the_tour_shows_the_runs_that_it_names():
+    made = runpy.run_path(str(ROOT / "docs/make_screens.py"))
+    page = (ROOT / "docs/tensorboard.md").read_text(encoding="utf-8")
+    commands = " ".join(page.replace("\\\n", " ").split())
+    assert made["RUNS"] and made["SCREENS"]
+    for flags in made["RUNS"].values():
+        assert f"scripts/train.py {flags}" in commands
+    for name in made["SCREENS"]:
+        picture = f"pictures/tensorboard-{name}.png"
+        assert f"({picture})" in page
+        assert (ROOT / "docs" / picture).stat().st_size < 100_000

@@ -1,0 +1,136 @@
+"""Settings that are not typed: defaults < preset < --config FILE < flags."""
+
+import os
+import tomllib
+
+import pytest
+
+from seqrl.scripts import settings, train
+from seqrl.training import folder as runs
+
+CODE = "class Net: pass\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config_of(line):
+    """What config.toml of a run will hold, and the line about a preset."""
+    argv = line.split()
+    made = train.parser(argv)
+    return train.read(made.read(argv)), made.note
+
+
+def refused(line, capsys):
+    assert train.main(line.split()) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize("name", settings.presets())
+def test_every_preset_gives_a_run_that_can_begin(name):
+    from seqrl.scripts.build import build
+
+    preset = settings.presets()[name]
+    words = preset.command.split()
+    assert words[:2] == ["seqrl", "train"] and preset.reached
+    config, note = config_of(" ".join(words[2:]))
+    assert note.startswith(f"preset {name} ") and config["agent"] == preset.agent
+    flat = settings.plain(config)
+    assert settings.plain(preset.settings).items() <= flat.items()
+    build(config).envs.close()
+
+
+def test_a_preset_is_used_where_its_agent_plays_its_environment(monkeypatch):
+    assert config_of("--env CartPole-v1")[0]["bins"] == 8
+    for line in ("--env CartPole-v1 --preset none", "--env MountainCar-v0", "--env Acrobot-v1"):
+        config, note = config_of(line)
+        assert config["bins"] is None and note == ""
+    config, note = config_of("--env MountainCar-v0 --preset cartpole-bins")
+    assert config["bins"] == 8
+    assert note == "preset cartpole-bins (--preset none leaves it out): bins=8"
+
+
+def test_the_order_of_precedence(here, monkeypatch):
+    (here / "presets.toml").write_text(
+        "[mine]\nagent = 'sarsa'\nenv = 'CliffWalking-v1'\nnetwork = false\n"
+        "reached = ''\ncommand = ''\n[mine.settings]\nnum_envs = 2\nsteps = 70\n"
+        "[mine.settings.agent_args]\ngamma = 0.5\nn_step = 3\nepsilon = 'linear:1:0.2'\n"
+    )
+    monkeypatch.setattr(settings, "PRESETS", here / "presets.toml")
+    (here / "file.toml").write_text(
+        "agent = 'sarsa'\nenv = 'CliffWalking-v1'\nsteps = 80\ncompile = false\n"
+        "[agent_args]\ngamma = 0.6\nn_step = 4\n[env_args]\nis_slippery = true\n"
+    )
+    bare, _ = config_of("--agent sarsa --env CliffWalking-v1 --preset none")
+    assert (bare["num_envs"], bare["steps"]) == (1, 300_000)
+    preset, _ = config_of("--agent sarsa --env CliffWalking-v1")
+    assert (preset["num_envs"], preset["steps"], preset["compile"]) == (2, 70, True)
+    assert preset["agent_args"] == {
+        **bare["agent_args"],
+        "gamma": 0.5,
+        "n_step": 3,
+        "epsilon": "linear:1:0.2",
+    }
+    both, _ = config_of("--config file.toml")
+    assert (both["agent"], both["num_envs"], both["steps"]) == ("sarsa", 2, 80)
+    assert both["compile"] is False and both["env_args"] == {"is_slippery": True}
+    assert (both["agent_args"]["gamma"], both["agent_args"]["n_step"]) == (0.6, 4)
+    assert both["agent_args"]["epsilon"] == "linear:1:0.2"
+    typed, _ = config_of("--config file.toml --gamma 0.7 --steps 90 --env-arg is_slippery=False")
+    assert (typed["steps"], typed["agent_args"]["gamma"]) == (90, 0.7)
+    assert typed["env_args"] == {"is_slippery": False} and typed["agent_args"]["n_step"] == 4
+
+
+def test_a_runs_own_config_is_such_a_file(here):
+    words = "--env CartPole-v1 --bins 4 --bin-range 1=-3:3 --steps 60 --num-envs 2 --double"
+    words += " --eval-episodes 0 --quiet --no-compile --gamma 0.9 --epsilon linear:1:0.1"
+    assert train.main([*words.split(), "--run-dir", "r"]) == 0
+    first = runs.read_config(here / "r")
+    assert train.main(["--config", "r/config.toml", "--run-dir", "again", "--quiet"]) == 0
+    assert runs.read_config(here / "again") == first
+    digests = [tomllib.loads((here / run / "config.toml").read_text()) for run in ("r", "again")]
+    assert digests[0] == digests[1]
+
+
+def test_the_preset_is_said(here, capsys):
+    words = "--env CartPole-v1 --steps 50 --eval-episodes 0 --no-compile"
+    assert train.main(words.split()) == 0
+    assert "seqrl: preset cartpole-bins (" in capsys.readouterr().err
+    assert train.main([*words.split(), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (None, ["--config f.toml", "No such file"]),
+        ("a b", ["--config f.toml", "line 1"]),
+        ("gama = 1", ["unknown setting gama"]),
+        ("[agent_args]\ngama = 1", ["gama", '"gamma"']),
+        ("num_envs = 'many'", ["--num-envs", "'many'", "whole number"]),
+        ("steps = 0", ["--steps 0", "at least 1"]),
+        ("env_args = 3", ["env_args", "table"]),
+        ("agent = 'q-lerning'", ["q-lerning", "q-learning"]),
+        ("agent = 3", ["agent"]),
+        ("network = 'net:Net'\nagent = 'reinforce'", ["imports code", "--network net:Net"]),
+        ("env = 'net:Net-v0'", ["imports code", "--env net:Net-v0"]),
+        ("resume = 'x'", ["unknown setting resume"]),
+    ],
+)
+def test_what_a_file_may_not_say(here, text, parts, capsys):
+    (here / "net.py").write_text(CODE)
+    if text is not None:
+        (here / "f.toml").write_text(text)
+    err = refused("--config f.toml", capsys)
+    assert all(part in err for part in parts), err
+    assert sorted(os.listdir(here)) == sorted(["net.py"] + ["f.toml"] * (text is not None))
+
+
+def test_an_unknown_preset(capsys):
+    err = refused("--preset cartpole-bin", capsys)
+    assert '"cartpole-bins"' in err and "none" in err

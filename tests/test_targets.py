@@ -1,0 +1,74 @@
+"""What action values are moved towards, by hand and against the functions of the tables."""
+
+import numpy as np
+import pytest
+import torch
+
+from seqrl.agents import exploration, targets
+from seqrl.agents.exploration import EPSILON, TEMPERATURE
+
+
+def test_double_takes_the_value_of_the_other_networks_choice():
+    q = torch.tensor([[1.0, 2.0, 3.0], [4.0, 6.0, 5.0]])
+    chooser = torch.tensor([[0.0, 9.0, 1.0], [7.0, 0.0, 7.0]])  # a tie: the first
+    assert targets.double(q, chooser).tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("kind, rate", [(EPSILON, 0.3), (EPSILON, 0.0), (TEMPERATURE, 0.7)])
+def test_the_expected_value_is_that_of_the_tables(kind, rate):
+    q = np.array([[1.0, -2.0, 0.5], [0.0, 0.0, 3.0], [2.0, 2.0, 2.0]])
+    found = targets.expected(kind, torch.tensor(q), rate)
+    by_row = [exploration.expected(kind, q, (i,), rate) for i in range(3)]
+    assert found.tolist() == pytest.approx(by_row, abs=1e-12)
+
+
+def rows(*columns):
+    return torch.tensor(columns).T
+
+
+def test_n_step_targets_by_hand():
+    """An episode of two steps that is over, its FINAL row, two steps of the next; cut there."""
+    reward = rows([1.0, 2.0, 0.0, 4.0, 8.0, 0.0])
+    value = rows([10.0, 20.0, 30.0, 40.0, 50.0, 60.0])
+    over = rows([False, True, False, False, False, False])
+    final = rows([False, False, True, False, False, False])
+    cut = torch.zeros_like(over)
+
+    def at(terminated, n):
+        return targets.n_step(reward, terminated, final, value, 0.5, n)[:, 0].tolist()
+
+    assert at(over, 1) == [11, 2, 30, 29, 38, 60]
+    assert at(over, 2) == [1 + 0.5 * 2, 2, 30, 4 + 0.5 * (8 + 30), 8 + 30, 60]
+    assert at(over, 3) == at(over, 2)
+    assert at(cut, 2)[:3] == [1 + 0.5 * (2 + 0.5 * 30), 2 + 0.5 * 30, 30]
+    assert at(cut, 9)[:3] == at(cut, 2)[:3]
+
+
+def test_squash_and_its_inverse():
+    x = torch.tensor([-1000.0, -3.0, 0.0, 0.25, 8.0, 1e5], dtype=torch.float64)
+    assert targets.squash(x)[1].item() == pytest.approx(-(2 - 1) - 0.003)
+    assert targets.squash(x)[4].item() == pytest.approx((3 - 1) + 0.008)
+    torch.testing.assert_close(targets.unsquash(targets.squash(x)), x, rtol=1e-12, atol=1e-12)
+    small = torch.tensor([1e-3, 0.3, 20.0])
+    torch.testing.assert_close(targets.unsquash(targets.squash(small)), small, rtol=1e-4, atol=1e-6)
+
+
+def test_penalties_are_half_the_square_near_the_target():
+    value, target = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.5, -1.0, 3.0])
+    assert targets.penalty("squared", value, target).tolist() == [0.125, 0.5, 4.5]
+    assert targets.penalty("huber", value, target).tolist() == [0.125, 0.5, 2.5]
+    assert targets.penalty("huber", value, target, "mean").item() == pytest.approx(3.125 / 3)
+
+
+def test_the_error_of_a_sequence_is_mostly_its_largest():
+    error = torch.tensor([[1.0, -2.0], [-3.0, 4.0], [99.0, 0.0]])
+    mask = torch.tensor([[True, True], [True, True], [False, True]])
+    found = targets.sequence_error(error, mask)
+    assert found.tolist() == pytest.approx([0.9 * 3 + 0.1 * 2, 0.9 * 4 + 0.1 * 2])
+
+
+def test_means_are_of_what_counts():
+    each = torch.tensor([[1.0, float("nan")], [5.0, 7.0]])
+    mask = torch.tensor([[True, False], [True, False]])
+    assert targets.mean(each, mask).item() == 3.0
+    assert targets.mean(each, torch.zeros_like(mask)).item() == 0.0

@@ -1,0 +1,642 @@
+"""Action values on networks: against tables, in the loop with every network, saved and resumed."""
+
+import copy
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import nn
+
+from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
+from seqrl.agents.registry import agent_class
+from seqrl.agents.value import ValueAgent
+from seqrl.agents.value_settings import DEFAULTS
+from seqrl.core import RunError, Transition, UsageError
+from seqrl.core.seeding import Streams
+from seqrl.envs import Serial, adapt, make, reference_scores
+from seqrl.networks import MLP, NETWORKS, build
+from seqrl.scripts import evaluate as evaluate_script
+from seqrl.scripts import options, train
+from seqrl.scripts.build import build as scripts_build
+from seqrl.training import Interaction, checkpoint, evaluate
+from seqrl.training.folder import read_config
+
+BOX, TWO = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def agent_of(network=None, action_space=TWO, observation_space=BOX, **options):
+    network = MLP(observation_space, 8) if network is None else network
+    return ValueAgent(
+        network, action_space, observation_space, **{"seed": 0, "device": "cpu", **options}
+    )
+
+
+# a table
+
+
+class Beside:
+    """The table plays, and both learn from what it does."""
+
+    def __init__(self, table, agent):
+        self.table, self.agent, self.horizon = table, agent, None
+        self.act = table.act
+
+    def learn(self, step):
+        self.table.learn(step)
+        self.agent.learn(step)
+        return {}
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+PLAIN = {"optimizer": "SGD", "loss": "squared", "batch_size": 1, "train_every": 1, "updates": 1}
+PLAIN |= {"buffer_size": 0, "learning_starts": 0, "target_every": 0, "max_grad_norm": 1e9}
+TABLES = {
+    "q-learning": (QLearning, {}, {"target": "q-learning", "n_step": 1}),
+    "q-learning n-step": (QLearning, {"n_step": 3}, {"target": "q-learning", "n_step": 3}),
+    "sarsa": (Sarsa, {}, {"target": "sarsa", "n_step": 1}),
+    "sarsa n-step": (Sarsa, {"n_step": 3}, {"target": "sarsa", "n_step": 3}),
+    "expected sarsa": (
+        Sarsa,
+        {"expected": True},
+        {"target": "sarsa", "n_step": 1, "expected": True},
+    ),
+    "monte-carlo": (MonteCarlo, {}, {"target": "monte-carlo"}),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("exploration", [EpsilonGreedy(0.4), Boltzmann(0.5)])
+def test_a_linear_network_on_one_hot_states_is_a_table(name, exploration, float64, counting):
+    cls, options, own = TABLES[name]
+    if name == "monte-carlo":  # no pair comes twice in an episode, so that order does not matter
+        envs = adapt(counting([(4, True, False), (6, False, True)], first=1))
+    elif "n-step" in name:  # the table takes the value behind a cut once, for all that wait for it
+        envs = adapt(counting([(4, True, False), (2, True, False), (7, True, False)]))
+    else:
+        envs = make("CliffWalking-v1", max_episode_steps=11)
+    space, actions = envs.single_observation_space, envs.single_action_space
+    shared = {"gamma": 0.9, "learning_rate": 0.1, "exploration": exploration, "seed": 3}
+    table = cls(space, actions, **shared, **options)
+    agent = agent_of(MLP(space, ()), actions, space, **shared, **PLAIN, **own)
+    layer = agent.learner.values.layer
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    layer.bias.requires_grad_(False)
+    loop = Interaction(Beside(table, agent), envs)
+    loop.reset(np.random.SeedSequence(1))
+    loop.run(400)
+    if name in ("sarsa", "q-learning n-step", "sarsa n-step", "monte-carlo"):
+        loop._finish = lambda *ended: setattr(loop, "stopped", True)  # leave no step waiting
+        loop.run(100)
+    expected = table.memory.q
+    assert abs(expected).max() > 1 and np.count_nonzero(expected) > 10
+    np.testing.assert_allclose(layer.weight.detach().numpy().T, expected, rtol=1e-6, atol=1e-6)
+    assert agent.steps == table.steps
+
+
+# a batch by hand
+
+
+def linear_agent(**options):
+    """Q(s, a) = w_a s with w = (1, 2, 3), in the target network w = (3, 1, 2); three actions."""
+    space = spaces.Box(-9, 9, (1,))
+    numbers = {"optimizer": "SGD", "loss": "squared", "learning_rate": 0.0, "target_every": 10**6}
+    numbers |= {"gamma": 0.5, "learning_starts": 0, "train_every": 1, "batch_size": 1}
+    agent = agent_of(MLP(space, ()), spaces.Discrete(3), space, **{**numbers, **options})
+    for values, weight in ((agent.learner.target, (3, 1, 2)), (agent.learner.values, (1, 2, 3))):
+        nn.init.zeros_(values.layer.bias)
+        values.layer.weight.data[-3:, 0] = torch.tensor(weight).float()
+    return agent
+
+
+def turn_of(obs, action, reward, after, over=False, cut=False, start=True, **more):
+    one = np.ones(1, bool)
+    step = Transition(
+        np.array([[obs]], np.float32),
+        one & start,
+        None,
+        None,
+        np.array([action]),
+        None,
+        np.array([reward]),
+        one & over,
+        one & cut,
+        np.array([[after]], np.float32),
+        one,
+    )
+    return step._replace(**more)
+
+
+HAND = {
+    "one network": ({"target_every": 0, "double": False}, 7 + 0.5 * 3 * 4),
+    "target network": ({"double": False}, 7 + 0.5 * 3 * 4),
+    "double": ({"double": True}, 7 + 0.5 * 2 * 4),  # the third action, by the other network
+    "over": ({"double": True, "over": True}, 7.0),
+    "cut": ({"double": True, "cut": True}, 7 + 0.5 * 2 * 4),
+    "expected sarsa": (
+        {"target": "sarsa", "n_step": 1, "expected": True, "exploration": EpsilonGreedy(0.3)},
+        7 + 0.5 * (0.3 * 2 + 0.7 * 3) * 4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HAND)
+def test_targets_of_a_single_step_by_hand(name):
+    options, expected = HAND[name]
+    options = dict(options)
+    ends = {key: options.pop(key) for key in ("over", "cut") if key in options}
+    agent = linear_agent(**options)
+    metrics = agent.learn(turn_of(2.0, 1, 7.0, 4.0, **ends))
+    error = expected - 2 * 2.0
+    assert float(metrics["train/td_error"]()) == pytest.approx(abs(error))
+    assert float(metrics["train/loss"]()) == pytest.approx(0.5 * error**2)
+    assert float(metrics["train/grad_norm"]()) == pytest.approx(abs(error) * np.hypot(2.0, 1.0))
+
+
+def test_the_target_network_follows():
+    agent = linear_agent(target_every=3, target_rate=0.25)
+    weights = []
+    for _ in range(7):
+        agent.learn(turn_of(1.0, 0, 0.0, 1.0))
+        weights.append(agent.learner.target.layer.weight[:, 0].tolist())
+    assert weights[:2] == [[3, 1, 2]] * 2
+    assert weights[2:5] == [[2.5, 1.25, 2.25]] * 3
+    assert weights[5] == weights[6] == [2.125, 1.4375, 2.4375]
+
+
+def test_dueling_values_by_hand():
+    agent = linear_agent(dueling=True)
+    layer = agent.learner.values.layer  # Q = w_0 s + w_a s - mean w_a s
+    layer.weight.data[:, 0] = torch.tensor([10.0, 1.0, 2.0, 6.0])
+    agent.actor.stale = True
+    obs, start = np.array([[2.0]], np.float32), np.ones(1, bool)
+    assert agent.actor(obs, start, None)[0].tolist() == [[16.0, 18.0, 26.0]]
+    assert agent.actor.through_torch(obs, start, None)[0].tolist() == [[16.0, 18.0, 26.0]]
+    assert agent.act(obs, start, explore=False).action.tolist() == [2]
+
+
+def test_n_steps_of_a_replay_by_hand():
+    agent = linear_agent(n_step=2, double=False, learning_starts=2)
+    agent.learn(turn_of(1.0, 0, 4.0, 2.0))
+    agent.learn(turn_of(2.0, 0, 6.0, 3.0, start=False))
+    agent.experience.pace = agent.pace._replace(batch_size=2000)
+    metrics = agent.learn(turn_of(3.0, 0, 8.0, 5.0, start=False, cut=True))
+    errors = [4 + 0.5 * (6 + 0.5 * 9) - 1, 6 + 0.5 * (8 + 0.5 * 15) - 2, 8 + 0.5 * 15 - 3]
+    found = set(np.round(agent.last.error[0].numpy(), 4).tolist())
+    assert found == set(np.round(np.float32(errors), 4).tolist())
+    assert float(metrics["train/td_error"]()) == pytest.approx(np.mean(errors), rel=0.1)
+
+
+def test_priorities_follow_the_errors_and_weights_make_up_for_them():
+    agent = linear_agent(priority=1.0, importance=1.0, batch_size=64, double=False)
+    for obs, reward in ((1.0, 0.0), (1.0, 0.0), (1.0, 97.5)):
+        agent.learn(turn_of(obs, 0, reward, 1.0, cut=True))
+    agent.experience.store.draw(1, agent.rng)  # what is new is noticed
+    tree = agent.experience.store.tree
+    found = tree.priorities[tree.priorities > 0]
+    assert found.tolist() == pytest.approx([0.5, 0.5, 98.0], abs=1e-5)  # |r + .5 * 3 - 1|
+    batch, weight, _ = agent.experience.drawn(agent.experience.store, agent.rng, 1.0)
+    large = batch.total[0] > 50
+    assert large.float().mean().item() == pytest.approx(98 / 99, abs=0.02)
+    # 1 / (3 P), by the largest that was drawn
+    expected = torch.where(large, 0.5 / 98 if not large.all() else 1.0, 1.0)
+    torch.testing.assert_close(weight, expected, rtol=1e-4, atol=0)
+    each = 0.5 * (batch.total[0] + 1.5 - 1.0) ** 2  # squared
+    outcome = agent.learner.update(batch, weight, 0.0, 0.0)
+    assert outcome.loss.item() == pytest.approx((each * weight).mean().item(), rel=1e-5)
+
+
+def test_a_squashed_value_by_hand():
+    agent = linear_agent(rescale=True, double=False)
+    agent.learn(turn_of(2.0, 1, 7.0, 4.0))
+
+    def h(x):
+        return np.sign(x) * (np.sqrt(abs(x) + 1) - 1) + 1e-3 * x
+
+    inner = (np.sqrt(1 + 4e-3 * (12 + 1 + 1e-3)) - 1) / 2e-3
+    expected = h(7 + 0.5 * (inner**2 - 1)) - 4
+    assert agent.last.error.item() == pytest.approx(expected, rel=1e-4)
+
+
+# the loop
+
+MODES = [f"sync {mode.value}" for mode in AutoresetMode]
+LAYOUTS = ["single", "serial", *MODES, "native"]
+LENGTH = 9  # steps after which episodes are cut
+SMALL = {"mlp": {"hidden": 8}, "cnn": {}, "frame-stack": {"hidden": 8}, "attention": {"window": 5}}
+SMALL["attention"] |= {"hidden_size": 8}
+KINDS = {
+    "replay": {"target": "q-learning", "buffer_size": 90, "sequence_length": 6, "burn_in": 2},
+    "priorities": {"target": "q-learning", "buffer_size": 90, "sequence_length": 4},
+    "rollouts": {"target": "sarsa", "train_every": 10, "target_every": 7},
+    "episodes": {"target": "monte-carlo", "train_every": 20, "batch_size": 16},
+}
+KINDS["priorities"] |= {"priority": 0.6, "dueling": True, "n_step": 2, "stored_state": False}
+networks = pytest.mark.parametrize("name", NETWORKS)
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def envs_of(name, layout):
+    env = "seqrl/Catch-v0" if name == "cnn" else "CartPole-v1"
+    if layout == "native":
+        return make(env, 3, max_episode_steps=LENGTH)
+    one = partial(gym.make, env, max_episode_steps=LENGTH)
+    if layout == "single":
+        return adapt(one())
+    if layout == "serial":
+        return Serial([one() for _ in range(3)])
+    return adapt(SyncVectorEnv([one] * 3, autoreset_mode=layout.split()[1]))
+
+
+def loop_of(name, kind="replay", layout="serial", seed=1, **options):
+    envs = envs_of(name, layout)
+    space = envs.single_observation_space
+    torch.manual_seed(seed)
+    network = build(name, space, **SMALL.get(name, {"hidden_size": 8}))
+    numbers = {"batch_size": 4, "learning_starts": 0, "train_every": 8, "seed": seed}
+    numbers |= KINDS[kind] | options
+    agent = agent_of(network, envs.single_action_space, space, **numbers)
+    agent.horizon = 500
+    loop = Interaction(agent, envs)
+    loop.reset(np.random.SeedSequence(seed))
+    return loop
+
+
+@networks
+@kinds
+def test_every_network_learns_in_every_way(name, kind):
+    loop = loop_of(name, kind)
+    before = [weight.clone() for weight in loop.agent.learner.values.parameters()]
+    loop.run(110)
+    assert loop.steps == loop.agent.steps == 110 and loop.agent.learner.updates > 4
+    assert all(np.isfinite(float(x() if callable(x) else x)) for x in loop.metrics.values())
+    after = loop.agent.learner.values.parameters()
+    assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@kinds
+@pytest.mark.parametrize("name, layout", [("mlp", "single"), ("gru", "sync NextStep")])
+@pytest.mark.parametrize("others", ["mlp native", "lstm serial", "attention serial", "cnn single"])
+def test_a_run_goes_on_bit_for_bit(name, layout, others, kind, tmp_path):
+    if name == "gru":
+        name, layout = others.split()
+    elif others != "mlp native":
+        name, layout = {"l": "rnn", "a": "gru", "c": "frame-stack"}[others[0]], "sync NextStep"
+    first, second = 55, 58  # with three environments neither is at a turn's end
+    loop = loop_of(name, kind, layout)
+    loop.run(first)
+    checkpoint.save(tmp_path / "file", loop.state_dict())
+    again = loop_of(name, kind, layout, 2)
+    copied = loop_of(name, kind, layout, 3)
+    again.load_state_dict(checkpoint.load(tmp_path / "file"))
+    copied.load_state_dict(copy.deepcopy(loop.state_dict()))
+    assert checkpoint.digest(again.state_dict()) == checkpoint.digest(loop.state_dict())
+    for each in (loop, again, copied):
+        each.run(second)
+    whole = loop_of(name, kind, layout)
+    whole.run(first + second)
+    digests = {checkpoint.digest(each.state_dict()) for each in (loop, again, copied, whole)}
+    assert len(digests) == 1
+    assert loop.agent.learner.updates > 4
+
+
+def test_what_is_logged_goes_on_after_a_resume():
+    loop, again = loop_of("mlp"), loop_of("mlp", seed=2)
+    assert not loop.agent.state_dict()["told"]
+    loop.run(60)
+    again.load_state_dict(copy.deepcopy(loop.state_dict()))
+    for each in (loop, again):
+        each.run(1)  # no update in between
+    shown = [{tag: read() for tag, read in each.metrics.items()} for each in (loop, again)]
+    assert shown[0] == shown[1] and shown[0]["train/loss"] > 0
+    assert checkpoint.digest(loop.state_dict()) == checkpoint.digest(again.state_dict())
+
+
+@kinds
+def test_a_state_that_was_loaded_is_not_written_to(kind):
+    loop, other = loop_of("gru", kind), loop_of("gru", kind, seed=2)
+    loop.run(60)
+    before = checkpoint.digest(loop.state_dict())
+    other.load_state_dict(loop.state_dict())
+    other.run(60)
+    assert checkpoint.digest(loop.state_dict()) == before
+
+
+@pytest.mark.parametrize("kind", ["replay", "rollouts"])
+def test_a_run_in_single_steps_keeps_the_same(kind):
+    """Three environments, so that every turn is split twice."""
+    still = {"learning_rate": 0.0, "learning_starts": 10**9}
+    whole, split = loop_of("gru", kind, **still), loop_of("gru", kind, **still)
+    for _ in range(80):
+        split.run(1)
+    whole.run(80)
+    kept = [loop.agent.experience.store.rows.state_dict() for loop in (whole, split)]
+    assert checkpoint.digest(kept[0]) == checkpoint.digest(kept[1])
+
+
+@pytest.mark.parametrize("layout", ["single", "serial", "native"])
+def test_updates_are_counted_by_env_steps(layout):
+    loop = loop_of("mlp", layout=layout, train_every=2, learning_starts=21, updates=3)
+    loop.run(21)
+    assert loop.agent.learner.updates == 0
+    loop.run(100)
+    assert loop.agent.learner.updates == 3 * (121 // 2 - 21 // 2)
+
+
+@networks
+def test_evaluation_changes_nothing(name):
+    loop = loop_of(name)
+    loop.run(60)
+    before = checkpoint.digest(loop.state_dict())
+    torch_before = torch.get_rng_state()
+    first = evaluate(loop.agent, envs_of(name, "serial"), 4, seed=5)
+    second = evaluate(loop.agent, envs_of(name, "serial"), 4, seed=5)
+    assert first.returns.tolist() == second.returns.tolist()
+    assert checkpoint.digest(loop.state_dict()) == before
+    assert torch.equal(torch.get_rng_state(), torch_before)
+
+
+@networks
+@pytest.mark.parametrize("kind", ["replay", "rollouts"])
+def test_sequences_give_the_values_of_acting(name, kind, monkeypatch):
+    """Before any update: with stored memory a sequence is what was acted on, to the last row."""
+    loop = loop_of(name, kind, learning_rate=0.0, burn_in=0)
+    agent, acted, learned = loop.agent, [], []
+    step, act, update = agent.learn, agent.actor.__class__.__call__, agent.learner.update
+
+    def acting(actor, obs, start, state):
+        out, state = act(actor, obs, start, state)
+        acted.append((obs.reshape(len(obs), -1), out))
+        return out, state
+
+    monkeypatch.setattr(agent.actor.__class__, "__call__", acting)
+    monkeypatch.setattr(
+        agent.learner, "update", lambda batch, *rest: learned.append(batch) or update(batch, *rest)
+    )
+    assert step
+    loop.run(120)
+    known = {row.tobytes(): q for obs, out in acted for row, q in zip(obs, out, strict=True)}
+    tried = 0
+    for batch in learned:
+        with torch.no_grad():
+            if hasattr(batch, "mask"):
+                q = agent.learner.values(batch.obs, batch.start, batch.state)[0]
+                mask = batch.mask
+            else:
+                q = agent.learner.values(batch.obs, torch.zeros(batch.total.shape, dtype=bool))[0]
+                mask = torch.ones(batch.total.shape, dtype=bool)
+        rows = batch.obs[mask[: len(batch.obs)]].flatten(1).numpy()
+        for row, found in zip(rows, q[mask].numpy(), strict=True):
+            if name != "cnn":  # whose images come again
+                np.testing.assert_allclose(found, known[row.tobytes()], atol=1e-5)
+                tried += 1
+    assert tried > 50 or name == "cnn"
+
+
+def test_a_cut_is_valued_with_the_memory_of_the_episode():
+    """A recurrent target behind a truncation, against running the episode by hand."""
+    loop = loop_of("gru", "replay", learning_rate=0.0, burn_in=0, double=False, gamma=0.5)
+    agent = loop.agent
+    turns, learn = [], agent.learn
+
+    def keep(step):
+        turns.append(step)
+        return learn(step)
+
+    agent.learn = keep
+    loop.run(90)
+    cut = next(t for t, turn in enumerate(turns) if turn.truncated[0])
+    opened = max(t for t in range(cut + 1) if turns[t].start[0])
+    obs = [turn.obs[0] for turn in turns[opened : cut + 1]] + [turns[cut].next_obs[0]]
+    start = torch.zeros((len(obs), 1), dtype=torch.bool)
+    start[0] = True
+    with torch.no_grad():
+        q, _ = agent.learner.target(torch.tensor(np.stack(obs))[:, None], start)
+    value = 1.0 + 0.5 * q[-1, 0].max()
+    with torch.no_grad():
+        own, _ = agent.learner.values(torch.tensor(np.stack(obs))[:, None], start)
+    expected = (value - own[-2, 0, turns[cut].action[0]]).item()
+    found = []
+    for _ in range(40):
+        batch, _, _ = agent.experience.drawn(agent.experience.store, agent.rng, 1.0)
+        outcome = agent.learner.update(batch, None, 0.0, 0.1)
+        here = (batch.obs[:-1] == torch.tensor(obs[-2])).all(-1) & outcome.mask[:-1]
+        found += outcome.error[:-1][here].tolist()
+    assert found and found == pytest.approx([expected] * len(found), abs=1e-5)
+
+
+CPU_AND_GPU = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
+
+
+@kinds
+@pytest.mark.parametrize("device", CPU_AND_GPU)
+def test_environments_may_hand_out_tensors(kind, device):
+    def tensor_loop(seed):
+        envs = make("seqrl/RepeatFirst-v0", 8, device=device)
+        space = envs.single_observation_space
+        torch.manual_seed(seed)
+        network = build("gru", space, hidden_size=8)
+        numbers = {"learning_starts": 0, "train_every": 64, "batch_size": 4, **KINDS[kind]}
+        numbers |= {"device": device, "buffer_size": 4000 if "buffer_size" in KINDS[kind] else 0}
+        agent = agent_of(network, envs.single_action_space, space, **numbers)
+        loop = Interaction(agent, envs)
+        loop.reset(np.random.SeedSequence(seed))
+        return loop
+
+    loop, other = tensor_loop(1), tensor_loop(2)
+    loop.run(900)
+    other.load_state_dict(copy.deepcopy(loop.state_dict()))
+    for each in (loop, other):
+        each.run(300)
+    assert loop.agent.learner.updates > 3
+    assert checkpoint.digest(other.agent.state_dict()) == checkpoint.digest(loop.agent.state_dict())
+
+
+# the command line
+
+
+@pytest.mark.parametrize("target", ["q-learning", "sarsa", "monte-carlo"])
+def test_flags_are_those_that_matter_with_the_targets_defaults(target):
+    cls = agent_class(target, network=True)
+    shown = options.agent_parameters(cls)
+    assert "target" not in shown and len(options.argument_lines(cls)) > 25
+    assert ("buffer_size" in shown) == ("double" in shown) == (target == "q-learning")
+    assert ("expected" in shown) == (target == "sarsa")
+    made = cls(MLP(BOX, 8), TWO, BOX, device="cpu")
+    assert made.rule.target == target
+    plain = agent_of(target=target)
+    assert (plain.rule, plain.pace) == (made.rule, made.pace)
+    for name, default in DEFAULTS[target].items():
+        if name in shown:
+            assert shown[name].default == default
+
+
+@pytest.mark.parametrize("agent", ["q-learning", "sarsa", "monte-carlo"])
+def test_a_network_is_all_that_is_typed(agent, tmp_path, capsys):
+    words = f"--agent {agent} --network gru --env CartPole-v1 --steps 600 --num-envs 2".split()
+    words += ["--network-arg", "hidden_size=8", "--eval-episodes", "2", "--temperature", "0.5"]
+    words += ["--no-pictures", "--train-every", "50", "--seed", "3", "--run-dir", str(tmp_path)]
+    assert train.main(words) == 0
+    assert evaluate_script.main([str(tmp_path), "--episodes", "2"]) == 0
+    assert "mean return" in capsys.readouterr().out
+    parts = scripts_build(read_config(tmp_path))
+    assert isinstance(parts.agent, ValueAgent) and parts.agent.rule.target == agent
+    assert parts.agent.exploration == Boltzmann(0.5) and parts.agent.pace.train_every == 50
+
+
+# errors
+
+
+class Brittle(nn.Module):
+    """Gives NaN, or gradients that are, when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.features, self.fault = nn.Linear(1, 4), 4, None
+
+    def forward(self, obs):
+        x = self.first(obs)
+        if self.fault == "gradient":
+            x = x + 0.0 * torch.sqrt((x - x).abs())
+        return x * float("nan") if self.fault == "output" else x
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ("gradient", r"the gradient of network\.module\.first\.\w+ is not finite"),
+        ("output", "the loss is nan at update 1"),
+    ],
+)
+def test_what_is_not_finite_stops_and_keeps_the_weights(fault, message):
+    agent = agent_of(Brittle(), learning_starts=0, train_every=1, target_every=0)
+    before = copy.deepcopy(agent.learner.values.state_dict())
+    agent.network.module.fault = fault
+    with pytest.raises(RunError, match=message):
+        agent.learn(turn_of(0.5, 1, 1.0, 0.25))
+    after = agent.learner.values.state_dict()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    if fault == "output":
+        with pytest.raises(RunError, match="the network gave"):
+            agent.act(np.ones((1, 1), np.float32), np.ones(1, bool))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"target": "dqn"}, "target 'dqn': expected one of q-learning, sarsa, monte-carlo"),
+        ({"gamma": 1.5}, "gamma 1.5: expected a number from 0 to 1"),
+        ({"n_step": 0}, "n_step 0: expected a whole number of at least 1"),
+        ({"batch_size": 2.5}, "batch_size 2.5"),
+        ({"burn_in": -1}, "burn_in -1: expected a whole number of at least 0"),
+        ({"target": "sarsa", "buffer_size": 9}, "buffer_size 9: sarsa learns on policy"),
+        ({"buffer_size": 0, "priority": 0.5}, "priority: there is no replay"),
+        ({"loss": "l1"}, "loss 'l1'"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm 0.0: expected a number above 0"),
+        ({"optimizer": "Adm"}, "Adam"),
+        ({"action_space": BOX}, "action values take Discrete actions"),
+        ({"buffer_size": 10**15}, "takes .* GiB, .* are free; take a smaller --buffer-size"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(options, message):
+    with pytest.raises(UsageError, match=message) as error:
+        agent_of(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_state_of_another_agent_is_refused():
+    loop = loop_of("mlp")
+    loop.run(60)
+    saved = loop.state_dict()
+    others = [
+        loop_of("gru"),
+        loop_of("mlp", "priorities"),
+        loop_of("mlp", "rollouts"),
+        loop_of("mlp", buffer_size=80),
+        loop_of("mlp", dueling=True),
+    ]
+    for other in others:
+        with pytest.raises(UsageError):
+            other.load_state_dict(copy.deepcopy(saved))
+    odd = copy.deepcopy(saved)
+    parts = odd["agent"]["experience"]["rows"]["parts"]
+    parts["obs"] = parts["obs"].astype(np.float64)
+    other = loop_of("mlp")
+    with pytest.raises(UsageError, match=r"rows/0/obs: float64 .*, expected float32"):
+        other.load_state_dict(odd)
+        other.run(3)
+
+
+# learning
+
+
+def learned(env, network, seed, num_envs=1, steps=100_000, episodes=100, **options):
+    """Mean return of greedy episodes after training, with defaults."""
+    envs = make(env, num_envs)
+    space = envs.single_observation_space
+    torch.manual_seed(seed)
+    agent = agent_of(build(network, space), envs.single_action_space, space, seed=seed, **options)
+    agent.horizon = steps
+    loop = Interaction(agent, envs)
+    loop.reset(Streams.of(seed).envs)
+    loop.run(steps)
+    return evaluate(agent, make(env, 8), episodes, seed=5).returns.mean()
+
+
+def test_a_pole_is_balanced_for_a_while():
+    assert learned("CartPole-v1", "mlp", 0, 8, 15_000, 20, target="monte-carlo") > 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options, least",
+    [
+        ({}, 475),
+        ({"target": "sarsa", "num_envs": 8}, 195),
+        ({"target": "monte-carlo", "num_envs": 8}, 195),
+    ],
+    ids=["q-learning", "sarsa", "monte-carlo"],
+)
+def test_cartpole_is_solved_in_four_of_five_seeds(options, least):
+    found = [learned("CartPole-v1", "mlp", seed, **options) for seed in range(5)]
+    assert sum(mean >= least for mean in found) >= 4, found
+
+
+@pytest.mark.slow
+def test_catch_is_solved_from_pixels():
+    assert learned("seqrl/Catch-v0", "cnn", 0, episodes=1000) >= 0.95
+
+
+@pytest.mark.slow
+def test_a_frozen_lake_is_crossed_as_well_as_can_be():
+    found = learned("FrozenLake-v1", "mlp", 0, episodes=10_000)
+    assert found > reference_scores("FrozenLake-v1")["optimum"] - 0.05
+
+
+@pytest.mark.slow
+def test_a_lander_lands():
+    pytest.importorskip("Box2D")
+    found = [learned("LunarLander-v3", "mlp", seed, steps=400_000) for seed in range(3)]
+    assert sum(mean >= 200 for mean in found) >= 2, found
