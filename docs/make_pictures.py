@@ -1,4 +1,4 @@
-"""Make the README's picture anew: `python docs/make_pictures.py`, about a minute."""
+"""Make the pictures of README and docs anew: `python docs/make_pictures.py`, some minutes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,39 @@ import sys
 import tempfile
 from pathlib import Path
 
-from seqrl.scripts import compare
+from seqrl.scripts import compare, evaluate, train
 
 COMMAND = "--agents q-learning sarsa --env CliffWalking-v1 --max-episode-steps 200 --seeds 10"
 STEPS = "100000"
 HOME = Path(__file__).parent
+RUNS = {  # name of the picture: the run that it shows
+    "policy": "--env FrozenLake-v1 --steps 300000",
+    "blackjack": "--agent monte-carlo --env Blackjack-v1 --env-arg sab=True --steps 300000",
+    "memory": "--agent reinforce --network gru --env seqrl/RepeatFirst-v0 --num-envs 32"
+    " --gamma 0.9 --steps 200000",
+}
+FILMED = ("policy",)
 
 
 def main(steps: str = STEPS, target: Path = HOME / "compare.png") -> int:
-    """Run README's comparison in a folder that is thrown away, and keep its picture."""
+    """Run README's comparison and the runs, in a folder that is thrown away; keep the pictures."""
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "out"
         flags = [*COMMAND.split(), "--steps", steps, "--logdir", place, "--out", str(out)]
         status = compare.main(flags)
         shutil.copyfile(out / "compare.png", target)
+        for name in RUNS:
+            status = status or show(name, Path(place) / name, target.parent)
     return status
+
+
+def show(name: str, run: Path, target: Path) -> int:
+    """Train a run and write what it does to `target`/name.png, and .gif where it is filmed."""
+    status = train.main([*RUNS[name].split(), "--no-pictures", "--run-dir", str(run)])
+    flags = ["--picture", str(target / f"{name}.png")]
+    if name in FILMED:
+        flags += ["--gif", str(target / f"{name}.gif")]
+    return status or evaluate.main([str(run), "--episodes", "1000", *flags])
 
 
 if __name__ == "__main__":
