@@ -20,6 +20,7 @@ from seqrl.agents.torch_tools import (
     NumpyDraw,
     TorchDraw,
     descend,
+    drawing_from,
     load_optimizer_state,
     load_weights,
     make_optimizer,
@@ -217,7 +218,8 @@ class Reinforce:
         self.store.add(step)
         if len(self.store) < self.batch_episodes:
             return NOTHING
-        return self._update(self.store.take())
+        with drawing_from(self.torch_rng):
+            return self._update(self.store.take())
 
     def _update(self, batch: Batch) -> Metrics:
         self._set_learning_rate()

@@ -755,3 +755,26 @@ def test_catch_is_solved_from_pixels():
 def test_a_gru_repeats_the_first_card():
     loop, _ = defaults("seqrl/RepeatFirst-v0", "gru", 1_000_000, 0)
     assert evaluate(loop.agent, make("seqrl/RepeatFirst-v0", 16), 1000, seed=99).mean >= 0.95
+
+
+def test_dropout_resumes_and_is_the_agents_own():
+    """Whatever else draws from torch's shared generator."""
+
+    def loop(noise):
+        envs = make("CartPole-v1", 4)
+        torch.manual_seed(1)
+        network = MLP(envs.single_observation_space, 8, dropout=0.5)
+        agent = Reinforce(network, envs.single_action_space, batch_episodes=2, seed=3)
+        agent.horizon = 900
+        torch.manual_seed(noise)
+        made = Interaction(agent, envs)
+        made.reset(np.random.SeedSequence(5))
+        return made
+
+    whole, first, second = map(loop, (7, 8, 9))
+    whole.run(800)
+    first.run(400)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    second.run(400)
+    assert whole.agent.updates > 10
+    assert checkpoint.digest(whole.fingerprint()) == checkpoint.digest(second.fingerprint())

@@ -8,6 +8,7 @@ from torch import nn
 from seqrl.agents import torch_tools
 from seqrl.agents.torch_tools import (
     clip_gradients,
+    drawing_from,
     load_optimizer_state,
     load_weights,
     make_optimizer,
@@ -160,3 +161,21 @@ def test_draws_have_their_distribution():
         assert draw.normal((20_000,)).std() == pytest.approx(1, abs=0.02)
         assert draw.uniform((20_000,)).mean() == pytest.approx(0.5, abs=0.01)
         assert draw.uniform((2, 3)).shape == (2, 3)
+
+
+def test_dropout_draws_from_the_generator_that_is_given():
+    x = torch.ones(50)
+    found = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        before = torch.get_rng_state()
+        rng = torch.Generator()
+        rng.manual_seed(7)
+        with drawing_from(rng):
+            first = torch.nn.functional.dropout(x)
+        with drawing_from(rng):
+            second = torch.nn.functional.dropout(x)
+        assert torch.equal(torch.get_rng_state(), before)
+        found.append((first, second))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+    assert not torch.equal(*found[0])
