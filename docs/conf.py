@@ -42,6 +42,8 @@ nitpick_ignore_regex = [("py:.*", r"(?!seqrl\.).*")]
 html_theme = "furo"
 html_title = "seqrl"
 html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 html_math_renderer = "mathml"
 
 
