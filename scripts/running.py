@@ -190,6 +190,11 @@ def report(
         f"{loop.episodes:,} episodes, {loop.watch.seconds:.1f} s ({loop.path})"
     )
     agent: Any = loop.agent
+    if config.get("episodes") and loop.steps < config["steps"] // 2 and not interrupted:
+        print(
+            f"schedules run over --steps {config['steps']:,}, of which {loop.steps:,} were done: "
+            "a smaller --steps would suit these episodes"
+        )
     if hasattr(agent, "device_reason"):
         print(f"device {agent.device}: {agent.device_reason}")
     if evaluation is not None:

@@ -286,6 +286,12 @@ def test_the_installed_command_is_the_same_code(here, type_):
     assert set(listed.stdout.splitlines()) <= set(type_(listing)[1].splitlines())
 
 
+def test_a_run_ended_by_episodes_says_what_its_schedules_ran_over(here, type_):
+    words = ["--episodes", 3, "--eval-episodes", 0, "--no-compile"]
+    assert "schedules run over --steps 5,000, of which" in type_(train, "--steps", 5000, *words)[1]
+    assert "schedules" not in type_(train, "--steps", 5, *words)[1]
+
+
 # flags
 
 FLAGS = {
