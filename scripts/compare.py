@@ -124,7 +124,10 @@ def plan(typed: argparse.Namespace, passed: Sequence[str]) -> Iterator[Job]:
     for (env, agent, *chosen), name in zip(groups, names, strict=True):
         flags = ["--agent", agent, "--env", env, "--no-pictures", *passed]
         flags += [flag for _, flag in chosen]
-        configs.append((name, flags, checked(name, flags, typed.metric)))
+        config, note = checked(name, flags, typed.metric)
+        configs.append((name, flags, config))
+        if note and not typed.quiet:
+            tell(f"{name}: {note}")
     for seed in range(typed.seeds):
         for name, flags, config in configs:
             yield Job(name, {**config, "seed": seed}, flags)
@@ -138,18 +141,19 @@ def settings(part: tuple[str, list[str]]) -> list[tuple[str, str]]:
     return [(f"{name}={v}", switches.get(v.lower(), f"{flag}={v}")) for v in values]
 
 
-def checked(name: str, flags: Sequence[str], metric: str) -> dict[str, Any]:
-    """The config that a run with these flags has; refuses, as the run itself would."""
+def checked(name: str, flags: Sequence[str], metric: str) -> tuple[dict[str, Any], str]:
+    """The config that a run with these flags has and what it says; refuses as the run would."""
     from seqrl.scripts.build import build
 
     try:
-        config = train.read(train.parser(flags).read(flags))
+        made = train.parser(flags)
+        config = train.read(made.read(flags))
         if metric == "eval_mean_reward" and not config["eval_episodes"]:
             raise UsageError("--eval-episodes 0 leaves nothing for --metric eval_mean_reward")
         build(config).envs.close()
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
-    return config
+    return config, made.note
 
 
 def new_out(typed: argparse.Namespace, envs: Sequence[str], names: Sequence[str]) -> Path:
