@@ -40,22 +40,20 @@ class Task(NamedTuple):
 
 
 # Actions of RepeatFirst change nothing but their own reward, so gamma is 0: what is left to the
-# network is memory alone. In TMaze each step is paid at once as well, so gamma is low. While
-# walking is learned the junction's action must not follow the corridor's to "right": hence the
-# high entropy bonus at first and the slow steps; it falls before memory is learned, when the
-# goal's reward widens the returns' spread and makes dawdling cheap in its units.
-TMAZE = {
-    "gamma": 0.5,
-    "entropy_coef": "exponential:0.5:0.004:0.7",
-    "learning_rate": "linear:0.0012:0",
-    "value_passes": 8,
-}
+# network is memory alone. In TMaze each step is paid at once as well, so gamma is low at length 10.
+# While walking is learned the junction's action must not follow the corridor's to "right": hence
+# the high entropy bonus at first and the slow steps. At length 50 the bonus must also keep both
+# arms open until memory is learned, and dawdling must still cost more than it gives: with a higher
+# gamma the goal widens the returns' spread along the corridor, so that one bonus fits both.
+TMAZE = {"learning_rate": "linear:0.0012:0", "value_passes": 8}
+SHORT = {"gamma": 0.5, "entropy_coef": "exponential:0.5:0.004:0.7"}
+LONG = {"gamma": 0.9, "entropy_coef": "exponential:0.15:0.03:0.5"}
 TASKS = {
     "repeat-first": Task(
         "seqrl/RepeatFirst-v0", {}, {}, {"gamma": 0.0, "learning_rate": "linear:0.003:0"}
     ),
-    "tmaze-10": Task("seqrl/TMaze-v0", {"length": 10}, {"normalize": True}, TMAZE),
-    "tmaze-50": Task("seqrl/TMaze-v0", {"length": 50}, {"normalize": True}, TMAZE),
+    "tmaze-10": Task("seqrl/TMaze-v0", {"length": 10}, {"normalize": True}, TMAZE | SHORT),
+    "tmaze-50": Task("seqrl/TMaze-v0", {"length": 50}, {"normalize": True}, TMAZE | LONG),
 }
 
 

@@ -192,7 +192,8 @@ def draw_walls(panel: Axes, desc: np.ndarray) -> None:
 
 def draw_blackjack(policy: Policy) -> Figure:
     """What to do and what it is worth, with and without a usable ace (Figure 5.2 of the book)."""
-    figure, width, height = blank(5.15), 2.05, 1.72
+    figure, height = blank(5.15), 1.72
+    width = (WIDTH - LEFT - RIGHT - GAP) / 2
     scale = value_scale([policy.learned], policy.asked)
     for k, ace in enumerate((1, 0)):
         left = LEFT + k * (width + GAP)
@@ -251,9 +252,9 @@ def explain_hands(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
     meanings = [Patch(color=ORANGE, label="stick"), Patch(color=BLUE, label="hit")]
-    line = Line2D([], [], color=INK, linewidth=2.2, label="best:\nabove it\nstick")
+    line = Line2D([], [], color=INK, linewidth=2.2, label="best:\nstick\nabove")
     across, up = figure.get_size_inches()
-    place_at = ((WIDTH - RIGHT + 0.02) / across, (2.95 + 1.72) / up)
+    place_at = ((WIDTH - RIGHT + 0.1) / across, (2.95 + 1.72) / up)
     figure.legend(
         handles=[*meanings, line],
         loc="upper left",

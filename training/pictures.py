@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, DPI = 6.0, 100  # inches, and points an inch
-LEFT, RIGHT, GAP = 0.62, 0.95, 0.3  # inches beside and between panels; right is the scale's
+LEFT, RIGHT, GAP = 0.72, 1.05, 0.3  # inches beside and between panels; right is the scale's
 BLUE, ORANGE, RED, INK, GREY = "#0072B2", "#F0B94D", "#D55E00", "#000000", "#595959"
 SKY = "#56B4E9"
-SMALL, USUAL = 9, 10  # of letters, in points
+FOOT, SMALL, USUAL = 9, 11, 12  # of letters, in points
 MOST_RETURNS, BINS = 12, 30  # different returns that get a bar each, bars of more
 TICKS = 5  # different returns that are all written at the axis
 
@@ -60,7 +60,7 @@ def head(panel: Axes, text: str) -> None:
 
 def note(figure: Figure, text: str) -> None:
     """A line at the foot of a picture."""
-    figure.text(LEFT / WIDTH, 0.08 / figure.get_figheight(), text, fontsize=SMALL, color=GREY)
+    figure.text(LEFT / WIDTH, 0.08 / figure.get_figheight(), text, fontsize=FOOT, color=GREY)
 
 
 def show_scale(
