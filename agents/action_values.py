@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from seqrl.agents.torch_tools import to_numpy, to_tensor
+from seqrl.agents.value_chain import Chain
 from seqrl.core import Array, State, tree
 from seqrl.networks import Network, numpy_forward
+from seqrl.networks.fast import NumpyForward
 
 
 class ActionValues(nn.Module):
@@ -47,12 +49,14 @@ class ActionValues(nn.Module):
 class Actor:
     """One step of an ActionValues for N environments: through NumPy where that can be.
 
-    It holds a copy of the weights: set `stale` after they changed.
+    It holds a copy of the weights: set `stale` after they changed. A chain spares the copy.
     """
 
-    def __init__(self, values: ActionValues, device: torch.device):
+    def __init__(self, values: ActionValues, device: torch.device, chain: Chain | None = None):
         self.values, self.device, self.stale = values, device, False
-        self.fast = numpy_forward(values.network, values.layer) if device.type == "cpu" else None
+        self.fast: Chain | NumpyForward | None = chain
+        if chain is None and device.type == "cpu":
+            self.fast = numpy_forward(values.network, values.layer)
 
     def __call__(self, obs: Array, start: Array, state: State) -> tuple[Array, State]:
         """obs [N, ...] -> Q [N, A] in the same kind of array, and memory."""

@@ -13,14 +13,23 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from seqrl.agents import targets
 from seqrl.agents.action_values import ActionValues, Actor
 from seqrl.agents.episodes import Batch as Episodes
 from seqrl.agents.experience import Experience
 from seqrl.agents.exploration import EPSILON, TEMPERATURE, Exploration, explore
 from seqrl.agents.rows import check_memory
 from seqrl.agents.schedules import Rate, Schedule, rate, schedule
-from seqrl.agents.torch_tools import TorchDraw, make_optimizer, pick_device, to_tensor
-from seqrl.agents.value_learner import Outcome, ValueLearner
+from seqrl.agents.torch_tools import (
+    TorchDraw,
+    drawing_from,
+    make_optimizer,
+    pick_device,
+    to_numpy,
+    to_tensor,
+)
+from seqrl.agents.value_learner import Outcome
+from seqrl.agents.value_quick import learner_of
 from seqrl.agents.value_settings import Pace, Rule, settled
 from seqrl.core import (
     Array,
@@ -161,8 +170,8 @@ class ValueAgent:
         values = ActionValues(self.network, self.actions, dueling=self.dueling).to(self.device)
         begin = self.learning_rate.start
         made = make_optimizer(self.optimizer, values.parameters(), begin, self.weight_decay)
-        self.learner = ValueLearner(values, made, self.rule, slow=self.pace.target_every > 0)
-        self.actor = Actor(values, self.device)
+        self.learner = learner_of(values, made, self.rule, slow=self.pace.target_every > 0)
+        self.actor = Actor(values, self.device, self.learner.chain)
         self.memory = has_memory(self.network)
         self.experience = Experience(self.rule, self.pace, self.memory, self.device)
         self.built = True
@@ -187,6 +196,14 @@ class ValueAgent:
         first = self.rule.first_action
         action = action + first if first else action
         return Decision(action if isinstance(start, np.ndarray) else action.to(start.device), state)
+
+    def values(self, obs: Array, start: Array) -> np.ndarray:
+        """What the best action is worth in N observations that open episodes [N]; draws nothing."""
+        if not self.checked:
+            self._check(obs, start)
+        best = torch.as_tensor(self.actor(obs, start, None)[0]).amax(-1)
+        found: np.ndarray = to_numpy(targets.unsquash(best) if self.rule.rescale else best)
+        return found
 
     def _check(self, obs: Array, start: Array) -> None:
         """Try the network on the first observations; they build what is lazy."""
@@ -239,10 +256,11 @@ class ValueAgent:
             return self.learner.tail(episodes, self.memory, explored)
 
         beta = self._now(self.importance)
-        for lesson in self.experience.lessons(times, self.rng, beta, tail):
-            outcome = self.learner.update(lesson.batch, lesson.weight, alpha, explored)
-            self.experience.learned(lesson, outcome.per_item)
-            self.last = outcome
+        with drawing_from(self.torch_rng):
+            for lesson in self.experience.lessons(times, self.rng, beta, tail):
+                outcome = self.learner.update(lesson.batch, lesson.weight, alpha, explored)
+                self.experience.learned(lesson, outcome.per_item)
+                self.last = outcome
         self.actor.stale = True
 
     def _readings(self) -> Metrics:

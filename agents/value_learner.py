@@ -19,6 +19,7 @@ from seqrl.agents.torch_tools import (
     optimizer_state,
     to_numpy,
 )
+from seqrl.agents.value_chain import Chain
 from seqrl.agents.value_settings import Rule
 from seqrl.core import forms, tree
 
@@ -26,8 +27,8 @@ from seqrl.core import forms, tree
 class Outcome(NamedTuple):
     """What a gradient step tells."""
 
-    loss: Tensor
-    norm: Tensor  # of the gradient
+    loss: Tensor | float
+    norm: Tensor | float  # of the gradient
     error: Tensor  # target minus value [T, B]
     mask: Tensor | None  # [T, B] what of it was learned from; None for all
 
@@ -46,6 +47,8 @@ class Outcome(NamedTuple):
 
 class ValueLearner:
     """The values, their optimiser and, where asked for, a target network that follows them."""
+
+    chain: Chain | None = None  # the values in NumPy, where that is how they are learned
 
     def __init__(
         self, values: ActionValues, optimizer: torch.optim.Optimizer, rule: Rule, *, slow: bool
