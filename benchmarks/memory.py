@@ -47,7 +47,7 @@ class Task(NamedTuple):
 # gamma the goal widens the returns' spread along the corridor, so that one bonus fits both.
 TMAZE = {"learning_rate": "linear:0.0012:0", "value_passes": 8}
 SHORT = {"gamma": 0.5, "entropy_coef": "exponential:0.5:0.004:0.7"}
-LONG = {"gamma": 0.9, "entropy_coef": "exponential:0.15:0.03:0.5"}
+LONG = {"gamma": 0.75, "entropy_coef": "exponential:0.3:0.01:0.6"}
 TASKS = {
     "repeat-first": Task(
         "seqrl/RepeatFirst-v0", {}, {}, {"gamma": 0.0, "learning_rate": "linear:0.003:0"}

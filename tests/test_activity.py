@@ -107,7 +107,7 @@ def test_attention_weights_make_the_output_of_the_layer():
     with torch.no_grad():
         out, _ = core(torch.tensor(OBS)[:, None], torch.eye(T, 1, dtype=torch.bool))
         angles = torch.arange(T)[:, None] * core.rates
-        x = core.enter(torch.tensor(OBS)) + torch.cat([angles.sin(), angles.cos()], -1) / 2
+        x = core.enter(torch.tensor(OBS)) + torch.cat([angles.sin(), angles.cos()], -1)
         values = block.project(block.norm(x))[:, 16:]
         pieces = zip(trace.parts.values(), values.chunk(heads, 1), strict=True)
         seen = torch.cat([torch.tensor(head) @ value for head, value in pieces], 1)

@@ -205,16 +205,6 @@ def test_dropout_is_for_training_alone():
         assert largest_gap(network(obs, start)[0], network(obs, start)[0]) == 0
 
 
-def test_a_position_of_attention_is_a_vector_of_length_1():
-    attention = Attention(3, 8)
-    torch.nn.init.zeros_(attention.enter.weight)
-    torch.nn.init.zeros_(attention.enter.bias)
-    seen = []
-    attention.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    attention(torch.zeros(5, 2, 3), torch.eye(5, 2, dtype=torch.bool))
-    assert torch.allclose(seen[0].norm(dim=-1), torch.ones(2, 5))
-
-
 def test_forget_bias_and_irnn():
     layer = LSTM(3, 4, forget_bias=2.0).layers[0]
     bias = layer.bias_ih + layer.bias_hh
