@@ -40,20 +40,23 @@ class Task(NamedTuple):
 
 
 # Actions of RepeatFirst change nothing but their own reward, so gamma is 0: what is left to the
-# network is memory alone. In TMaze each step is paid at once as well, so gamma is low at length 10.
-# While walking is learned the junction's action must not follow the corridor's to "right": hence
-# the high entropy bonus at first and the slow steps. At length 50 the bonus must also keep both
-# arms open until memory is learned, and dawdling must still cost more than it gives: with a higher
-# gamma the goal widens the returns' spread along the corridor, so that one bonus fits both.
-TMAZE = {"learning_rate": "linear:0.0012:0", "value_passes": 8}
-SHORT = {"gamma": 0.5, "entropy_coef": "exponential:0.5:0.004:0.7"}
-LONG = {"gamma": 0.75, "entropy_coef": "exponential:0.3:0.01:0.6"}
+# network is memory alone. In TMaze, while walking is learned the junction's action must not follow
+# the corridor's to "right", and then both arms must stay open until memory is learned: hence the
+# high entropy bonus that falls late, and the slow steps. gamma is low enough for the walk to be
+# paid at once, and high enough for the goal to widen the returns' spread along the corridor, so
+# that one bonus fits both.
+TMAZE = {
+    "gamma": 0.75,
+    "entropy_coef": "exponential:0.3:0.01:0.6",
+    "learning_rate": "linear:0.0012:0",
+    "value_passes": 8,
+}
 TASKS = {
     "repeat-first": Task(
         "seqrl/RepeatFirst-v0", {}, {}, {"gamma": 0.0, "learning_rate": "linear:0.003:0"}
     ),
-    "tmaze-10": Task("seqrl/TMaze-v0", {"length": 10}, {"normalize": True}, TMAZE | SHORT),
-    "tmaze-50": Task("seqrl/TMaze-v0", {"length": 50}, {"normalize": True}, TMAZE | LONG),
+    "tmaze-10": Task("seqrl/TMaze-v0", {"length": 10}, {"normalize": True}, TMAZE),
+    "tmaze-50": Task("seqrl/TMaze-v0", {"length": 50}, {"normalize": True}, TMAZE),
 }
 
 
