@@ -31,7 +31,7 @@ def execute(
     quiet: bool,
     saved: Saved | None = None,
 ) -> int:
-    """Train in a run folder that is ours, from `saved` on; what was learned is always saved."""
+    """Train in a run folder that is ours, from `saved` on; only a second signal saves nothing."""
     from seqrl.training import folder as runs
     from seqrl.training.keeping import Keeper
     from seqrl.training.progress import Progress
