@@ -11,22 +11,19 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from seqrl.agents import targets
 from seqrl.agents.action_values import ActionValues, Actor
 from seqrl.agents.episodes import Batch as Episodes
 from seqrl.agents.experience import Experience
 from seqrl.agents.exploration import EPSILON, TEMPERATURE, Exploration, explore
+from seqrl.agents.network_agent import NetworkAgent, check_finite
 from seqrl.agents.rows import check_memory
-from seqrl.agents.schedules import Rate, Schedule, rate, schedule
+from seqrl.agents.schedules import Rate, schedule
 from seqrl.agents.torch_tools import (
     TorchDraw,
     drawing_from,
-    make_optimizer,
-    pick_device,
     to_numpy,
-    to_tensor,
 )
 from seqrl.agents.value_learner import Outcome
 from seqrl.agents.value_quick import learner_of
@@ -35,25 +32,20 @@ from seqrl.core import (
     Array,
     Decision,
     Metrics,
-    RunError,
     State,
     Transition,
     UsageError,
     forms,
-    generator,
-    get_rng_state,
-    set_rng_state,
     tree,
 )
 from seqrl.core.seeding import Seed
-from seqrl.networks import as_network, probe
-from seqrl.networks.base import check_output, dummy, has_memory
+from seqrl.networks.base import dummy, has_memory
 
 NOTHING: Metrics = {}
 NUMBERS = ("loss", "td_error", "grad_norm")
 
 
-class ValueAgent:
+class ValueAgent(NetworkAgent):
     """Action values on any network, with memory or without (Sutton & Barto, 2018, chapters 9, 10).
 
     Q-learning draws from a replay and bootstraps from a target network (Mnih et al., 2015); one
@@ -133,48 +125,30 @@ class ValueAgent:
         own = settled(target, given)
         if not isinstance(action_space, spaces.Discrete):
             raise UsageError(f"action space {action_space}: action values take Discrete actions")
+        super().__init__(network, own["learning_rate"], optimizer, weight_decay, device, seed)
         self.exploration: Exploration = own["exploration"]
-        self.learning_rate = schedule("learning_rate", own["learning_rate"], 0.0, math.inf)
         self.importance = schedule("importance", importance)
         own["kind"], own["first_action"] = self.exploration.kind, int(action_space.start)
         own["burn_in"] = burn_in if own["buffer_size"] else 0
         self.rule = Rule(**{name: own[name] for name in Rule._fields})
         self.pace = Pace(**{name: own[name] for name in Pace._fields})
         self.dueling, self.actions = dueling, int(action_space.n)
-        self.optimizer, self.weight_decay = optimizer, weight_decay
-        make_optimizer(optimizer, [nn.Parameter(torch.zeros(1))], 0.0, weight_decay)  # known?
-        self.device, self.device_reason = pick_device(device)
-        self.network = as_network(network).to(self.device)
-        self.horizon: int | None = None
-        self.steps = 0
         self.last: Outcome | None = None  # of the newest gradient step
         self.told: dict[str, float] | None = None  # what one before an interruption told
         self.readings = self._readings()
-        self.built = self.checked = False  # are the layers there; has the network been tried
-        self.reseed(seed)
         if observation_space is not None:
             self._check_memory(observation_space)
-            probe(self.network, observation_space)
-            self.checked = True
-        if self.network.features and not any(map(is_lazy, self.network.parameters())):
-            self._build()
-
-    def reseed(self, seed: Seed) -> None:
-        """Draw from a new stream from now on."""
-        self.rng = generator(seed)
-        self.torch_rng = torch.Generator(self.device)
-        self.torch_rng.manual_seed(int(self.rng.integers(2**62)))
+        self._prepare(observation_space)
 
     def _build(self) -> None:
-        """Values, optimiser and experience, once the number of features is known."""
+        """Values, optimiser and experience."""
         values = ActionValues(self.network, self.actions, dueling=self.dueling).to(self.device)
-        begin = self.learning_rate.start
-        made = make_optimizer(self.optimizer, values.parameters(), begin, self.weight_decay)
-        self.learner = learner_of(values, made, self.rule, slow=self.pace.target_every > 0)
+        self.learner = learner_of(
+            values, self._optimizer(values), self.rule, slow=self.pace.target_every > 0
+        )
         self.actor = Actor(values, self.device, self.learner.chain)
         self.memory = has_memory(self.network)
         self.experience = Experience(self.rule, self.pace, self.memory, self.device)
-        self.built = True
 
     def _check_memory(self, space: gym.Space) -> None:
         """Refuse a replay that does not fit before anything is played."""
@@ -187,11 +161,9 @@ class ValueAgent:
         self, obs: Array, start: Array, state: State = None, *, explore: bool = True
     ) -> Decision:
         """Actions and the memory they leave with; the first maximum where nothing is explored."""
-        if not self.checked:
-            self._check(obs, start)
+        self._try_once(obs, start)
         out, state = self.actor(obs, start, state)
-        if not math.isfinite(float(out.sum())):
-            raise RunError(f"the network gave {out.ravel()[:4].tolist()} ... at {obs}"[:200])
+        check_finite(out, obs)
         action = self._explore(out) if explore else out.argmax(-1)
         first = self.rule.first_action
         action = action + first if first else action
@@ -199,23 +171,10 @@ class ValueAgent:
 
     def values(self, obs: Array, start: Array) -> np.ndarray:
         """What the best action is worth in N observations that open episodes [N]; draws nothing."""
-        if not self.checked:
-            self._check(obs, start)
+        self._try_once(obs, start)
         best = torch.as_tensor(self.actor(obs, start, None)[0]).amax(-1)
         found: np.ndarray = to_numpy(targets.unsquash(best) if self.rule.rescale else best)
         return found
-
-    def _check(self, obs: Array, start: Array) -> None:
-        """Try the network on the first observations; they build what is lazy."""
-        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
-        self.network.eval()
-        with torch.inference_mode():
-            features, state = self.network(*rolled)
-        check_output(self.network, features, state, (1, len(start)))
-        self.network.features = features.shape[-1]
-        if not self.built:
-            self._build()
-        self.checked = True
 
     def _explore(self, out: Array) -> Array:
         """Draw actions from the policy: on the host by the very function of the tables."""
@@ -229,10 +188,6 @@ class ValueAgent:
             return (out / now - draw.exponential(out.shape).log()).argmax(-1)
         anything = (draw.uniform(out.shape[:1]) * self.actions).long()
         return torch.where(draw.uniform(out.shape[:1]) < now, anything, out.argmax(-1))
-
-    def _now(self, number: Schedule) -> float:
-        """What a scheduled number is at this env step."""
-        return rate(*number.bind(self.horizon), self.steps)
 
     # learning
 
@@ -280,41 +235,23 @@ class ValueAgent:
 
     # state
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimiser, experience, counters and random numbers."""
+    def _parts(self) -> dict[str, Any]:
+        """Weights and optimiser, experience, what was told last."""
         return {
             "learner": self.learner.state_dict() if self.built else None,
             "experience": self.experience.state_dict() if self.built else None,
             "told": self.told if self.last is None else self.last.numbers(),
-            "steps": self.steps,
-            "horizon": self.horizon,
-            "rng": get_rng_state(self.rng),
-            "torch_rng": self.torch_rng.get_state().numpy(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; refuses what is not of this agent's form."""
-        with forms.taking("agent"):
-            forms.check("agent", state, self._form())
-            if state["learner"] is not None:
-                if not self.built:
-                    raise UsageError("the network is not built yet: give the observation_space")
-                self.learner.load_state_dict(state["learner"])
-                self.experience.load_state_dict(state["experience"])
-                self.actor.stale = True
-            self.steps, self.horizon = state["steps"], state["horizon"]
-            self.last, self.told = None, state["told"]
-            set_rng_state(self.rng, state["rng"])
-            drawn = torch.tensor(state["torch_rng"])
-            if drawn.shape == self.torch_rng.get_state().shape:  # else of another kind of device
-                self.torch_rng.set_state(drawn)
+    def _parts_form(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Learner and experience check theirs when they are loaded."""
+        told = forms.maybe(dict.fromkeys(NUMBERS, 0.0))
+        return {"learner": forms.anything, "experience": forms.anything, "told": told}
 
-    def _form(self) -> dict[str, Any]:
-        """What a saved state looks like; the parts check theirs."""
-        form = dict.fromkeys(("learner", "experience", "rng"), forms.anything)
-        return form | {
-            "told": forms.maybe(dict.fromkeys(NUMBERS, 0.0)),
-            "steps": 0,
-            "horizon": forms.maybe(0),
-            "torch_rng": forms.whole(0, 255),
-        }
+    def _load_parts(self, state: dict[str, Any]) -> None:
+        if state["learner"] is not None:
+            self._check_built()
+            self.learner.load_state_dict(state["learner"])
+            self.experience.load_state_dict(state["experience"])
+            self.actor.stale = True
+        self.last, self.told = None, state["told"]

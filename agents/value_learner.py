@@ -11,7 +11,6 @@ from seqrl.agents import targets
 from seqrl.agents.action_values import ActionValues
 from seqrl.agents.episodes import Batch as Episodes
 from seqrl.agents.items import Sequences, Steps
-from seqrl.agents.reinforce import sequence
 from seqrl.agents.torch_tools import (
     descend,
     load_optimizer_state,
@@ -21,6 +20,7 @@ from seqrl.agents.torch_tools import (
 )
 from seqrl.agents.value_chain import Chain
 from seqrl.agents.value_settings import Rule
+from seqrl.agents.whole_episodes import sequence
 from seqrl.core import forms, tree
 
 

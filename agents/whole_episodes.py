@@ -1,8 +1,9 @@
-"""Finished episodes as what Monte Carlo learns from: every step's own return, nothing after it."""
+"""Finished episodes side by side: their steps, their returns, and both as a lesson."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,43 @@ from torch import Tensor
 
 from seqrl.agents.episodes import Batch
 from seqrl.agents.items import Sequences, Steps
-from seqrl.agents.reinforce import discounted, sequence, valid_steps
 from seqrl.core import tree
+
+
+def sequence(batch: Batch) -> tuple[Any, Tensor]:
+    """The observations with what followed the last one behind them [T + 1, B, ...]; the starts."""
+
+    def behind(obs: Tensor, last: Tensor) -> Tensor:
+        longer = torch.cat([obs, obs[:1] * 0])
+        longer[batch.length, torch.arange(len(last), device=last.device)] = last
+        return longer
+
+    start = torch.zeros((len(batch.reward) + 1, len(batch.length)), dtype=torch.bool)
+    start[0] = True
+    return tree.map(behind, batch.obs, batch.last), start.to(batch.reward.device)
+
+
+def valid_steps(length: Tensor, longest: int) -> Tensor:
+    """bool [T, B]: where an episode still is."""
+    return torch.arange(longest, device=length.device)[:, None] < length
+
+
+def at_end(values: Tensor, length: Tensor) -> Tensor:
+    """values [T + 1, B] at each episode's end [B]."""
+    return values.gather(0, length[None].long())[0]
+
+
+def discounted(reward: Tensor, tail: Tensor, length: Tensor, gamma: float) -> Tensor:
+    """G_t = R_{t+1} + gamma G_{t+1}, from `tail` [B] at each episode's end; [T, B], 0 behind it.
+
+    Sutton & Barto (2018), eq. 3.9, p. 55.
+    """
+    inside = valid_steps(length, len(reward))
+    total, totals = tail, []
+    for t in range(len(reward) - 1, -1, -1):
+        total = torch.where(inside[t], reward[t] + gamma * total, total)
+        totals.append(total)
+    return torch.stack(totals[::-1]) * inside
 
 
 def with_returns(batch: Batch, tail: Tensor, gamma: float) -> Sequences:

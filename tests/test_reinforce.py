@@ -14,7 +14,9 @@ from torch import nn
 
 from seqrl.agents import Reinforce
 from seqrl.agents.episodes import Batch
-from seqrl.agents.reinforce import RunningMoments, discounted, mean, valid_steps
+from seqrl.agents.moments import RunningMoments
+from seqrl.agents.targets import mean
+from seqrl.agents.whole_episodes import discounted, valid_steps
 from seqrl.core import RunError, Transition, UsageError, tree
 from seqrl.envs import Serial, adapt, make
 from seqrl.networks import MLP, NETWORKS, Network, build
@@ -576,7 +578,7 @@ def test_features_are_read_from_the_result(space):
 
 def test_a_lazy_network_needs_the_space_to_be_loaded():
     agent = agent_of(nn.Flatten())
-    with pytest.raises(UsageError, match="give Reinforce the observation_space"):
+    with pytest.raises(UsageError, match="give the agent the observation_space"):
         agent_of(nn.Flatten(), observation_space=None).load_state_dict(agent.state_dict())
 
 
