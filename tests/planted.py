@@ -33,8 +33,8 @@ class Bug(NamedTuple):
 BUGS = {
     "advantage sign": Bug(
         "agents/reinforce.py",
-        "loss = -mean(log_prob * advantage, mask)",
-        "loss = mean(log_prob * advantage, mask)",
+        "loss = -targets.mean(log_prob * advantage, mask)",
+        "loss = targets.mean(log_prob * advantage, mask)",
     ),
     "no bootstrap at truncation (Q-learning)": Bug(
         "agents/q_learning.py",
@@ -62,7 +62,7 @@ BUGS = {
         "for k in range(n - 2, -1, -1):",
     ),
     "return off by one (REINFORCE)": Bug(
-        "agents/reinforce.py",
+        "agents/whole_episodes.py",
         "reward[t] + gamma * total, total)",
         "gamma * (reward[t] + total), total)",
     ),
@@ -77,7 +77,7 @@ BUGS = {
         "return rate(*self._explored, 0)",
     ),
     "wrong mask": Bug(
-        "agents/reinforce.py",
+        "agents/whole_episodes.py",
         "return torch.arange(longest, device=length.device)[:, None] < length",
         "return torch.arange(longest, device=length.device)[:, None] <= length",
     ),

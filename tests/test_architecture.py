@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,9 @@ assert evaluate.main([{str(tmp_path / "run")!r}, "--episodes", "2"]) == 0
 """)
     assert "tensorboard" in held
     assert "torch" not in held
+
+
+def test_every_bug_to_be_planted_still_has_its_text():
+    bugs = runpy.run_path(str(Path(__file__).with_name("planted.py")))["BUGS"]
+    found = {name: (HOME / bug.file).read_text().count(bug.right) for name, bug in bugs.items()}
+    assert bugs and set(found.values()) == {1}, found
