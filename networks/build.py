@@ -13,6 +13,7 @@ from seqrl.networks.attention import Attention
 from seqrl.networks.base import Network
 from seqrl.networks.cnn import is_image
 from seqrl.networks.encoders import OF_PARTS, encoder, encoder_options, options_of, parts
+from seqrl.networks.layers import IDENTITY
 from seqrl.networks.mlp import MLP
 from seqrl.networks.options import lookup
 from seqrl.networks.recurrent import GRU, LSTM, RNN
@@ -39,7 +40,7 @@ CORES: dict[str, type[RNN | LSTM | GRU | Attention]] = {
 # steps; orthogonal weights, which neither shrink nor blow up what goes round (Saxe et al. 2014);
 # the identity for Elman's network (Le et al. 2015).
 REMEMBERING: dict[str, dict[str, Any]] = {
-    "rnn": {"init": "irnn"},
+    "rnn": {"init": "identity", "shortcut": True},
     "lstm": {"init": "orthogonal", "forget_bias": 4.0, "shortcut": True},
     "gru": {"init": "orthogonal", "keep_bias": 4.0, "shortcut": True},
     "attention": {},
@@ -84,14 +85,16 @@ def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
     else:
         first, options = encoder, encoder_options(space)
     _check(name, args, own | options | {"tokens"})
-    if args.get("init") == "irnn":  # of recurrent weights only
+    if args.get("init") in IDENTITY:  # of recurrent weights only
         options = options - {"init"}
     return core(first(space, **_among(args, options)), **_remembering(name, args, own))
 
 
 def _remembering(name: str, args: dict[str, Any], own: Set[str]) -> dict[str, Any]:
     """The core's arguments; it remembers from the start where nothing else is asked for."""
-    known = {} if "nonlinearity" in args else REMEMBERING[name]  # the identity is for tanh
+    known = dict(REMEMBERING[name])
+    if "nonlinearity" in args:
+        del known["init"]  # the identity is for tanh
     return known | _among(args, own)
 
 

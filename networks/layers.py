@@ -16,6 +16,9 @@ from seqrl.networks.options import initialise
 from seqrl.networks.stretch import MARKS, Stretch
 
 Memory = tuple[Tensor, ...]
+# spread of the input weights where Elman's recurrent ones are the identity: as Le, Jaitly and
+# Hinton (2015) have it for relu; and so that a tanh shows its input and is not saturated by it
+IDENTITY: dict[str | float, float] = {"irnn": 0.001, "identity": 0.2}
 CLOSED = 1e4  # beyond it a sigmoid is exactly 0 or 1, a tanh exactly -1 or 1, their slopes 0
 
 
@@ -45,8 +48,8 @@ class Layer(nn.Module):
         """Every gate's two matrices by name, biases 0."""
         self.bias_ih.zero_()
         self.bias_hh.zero_()
-        if init == "irnn" and self.gates == 1:  # Le, Jaitly and Hinton 2015
-            nn.init.normal_(self.weight_ih, 0.0, 0.001)
+        if init in IDENTITY and self.gates == 1:
+            nn.init.normal_(self.weight_ih, 0.0, IDENTITY[init])
             nn.init.eye_(self.weight_hh)
             return
         for weight in (self.weight_ih, self.weight_hh):

@@ -97,8 +97,8 @@ class RNN(Recurrent):
 
     encoder: an observation space, a network, a plain module, or a number of features.
     nonlinearity: "tanh", "relu", "sigmoid" or "identity"; the last two loop over time.
-    init: see `initialise`; "irnn" is the identity for the recurrent weights, biases 0 and small
-        input weights (Le, Jaitly and Hinton 2015), made for relu.
+    init: see `initialise`; "irnn" and "identity" are the identity for the recurrent weights, biases
+        0 and input weights of spread 0.001 (Le, Jaitly and Hinton 2015, for relu) or 0.2 (tanh).
     dropout: between layers.  shortcut: see `Recurrent`.  Memory: h [N, layers, hidden_size].
     """
 

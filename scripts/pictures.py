@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def stage(config: dict[str, Any], **more: Any) -> Environments:
     """One environment of a run, on the CPU, with more arguments."""
     from seqrl.scripts.build import build_envs
 
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws, and looks for no screen
     args = {name: x for name, x in config["env_args"].items() if name != "device"}
     return build_envs({**config, "num_envs": 1, "env_args": args | more})
 

@@ -47,8 +47,11 @@ def untyped(argv: Sequence[str]) -> tuple[Settings, str]:
     preset = chosen(wanted(argv, "--preset", ""), argv, file)
     if preset is None:
         return file, ""
-    shown = ", ".join(f"{name}={value}" for name, value in plain(preset.settings).items())
-    ours = {**preset.settings, "agent": preset.agent}
+    kept = dict(preset.settings)
+    if ":" in wanted(argv, "--network", file.get("network", "")):
+        kept.pop("network_args", None)  # they are for ours, not for one of the user's
+    shown = ", ".join(f"{name}={value}" for name, value in plain(kept).items())
+    ours = {**kept, "agent": preset.agent}
     return merged(ours, file), f"preset {preset.name} (--preset none leaves it out): {shown}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqrl.agents import EpsilonGreedy, QLearning
-from seqrl.core import Decision, Transition, tree
+from seqrl.core import Decision, Transition, UsageError, tree
 from seqrl.envs import adapt, make
 from seqrl.training import Interaction, evaluate, train
 from seqrl.training.checkpoint import digest
@@ -336,6 +336,13 @@ def test_two_multiples_in_one_turn_are_one_call(counting, arrange):
     envs = arrange("serial", rotated(counting, MIXED, 5))
     Interaction(Recording(), envs, callbacks=[two]).run(15)
     assert two.called == [5, 10, 15]
+
+
+@pytest.mark.parametrize("every", [0, -5, 2.5, None])
+def test_a_callback_that_would_never_be_due_is_refused(counting, arrange, every):
+    envs = arrange("serial", rotated(counting, MIXED, 1))
+    with pytest.raises(UsageError, match=r"Noting\.every .* at least 1"):
+        Interaction(Recording(), envs, callbacks=[Noting(every)])
 
 
 def test_a_filler_turn_calls_nobody_twice(counting, arrange):

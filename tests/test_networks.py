@@ -215,5 +215,8 @@ def test_forget_bias_and_irnn():
     layer = RNN(3, 4, nonlinearity="relu", init="irnn").layers[0]
     assert torch.equal(layer.weight_hh, torch.eye(4)) and not layer.bias_ih.any()
     assert layer.weight_ih.abs().max() < 0.01
+    layer = RNN(30, 40, init="identity").layers[0]
+    assert torch.equal(layer.weight_hh, torch.eye(40)) and not layer.bias_ih.any()
+    assert 0.19 < layer.weight_ih.std() < 0.21
     with pytest.raises(UsageError, match="init 'irnn'"):
         GRU(3, 4, init="irnn")

@@ -659,6 +659,8 @@ def test_a_module_that_breaks_is_refused(here, type_):
 
 def test_a_missing_package_is_named_with_the_line_to_type(here, type_, monkeypatch):
     monkeypatch.setitem(sys.modules, "Box2D", None)  # as where it is not installed
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
     status, _, err = type_(train, "--env", "LunarLander-v3", "--bins", 4)
     assert status == 2 and refusal(err, ["LunarLander-v3", "pip install", "gymnasium[box2d]"])
     assert left_behind(here) == []

@@ -97,6 +97,13 @@ def test_a_runs_own_config_is_such_a_file(here):
     assert digests[0] == digests[1]
 
 
+def test_the_arguments_of_our_networks_are_not_for_one_of_the_users():
+    line = "--agent reinforce --env seqrl/TMaze-v0 --network {} --preset tmaze"
+    assert config_of(line.format("gru"))[0]["network_args"] == {"normalize": True}
+    config, note = config_of(line.format("torch.nn:Flatten"))
+    assert config["network_args"] == {} and "normalize" not in note and "gamma=0.75" in note
+
+
 def test_the_preset_is_said(here, capsys):
     words = "--env CartPole-v1 --steps 50 --eval-episodes 0 --no-compile"
     assert train.main(words.split()) == 0

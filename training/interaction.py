@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from seqrl.agents import Agent
-from seqrl.core import Array, Metrics, RunError, State, Transition, forms, tree
+from seqrl.core import Array, Metrics, RunError, State, Transition, UsageError, forms, tree
 from seqrl.envs import Outcome, adapt, get_state, set_state
 from seqrl.training.native import Native, native
 
@@ -107,6 +107,7 @@ class Interaction:
         self.learning = learn
         self.max_episode_steps = max_episode_steps
         self.callbacks = list(callbacks)
+        check_callbacks(self.callbacks)
         self.recorder = recorder
         self.steps = 0
         self.episodes = 0
@@ -407,6 +408,16 @@ class Interaction:
 
 COUNTERS = ("steps", "episodes")
 ROWS = ("obs", "start", "state", "returns", "lengths")
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Refuse one that would never be due, or always."""
+    for callback in callbacks:
+        if not isinstance(callback.every, int | np.integer) or callback.every < 1:
+            name = type(callback).__name__
+            raise UsageError(
+                f"{name}.every {callback.every!r}: expected a whole number of env steps, at least 1"
+            )
 
 
 def split(step: Transition, room: int) -> tuple[Transition, Transition]:

@@ -1,0 +1,22 @@
+"""Where memory is needed, changing the network alone tells who has it."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/memory.py"))
+MEMORYLESS = {"repeat-first": -0.5, "tmaze-10": 0.5, "tmaze-50": 0.5}
+EXCUSED = ("tmaze-50", "rnn")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", BENCHMARK["NETWORKS"])
+@pytest.mark.parametrize("task", MEMORYLESS)
+@pytest.mark.parametrize("agent", BENCHMARK["BUDGET"])
+def test_the_network_alone_makes_the_difference(agent, task, network):
+    score = BENCHMARK["cell"](task, agent, network, seed=0).score
+    if network == "mlp":
+        assert score == pytest.approx(MEMORYLESS[task], abs=0.05)
+    elif (task, network) != EXCUSED:
+        assert score >= 0.95
