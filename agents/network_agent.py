@@ -34,8 +34,8 @@ RNG_SIZES = (16, 5056)  # bytes of a torch generator's state on a GPU, on a CPU
 class NetworkAgent:
     """An agent around one network. A subclass makes its layers in `_build`.
 
-    It calls `_prepare` at the end of its constructor and `_try_once` before it acts; what it
-    keeps beside what is kept here goes through `_parts`, `_parts_form` and `_load_parts`.
+    The subclass calls `_prepare` at the end of its constructor and `_try_once` before it acts; what
+    it keeps beside what is kept here goes through `_parts`, `_parts_form` and `_load_parts`.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class NetworkAgent:
 
 
 def check_finite(out: Array, obs: Array) -> None:
-    """Refuse to act on numbers that are none."""
+    """Refuse to act on numbers that are not finite."""
     if not math.isfinite(float(out.sum())):
         raise RunError(f"the network gave {out.ravel()[:4].tolist()} ... at {obs}"[:200])
 

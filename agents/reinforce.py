@@ -121,7 +121,9 @@ class Reinforce(NetworkAgent):
         self.critic = nn.ModuleDict()
         if self.baseline == "value":
             self.critic = nn.ModuleDict({"network": copy.deepcopy(self.network), "value": value})
-            self.critic.to(self.device)
+            self.critic.to(
+                self.device
+            ).train()  # the network has been in eval mode, if it was tried
         self.policy_optimizer = self._optimizer(self.policy)
         self.critic_optimizer = self._optimizer(self.critic) if len(self.critic) else None
         self.fast = None

@@ -1,21 +1,19 @@
 """Tasks that need memory, by changing the network alone: steps and seconds a cell.
 
-`python benchmarks/memory.py [--agent NAME] [--task NAME ...] [--network NAME ...] [--seed N ...]`
-trains what `seqrl train` with these names trains, presets included, and prints a line a cell: the
-greedy score of 1,000 episodes, and the env steps and CPU seconds after which 200 greedy episodes
-first scored 0.95 (they are played every 20,000 steps; the seconds are without them). A run ends
-early when they are without a fault. One thread.
+`python benchmarks/memory.py [--agent NAME ...] [--task NAME ...] [--network NAME ...]` (and
+`--seed N ...`) trains what `seqrl train` with these names trains, presets included, and prints a
+line a cell: the greedy score of 1,000 episodes, and the env steps and CPU seconds after which 200
+greedy episodes first scored 0.95 (they are played every 20,000 steps; the seconds are without
+them). A run ends early when they are without a fault. One thread.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import argparse
 import time
 from typing import NamedTuple
+
+import torch
 
 from seqrl.scripts import train
 from seqrl.scripts.build import build, build_envs
@@ -42,7 +40,8 @@ class Cell(NamedTuple):
 
 def cell(task: str, agent: str, network: str, seed: int) -> Cell:
     """Train one network on one task."""
-    argv = f"{TASKS[task]} --agent {agent} --network {network} --seed {seed}".split()
+    torch.set_num_threads(1)
+    argv = f"{TASKS[task]} --agent {agent} --network {network} --seed {seed} --device cpu".split()
     config = train.read(train.parser(argv).read(argv))
     parts = build(config)
     parts.agent.horizon = BUDGET[agent]

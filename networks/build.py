@@ -93,8 +93,8 @@ def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
 def _remembering(name: str, args: dict[str, Any], own: Set[str]) -> dict[str, Any]:
     """The core's arguments; it remembers from the start where nothing else is asked for."""
     known = dict(REMEMBERING[name])
-    if "nonlinearity" in args:
-        del known["init"]  # the identity is for tanh
+    if args.get("nonlinearity", "tanh") != "tanh":
+        known.pop("init", None)  # the identity is for tanh
     return known | _among(args, own)
 
 

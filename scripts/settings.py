@@ -47,9 +47,7 @@ def untyped(argv: Sequence[str]) -> tuple[Settings, str]:
     preset = chosen(wanted(argv, "--preset", ""), argv, file)
     if preset is None:
         return file, ""
-    kept = dict(preset.settings)
-    if ":" in wanted(argv, "--network", file.get("network", "")):
-        kept.pop("network_args", None)  # they are for ours, not for one of the user's
+    kept = fitting(preset, argv, file)
     shown = ", ".join(f"{name}={value}" for name, value in plain(kept).items())
     ours = {**kept, "agent": preset.agent}
     return merged(ours, file), f"preset {preset.name} (--preset none leaves it out): {shown}"
@@ -69,6 +67,16 @@ def chosen(name: str, argv: Sequence[str], file: Settings) -> Preset | None:
     env = wanted(argv, "--env", file.get("env", "FrozenLake-v1"))
     network = agent == "reinforce" or bool(wanted(argv, "--network", file.get("network", "")))
     return next((one for one in known.values() if one.fits(agent, env, network)), None)
+
+
+def fitting(preset: Preset, argv: Sequence[str], file: Settings) -> Settings:
+    """A preset's settings without those that the rest of the command line makes void."""
+    kept = {**preset.settings, "agent_args": dict(preset.settings.get("agent_args", {}))}
+    if ":" in wanted(argv, "--network", file.get("network", "")):
+        kept.pop("network_args", None)  # they are for ours, not for one of the user's
+    if wanted(argv, "--temperature", file.get("agent_args", {}).get("temperature", "")) != "":
+        kept["agent_args"].pop("epsilon", None)
+    return kept
 
 
 def read_file(name: str, argv: Sequence[str]) -> Settings:
@@ -91,13 +99,9 @@ def read_file(name: str, argv: Sequence[str]) -> Settings:
 
 
 def merged(under: Settings, over: Settings) -> Settings:
-    """The settings of both; those in `over` count more, table by table."""
-    tables = {
-        name: {**part, **over.get(name, {})}
-        for name, part in under.items()
-        if isinstance(part, dict)
-    }
-    return {**under, **over, **tables}
+    """The settings of both; those in `over` count more, of an agent's own ones each by itself."""
+    own = {**under.get("agent_args", {}), **over.get("agent_args", {})}
+    return {**under, **over, "agent_args": own}
 
 
 def plain(settings: Settings) -> Settings:

@@ -127,6 +127,14 @@ def test_every_block_of_a_page_runs(page, home):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_piece_of_code_that_a_page_shows_is_there(page):
+    shown = re.findall(r"\{literalinclude\} (\S+)\n:pyobject: (\S+)", page.read_text())
+    for file, name in shown:
+        code = (page.parent / file).read_text()
+        assert re.search(rf"^ *(def|class) {name.rpartition('.')[2]}\b", code, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_and_picture_is_there(page):
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):

@@ -342,7 +342,7 @@ def test_two_multiples_in_one_turn_are_one_call(counting, arrange):
 def test_a_callback_that_would_never_be_due_is_refused(counting, arrange, every):
     envs = arrange("serial", rotated(counting, MIXED, 1))
     with pytest.raises(UsageError, match=r"Noting\.every .* at least 1"):
-        Interaction(Recording(), envs, callbacks=[Noting(every)])
+        Interaction(Recording(), envs, callbacks=[Noting(every)]).run(1)
 
 
 def test_a_filler_turn_calls_nobody_twice(counting, arrange):

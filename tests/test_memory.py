@@ -7,7 +7,7 @@ import pytest
 
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/memory.py"))
 MEMORYLESS = {"repeat-first": -0.5, "tmaze-10": 0.5, "tmaze-50": 0.5}
-EXCUSED = ("tmaze-50", "rnn")
+EXCUSED = ("reinforce", "tmaze-50", "rnn")  # too long for the gradients of Elman's network
 
 
 @pytest.mark.slow
@@ -18,5 +18,5 @@ def test_the_network_alone_makes_the_difference(agent, task, network):
     score = BENCHMARK["cell"](task, agent, network, seed=0).score
     if network == "mlp":
         assert score == pytest.approx(MEMORYLESS[task], abs=0.05)
-    elif (task, network) != EXCUSED:
+    elif (agent, task, network) != EXCUSED:
         assert score >= 0.95

@@ -97,6 +97,29 @@ def test_a_runs_own_config_is_such_a_file(here):
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize("network", ["--network gru --network-arg hidden=8", "--preset none"])
+def test_so_is_that_of_a_run_on_a_network_where_there_is_a_preset(here, network):
+    words = f"--agent reinforce --env seqrl/TMaze-v0 --steps 60 --eval-episodes 0 --quiet {network}"
+    assert train.main([*words.split(), "--run-dir", "r"]) == 0
+    assert train.main(["--config", "r/config.toml", "--run-dir", "again", "--quiet"]) == 0
+    assert runs.read_config(here / "again") == runs.read_config(here / "r")
+
+
+@pytest.mark.parametrize("name", settings.presets())
+def test_every_preset_can_be_used_by_its_name_alone(name):
+    preset = settings.presets()[name]
+    config, _ = config_of(f"--preset {name} --agent {preset.agent}")
+    assert bool(config.get("network")) is preset.network
+
+
+def test_a_temperature_makes_the_epsilon_of_a_preset_void(here):
+    line = "--agent q-learning --network gru --env seqrl/TMaze-v0"
+    config, note = config_of(f"{line} --temperature 0.5")
+    assert config["agent_args"]["temperature"] == 0.5 and "epsilon" not in note
+    (here / "file.toml").write_text("[agent_args]\ntemperature = 0.5\n")
+    assert config_of(f"{line} --config file.toml")[0]["agent_args"] == config["agent_args"]
+
+
 def test_the_arguments_of_our_networks_are_not_for_one_of_the_users():
     line = "--agent reinforce --env seqrl/TMaze-v0 --network {} --preset tmaze"
     assert config_of(line.format("gru"))[0]["network_args"] == {"normalize": True}

@@ -107,7 +107,6 @@ class Interaction:
         self.learning = learn
         self.max_episode_steps = max_episode_steps
         self.callbacks = list(callbacks)
-        check_callbacks(self.callbacks)
         self.recorder = recorder
         self.steps = 0
         self.episodes = 0
@@ -139,6 +138,7 @@ class Interaction:
         Where the last turn has more rows than are left, the surplus rows (highest index) are not
         valid in it; they are learned from first when the run goes on.
         """
+        check_callbacks(self.callbacks)
         if self.obs is None:
             self.reset()
         self._settle()
