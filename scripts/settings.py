@@ -72,7 +72,10 @@ def chosen(name: str, argv: Sequence[str], file: Settings) -> Preset | None:
 def fitting(preset: Preset, argv: Sequence[str], file: Settings) -> Settings:
     """A preset's settings without those that the rest of the command line makes void."""
     kept = {**preset.settings, "agent_args": dict(preset.settings.get("agent_args", {}))}
-    if ":" in wanted(argv, "--network", file.get("network", "")):
+    network = wanted(argv, "--network", file.get("network", ""))
+    if network:
+        kept.pop("network", None)
+    if ":" in network:
         kept.pop("network_args", None)  # they are for ours, not for one of the user's
     if wanted(argv, "--temperature", file.get("agent_args", {}).get("temperature", "")) != "":
         kept["agent_args"].pop("epsilon", None)

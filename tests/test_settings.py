@@ -41,7 +41,8 @@ def test_every_preset_gives_a_run_that_can_begin(name):
     config, note = config_of(" ".join(words[2:]))
     assert note.startswith(f"preset {name} ") and config["agent"] == preset.agent
     flat = settings.plain(config)
-    assert settings.plain(preset.settings).items() <= flat.items()
+    tuned = settings.plain(preset.settings)
+    assert {name: x for name, x in tuned.items() if name != "network"}.items() <= flat.items()
     build(config).envs.close()
 
 
