@@ -481,6 +481,8 @@ import ctypes, os, signal, subprocess, sys, time
 import gymnasium as gym, numpy as np
 from seqrl.envs import Workers
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits it ignored
+
 class Own(gym.Env):  # defined in the script, which has no guard either
     observation_space, action_space = gym.spaces.Discrete(2), gym.spaces.Discrete(2)
 
