@@ -98,6 +98,7 @@ def read_file(name: str, argv: Sequence[str]) -> Settings:
             raise UsageError(f"--config {name}: {flag} is {code!r}, expected a text")
         if ":" in code and wanted(argv, f"--{flag}", "") != code:
             raise UsageError(f"--config {name}: it imports code; to allow it, add --{flag} {code}")
+    table("agent_args", found.get("agent_args", {}))
     return found
 
 

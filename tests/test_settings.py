@@ -165,3 +165,9 @@ def test_what_a_file_may_not_say(here, text, parts, capsys):
 def test_an_unknown_preset(capsys):
     err = refused("--preset cartpole-bin", capsys)
     assert '"cartpole-bins"' in err and "none" in err
+
+
+@pytest.mark.parametrize("line", ["--env CartPole-v1", "--env FrozenLake-v1 --network mlp"])
+def test_an_agents_own_settings_are_a_table(line, here, capsys):
+    (here / "file.toml").write_text("agent_args = 3\n")
+    assert "agent_args is 3, expected a table" in refused(f"{line} --config file.toml", capsys)
