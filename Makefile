@@ -1,4 +1,4 @@
-# Everything runs in .venv, made from constraints.txt; PYTHON=python uses an environment of yours.
+# Everything runs in .venv, made from constraints.txt; PYTHON=python uses your own environment.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 ifeq ($(PYTHON),$(VENV)/bin/python)
@@ -19,7 +19,7 @@ test: $(DEV)   ## the fast suite
 test-slow: $(DEV)   ## learning figures, kills, soak
 	$(PYTHON) -m pytest -q -m slow
 
-planted: $(DEV)   ## ten kinds of bugs in a copy of the sources: do the tests notice?
+planted: $(DEV)   ## ten kinds of bugs in a copy of the sources: do the tests find them?
 	$(PYTHON) tests/planted.py
 
 check: $(DEV)   ## format, lint, types
@@ -27,13 +27,13 @@ check: $(DEV)   ## format, lint, types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 
-docs: $(DOCS)   ## these pages as a site: docs/_build/index.html
+docs: $(DOCS)   ## the documentation as a site: docs/_build/index.html
 	$(PYTHON) -m sphinx -b html -W --keep-going -q docs docs/_build
 
-bench: $(DEV)   ## the speed we claim, side by side
+bench: $(DEV)   ## the speed of tabular agents beside their peers
 	$(PYTHON) benchmarks/tabular.py
 
-dev: $(DEV)   ## all of it, editable
+dev: $(DEV)   ## an editable installation with all that development needs
 
 $(VENV)/bin/python:
 	python3 -m venv $(VENV)
@@ -46,6 +46,7 @@ $(VENV)/installed-dev: $(VENV)/bin/python setup.cfg constraints.txt
 	$(PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	mkdir -p typings/seqrl
 	for room in $(ROOMS); do ln -sfn ../../$$room typings/seqrl/$$room; done
+	ln -sfn ../../root/__init__.py ../../root/__main__.py typings/seqrl/
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-docs: $(DEV)

@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from seqrl.agents.exploration import Boltzmann, EpsilonGreedy, Exploration
-from seqrl.agents.indexing import TableIndex
-from seqrl.agents.monte_carlo import MonteCarlo
 from seqrl.agents.protocol import Agent
-from seqrl.agents.q_learning import QLearning
-from seqrl.agents.sarsa import Sarsa
 from seqrl.agents.schedules import Rate, Schedule, exponential, inverse, linear
+from seqrl.agents.tabular.indexing import TableIndex
+from seqrl.agents.tabular.monte_carlo import MonteCarlo
+from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy, Exploration
+from seqrl.agents.tabular.q_learning import QLearning
+from seqrl.agents.tabular.sarsa import Sarsa
 
 if TYPE_CHECKING:
-    from seqrl.agents.reinforce import Reinforce
-    from seqrl.agents.value import ValueAgent
+    from seqrl.agents.deep.reinforce import Reinforce
+    from seqrl.agents.deep.value_agent import ValueAgent
 
 __all__ = [
     "Agent",
@@ -35,11 +35,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Reinforce":
-        from seqrl.agents.reinforce import Reinforce
+        from seqrl.agents.deep.reinforce import Reinforce
 
         return Reinforce
     if name == "ValueAgent":
-        from seqrl.agents.value import ValueAgent
+        from seqrl.agents.deep.value_agent import ValueAgent
 
         return ValueAgent
     raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -19,14 +19,14 @@ class Entry(NamedTuple):
 
 AGENTS = {
     "q-learning": Entry(
-        "seqrl.agents.q_learning", "QLearning", "off-policy TD control, table or network"
+        "seqrl.agents.tabular.q_learning", "QLearning", "off-policy TD control, table or network"
     ),
-    "sarsa": Entry("seqrl.agents.sarsa", "Sarsa", "on-policy TD control, table or network"),
+    "sarsa": Entry("seqrl.agents.tabular.sarsa", "Sarsa", "on-policy TD control, table or network"),
     "monte-carlo": Entry(
-        "seqrl.agents.monte_carlo", "MonteCarlo", "whole returns, table or network"
+        "seqrl.agents.tabular.monte_carlo", "MonteCarlo", "whole returns, table or network"
     ),
     "reinforce": Entry(
-        "seqrl.agents.reinforce", "Reinforce", "policy gradient on any network", True
+        "seqrl.agents.deep.reinforce", "Reinforce", "policy gradient on any network", True
     ),
 }
 
@@ -41,7 +41,7 @@ def agent_class(name: str, network: bool = False) -> Any:
         raise UsageError(f"unknown agent {name!r}.{closest(name, AGENTS)} Known: {known}")
     entry = AGENTS[name]
     if network and not entry.network:
-        from seqrl.agents.variants import on_network
+        from seqrl.agents.deep.value_variants import on_network
 
         return on_network(name)
     return getattr(importlib.import_module(entry.module), entry.name)

@@ -21,14 +21,17 @@ from seqrl.envs import make
 from seqrl.networks import MLP
 from seqrl.training import Episode, Interaction
 
-MARK, LIMIT, SEEDS = 475, 500_000, 3
+TARGET, LIMIT, SEEDS = 475, 500_000, 3
 
 
-class Until:
-    """Stops the loop when the mean of the last 100 episodes reaches the mark."""
+class StopAtTarget:
+    """Stops the loop when the mean of the last 100 episodes reaches TARGET."""
 
     def episode(self, loop: Interaction, episode: Episode) -> None:
-        if len(loop.recent) == 100 and sum(total for total, _ in loop.recent) >= 100 * MARK:
+        if (
+            len(loop.books.recent) == 100
+            and sum(total for total, _ in loop.books.recent) >= 100 * TARGET
+        ):
             loop.stopped = True
 
 
@@ -39,7 +42,7 @@ def ours(seed: int) -> tuple[int, float]:
     space = envs.single_observation_space
     agent = Reinforce(MLP(space), envs.single_action_space, space, seed=seed)
     agent.horizon = LIMIT
-    loop = Interaction(agent, envs, recorder=Until())
+    loop = Interaction(agent, envs, recorder=StopAtTarget())
     loop.reset(Streams.of(seed).envs)
     loop.run(LIMIT)
     return loop.steps, time.perf_counter() - began
@@ -50,17 +53,17 @@ def peer(seed: int) -> tuple[int, float]:
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
 
-    class Enough(BaseCallback):
+    class StopPeer(BaseCallback):
         def _on_step(self) -> bool:
-            found = self.model.ep_info_buffer
-            return not (len(found) == 100 and sum(e["r"] for e in found) >= 100 * MARK)
+            recent = self.model.ep_info_buffer
+            return not (len(recent) == 100 and sum(e["r"] for e in recent) >= 100 * TARGET)
 
     began = time.perf_counter()
     zoo = dict(n_steps=32, batch_size=256, gae_lambda=0.8, gamma=0.98, n_epochs=20, ent_coef=0.0)
     rates = dict(learning_rate=lambda left: left * 1e-3, clip_range=lambda left: left * 0.2)
     envs = make_vec_env("CartPole-v1", 8, seed=seed)
     model = PPO("MlpPolicy", envs, seed=seed, device="cpu", **zoo, **rates)
-    model.learn(100_000, callback=Enough())
+    model.learn(100_000, callback=StopPeer())
     return model.num_timesteps, time.perf_counter() - began
 
 
@@ -74,14 +77,14 @@ def main() -> None:
     except ImportError as error:
         print(f"Stable-Baselines3 left out: {error}")
     ours(100)  # the first optimiser of a process imports a second's worth of modules
-    found = {name: [] for name in cases}
+    runs = {name: [] for name in cases}
     for seed in range(SEEDS):
         for name, run in cases.items():
-            found[name].append(run(seed))
-            print(f"  seed {seed} {name}: {found[name][-1][0]:,} steps, {found[name][-1][1]:.1f} s")
+            runs[name].append(run(seed))
+            print(f"  seed {seed} {name}: {runs[name][-1][0]:,} steps, {runs[name][-1][1]:.1f} s")
     medians = []
-    for name, results in found.items():
-        steps, seconds = (statistics.median(part) for part in zip(*results, strict=True))
+    for name, pairs in runs.items():
+        steps, seconds = (statistics.median(part) for part in zip(*pairs, strict=True))
         medians.append(seconds)
         print(f"{name:<58} {steps:>8,.0f} steps {seconds:6.1f} s")
     if len(medians) > 1:

@@ -22,10 +22,10 @@ import torch
 from seqrl.agents import Reinforce
 from seqrl.envs import make
 from seqrl.networks import MLP
-from seqrl.scripts.build import build
-from seqrl.scripts.train import parser, read
+from seqrl.scripts.train import make_config, make_parser
 from seqrl.training import Interaction, TensorBoard, run
-from seqrl.training.keeping import Keeper
+from seqrl.training.runs.checkpointer import Checkpointer
+from seqrl.training.runs.parts import build
 
 PAIRS = 5
 RUNS = {
@@ -37,16 +37,16 @@ RUNS = {
 }
 
 
-def seconds(words: str, folder: Path, keeping: bool) -> float:
-    """Wall time of a run, its log included, with or without checkpoints."""
-    argv = words.split()
-    config = read(parser(argv).read(argv))
+def seconds(flags: str, folder: Path, with_checkpoints: bool) -> float:
+    """Return the wall time of a run, its log included, with or without checkpoints."""
+    argv = flags.split()
+    config = make_config(make_parser(argv).read(argv))
     parts = build(config)
     loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
     loop.reset(parts.streams.envs)
     loop.recorder = logger = TensorBoard(folder)
-    if keeping:
-        loop.callbacks.append(Keeper(folder, logger, config))
+    if with_checkpoints:
+        loop.callbacks.append(Checkpointer(folder, logger, config))
     began = time.perf_counter()
     run(loop, config["steps"], logger)
     spent = time.perf_counter() - began
@@ -54,8 +54,8 @@ def seconds(words: str, folder: Path, keeping: bool) -> float:
     return spent
 
 
-def large() -> tuple[Any, int]:
-    """A loop whose agent has a million weights, and how many exactly."""
+def large_loop() -> tuple[Any, int]:
+    """Return a loop whose agent has about a million weights, and their number."""
     envs = make("CartPole-v1", 8)
     space = envs.single_observation_space
     network = MLP(space, [704, 704])
@@ -69,20 +69,20 @@ def large() -> tuple[Any, int]:
 def main() -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    for name, words in RUNS.items():
+    for name, flags in RUNS.items():
         shares = []
         for _ in range(PAIRS):
-            with tempfile.TemporaryDirectory() as home:
-                without, with_ = (seconds(words, Path(home) / str(k), k) for k in (False, True))
+            with tempfile.TemporaryDirectory() as folder:
+                without, with_ = (seconds(flags, Path(folder) / str(k), k) for k in (False, True))
             shares.append(with_ / without - 1)
         print(f"{name:<22} {statistics.median(shares):+7.2%} of {without:.1f} s  (asked 2 %)")
-    loop, size = large()
-    with tempfile.TemporaryDirectory() as home:
-        keeper = Keeper(Path(home), TensorBoard(home), {"steps": 10**6}, every=1)
+    loop, size = large_loop()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpointer = Checkpointer(Path(folder), TensorBoard(folder), {"steps": 10**6}, every=1)
         spent = []
         for _ in range(15):
             began = time.perf_counter()
-            keeper.save(loop)
+            checkpointer.save(loop)
             spent.append(time.perf_counter() - began)
     print(f"a save of {size:,} weights {statistics.median(spent):.4f} s  (asked 0.05)")
 

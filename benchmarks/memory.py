@@ -4,7 +4,7 @@
 `--seed N ...`) trains what `seqrl train` with these names trains, presets included, and prints a
 line a cell: the greedy score of 1,000 episodes, and the env steps and CPU seconds after which 200
 greedy episodes first scored 0.95 (they are played every 20,000 steps; the seconds are without
-them). A run ends early when they are without a fault. One thread.
+them). A run ends early when they score 0.999. One thread.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 
 from seqrl.scripts import train
-from seqrl.scripts.build import build, build_envs
 from seqrl.training import Interaction, evaluate
+from seqrl.training.runs.parts import build, build_envs
 
 NETWORKS = ("mlp", "rnn", "lstm", "gru", "attention")
 BUDGET = {"reinforce": 1_000_000, "q-learning": 500_000}
@@ -26,41 +26,41 @@ TASKS = {
     "tmaze-10": "--env seqrl/TMaze-v0 --env-arg length=10",
     "tmaze-50": "--env seqrl/TMaze-v0 --env-arg length=50",
 }
-EVERY = 20_000
+EVAL_EVERY = 20_000
 
 
 class Cell(NamedTuple):
-    """What came of one network on one task."""
+    """The result of one network on one task."""
 
     score: float  # of 1,000 greedy episodes
     steps: int
     seconds: float
-    mark: str  # when 200 greedy episodes first scored 0.95
+    solved: str  # when 200 greedy episodes first scored 0.95
 
 
 def cell(task: str, agent: str, network: str, seed: int) -> Cell:
     """Train one network on one task."""
     torch.set_num_threads(1)
     argv = f"{TASKS[task]} --agent {agent} --network {network} --seed {seed} --device cpu".split()
-    config = train.read(train.parser(argv).read(argv))
+    config = train.make_config(train.make_parser(argv).read(argv))
     parts = build(config)
     parts.agent.horizon = BUDGET[agent]
     loop = Interaction(parts.agent, parts.envs)
     loop.reset(parts.streams.envs)
-    apart = build_envs({**config, "num_envs": 50})
+    eval_envs = build_envs({**config, "num_envs": 50})
 
     def greedy(episodes: int) -> float:
-        return evaluate(parts.agent, apart, episodes, seed=1).mean
+        return evaluate(parts.agent, eval_envs, episodes, seed=1).mean
 
-    seconds, mark, score = 0.0, "never", 0.0
+    seconds, solved, score = 0.0, "never", 0.0
     while loop.steps < BUDGET[agent] and score < 0.999:
         began = time.process_time()
-        loop.run(EVERY)
+        loop.run(EVAL_EVERY)
         seconds += time.process_time() - began
         score = greedy(200)
-        if mark == "never" and score >= 0.95:
-            mark = f"{loop.steps:,} steps, {seconds:.1f} s"
-    return Cell(greedy(1000), loop.steps, seconds, mark)
+        if solved == "never" and score >= 0.95:
+            solved = f"{loop.steps:,} steps, {seconds:.1f} s"
+    return Cell(greedy(1000), loop.steps, seconds, solved)
 
 
 def main() -> None:
@@ -75,11 +75,11 @@ def main() -> None:
         for task in args.task:
             for network in args.network:
                 for seed in args.seed:
-                    found = cell(task, agent, network, seed)
+                    result = cell(task, agent, network, seed)
                     print(
                         f"{agent:<10} {task:<12} {network:<9} seed {seed:>2}  greedy "
-                        f"{found.score:6.3f} after {found.steps:>9,} steps  "
-                        f"{found.steps / found.seconds:>7,.0f} steps/s  0.95 at {found.mark}",
+                        f"{result.score:6.3f} after {result.steps:>9,} steps  "
+                        f"{result.steps / result.seconds:>7,.0f} steps/s  0.95 at {result.solved}",
                         flush=True,
                     )
 

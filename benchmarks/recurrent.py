@@ -1,7 +1,7 @@
-"""What memory costs: training over rollouts with episode starts inside, and acting.
+"""The cost of memory: training over rollouts with episode starts inside, and acting.
 
 `python benchmarks/recurrent.py`: one thread, medians of interleaved repetitions, and ratios within
-this one run (other machines and other runs differ; ratios hardly do). The rivals are written
+this one run (other machines and other runs differ; ratios hardly do). The peers are written
 here as their users write them: a masked torch.nn.LSTM called once a step, LSTMCell loops.
 """
 
@@ -28,45 +28,45 @@ from seqrl.networks import (
     numpy_forward,
 )
 
-INPUTS, HIDDEN, RATE = 64, 128, 0.02
+INPUTS, HIDDEN, START_RATE = 64, 128, 0.02
 Cases = dict[str, Callable[[], object]]
 
 
 class Masked:
-    """Rivals: recurrent modules of torch called a step at a time, memory masked at starts."""
+    """Peers: recurrent modules of torch called step by step, their state masked at starts."""
 
     def __init__(self, kind: str) -> None:
         self.layer = getattr(nn, kind)(INPUTS, HIDDEN)
         self.cell = getattr(nn, f"{kind}Cell")(INPUTS, HIDDEN)
-        self.both = kind == "LSTM"
+        self.has_cell_state = kind == "LSTM"
 
     def zeros(self, n: int, *front: int) -> tuple[Tensor, ...]:
-        return (torch.zeros(*front, n, HIDDEN),) * (1 + self.both)
+        return (torch.zeros(*front, n, HIDDEN),) * (1 + self.has_cell_state)
 
     def per_step(self, x: Tensor, start: Tensor) -> Tensor:
-        keep, memory, outputs = 1.0 - start.float()[..., None], self.zeros(x.shape[1], 1), []
+        mask, state, outputs = 1.0 - start.float()[..., None], self.zeros(x.shape[1], 1), []
         for t in range(len(x)):
-            memory = tuple(keep[t] * part for part in memory)
-            y, memory = self.layer(x[t : t + 1], memory if self.both else memory[0])
-            memory = memory if self.both else (memory,)
+            state = tuple(mask[t] * part for part in state)
+            y, state = self.layer(x[t : t + 1], state if self.has_cell_state else state[0])
+            state = state if self.has_cell_state else (state,)
             outputs.append(y)
         return torch.cat(outputs)
 
     def cells(self, x: Tensor, start: Tensor) -> Tensor:
-        keep, memory, outputs = 1.0 - start.float()[..., None], self.zeros(x.shape[1]), []
+        mask, state, outputs = 1.0 - start.float()[..., None], self.zeros(x.shape[1]), []
         for t in range(len(x)):
-            memory = self.step(x[t], keep[t], memory)
-            outputs.append(memory[0])
+            state = self.step(x[t], mask[t], state)
+            outputs.append(state[0])
         return torch.stack(outputs)
 
-    def step(self, x: Tensor, keep: Tensor, memory: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        memory = tuple(keep * part for part in memory)
-        return self.cell(x, memory) if self.both else (self.cell(x, memory[0]),)
+    def step(self, x: Tensor, mask: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        state = tuple(mask * part for part in state)
+        return self.cell(x, state) if self.has_cell_state else (self.cell(x, state[0]),)
 
 
-def training(steps: int, n: int) -> Cases:
-    """Forward and backward over one rollout."""
-    x, start = torch.randn(steps, n, INPUTS), torch.rand(steps, n) < RATE
+def training_cases(steps: int, n: int) -> Cases:
+    """Return cases of a forward and backward pass over one rollout."""
+    x, start = torch.randn(steps, n, INPUTS), torch.rand(steps, n) < START_RATE
     ours: dict[str, Network] = {
         "LSTM": LSTM(INPUTS, HIDDEN),
         "GRU": GRU(INPUTS, HIDDEN),
@@ -93,8 +93,8 @@ def training(steps: int, n: int) -> Cases:
     return {name: lambda f=f: f().square().mean().backward() for name, f in calls.items()}
 
 
-def acting(n: int) -> Cases:
-    """One step of n environments: NumPy observations in, NumPy features of 2 outputs out."""
+def acting_cases(n: int) -> Cases:
+    """Return cases of one step of n environments: NumPy observations in, 2 outputs in NumPy."""
     space = spaces.Box(-np.inf, np.inf, (4,))
     obs, start = (
         np.random.default_rng(0).standard_normal((n, 4)).astype(np.float32),
@@ -102,14 +102,14 @@ def acting(n: int) -> Cases:
     )
     body = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
     cases: Cases = {}
-    nets: dict[str, Network] = {
+    networks: dict[str, Network] = {
         "MLP 2x64": MLP(space),
         "LSTM": LSTM(space, HIDDEN),
         "GRU": GRU(space, HIDDEN),
         "RNN": RNN(space, HIDDEN),
         "attention": Attention(space, HIDDEN),
     }
-    for name, network in nets.items():
+    for name, network in networks.items():
         head = nn.Linear(network.features, 2)
         cases[f"seqrl {name}, torch"] = _torch_step(network.eval(), head, obs, start)
         fast = numpy_forward(network, head)
@@ -126,8 +126,8 @@ def _torch_step(
 ) -> Callable[[], object]:
     @torch.inference_mode()
     def step() -> object:
-        x, begins = torch.from_numpy(obs)[None], torch.from_numpy(start)[None]
-        out, _ = network(x, begins, state)
+        x, first = torch.from_numpy(obs)[None], torch.from_numpy(start)[None]
+        out, _ = network(x, first, state)
         return head(out[0]).numpy()
 
     state = network.initial_state(len(obs))
@@ -135,36 +135,36 @@ def _torch_step(
 
 
 def _cell_step(
-    rival: Masked, body: nn.Module, obs: np.ndarray, start: np.ndarray
+    peer: Masked, body: nn.Module, obs: np.ndarray, start: np.ndarray
 ) -> Callable[[], object]:
-    head, memory = nn.Linear(HIDDEN, 2), rival.zeros(len(obs))
+    head, state = nn.Linear(HIDDEN, 2), peer.zeros(len(obs))
 
     @torch.inference_mode()
     def step() -> object:
-        keep = 1.0 - torch.from_numpy(start).float()[:, None]
-        return head(rival.step(body(torch.from_numpy(obs)), keep, memory)[0]).numpy()
+        mask = 1.0 - torch.from_numpy(start).float()[:, None]
+        return head(peer.step(body(torch.from_numpy(obs)), mask, state)[0]).numpy()
 
     return step
 
 
 def medians(cases: Cases, repeats: int, calls: int) -> dict[str, float]:
-    """Median seconds of one call, the cases taking turns."""
+    """Return the median seconds of one call, with the cases interleaved."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(repeats + 1):
+    for repeat in range(repeats + 1):
         for name, case in cases.items():
             begin = time.perf_counter()
             for _ in range(calls):
                 case()
-            if turn:  # the first is for warming up
+            if repeat:  # the first is a warm-up
                 seconds[name].append((time.perf_counter() - begin) / calls)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def table(title: str, unit: str, scale: float, found: dict[str, float], base: str) -> None:
-    """One line a case; the last column says how many times faster than `base`."""
+def print_table(title: str, unit: str, scale: float, results: dict[str, float], base: str) -> None:
+    """Print one line a case; the last column is the speed relative to `base`."""
     print(f"\n{title}\n{'':42}{unit:>9}   {base!r} / this")
-    for name, seconds in found.items():
-        print(f"{name:42}{seconds * scale:9.1f}   {found[base] / seconds:6.2f}")
+    for name, seconds in results.items():
+        print(f"{name:42}{seconds * scale:9.1f}   {results[base] / seconds:6.2f}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,11 +176,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, numpy {np.__version__}, one thread")
-    found = medians(training(args.steps, args.envs), args.repeats, 1)
-    sizes = f"T={args.steps}, N={args.envs}, H={HIDDEN}, start probability {RATE}"
-    table(f"forward + backward, {sizes}", "ms", 1e3, found, "nn.LSTM per step, masked")
-    found = medians(acting(args.envs), args.repeats, 50)
-    table(f"acting, N={args.envs}", "us", 1e6, found, "nn.LSTMCell by hand")
+    results = medians(training_cases(args.steps, args.envs), args.repeats, 1)
+    sizes = f"T={args.steps}, N={args.envs}, H={HIDDEN}, start probability {START_RATE}"
+    print_table(f"forward + backward, {sizes}", "ms", 1e3, results, "nn.LSTM per step, masked")
+    results = medians(acting_cases(args.envs), args.repeats, 50)
+    print_table(f"acting, N={args.envs}", "us", 1e6, results, "nn.LSTMCell by hand")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Speed of tabular agents on FrozenLake-v1, side by side with the loop of the tutorials and a peer.
+"""Speed of tabular agents on FrozenLake-v1, beside the loop of the tutorials and a peer.
 
 `python benchmarks/tabular.py` (`pip install mushroom-rl` adds the peer). One thread, CPU time; the
 many seeds at the end in one and in two threads, wall-clock time.
@@ -20,13 +20,13 @@ from pathlib import Path
 import gymnasium as gym
 import numba
 import numpy as np
-from timing import ratio, report, side_by_side
+from timing import interleaved, ratio, report
 
 from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
 from seqrl.envs import make
 from seqrl.envs.finite import finite_model
 from seqrl.training import Interaction, TensorBoard
-from seqrl.training.many import Many
+from seqrl.training.runs.seeds import SeedTrainer
 
 ENV, ALPHA, GAMMA, EPSILON = "FrozenLake-v1", 0.1, 0.99, 0.1
 CLIFF, SEEDS, EPISODES = "CliffWalking-v1", 1000, 500  # with alpha .5, gamma 1, the same epsilon
@@ -34,31 +34,31 @@ Run = Callable[[int], object]
 
 
 def tutorial(env_id: str = ENV, alpha: float = ALPHA, gamma: float = GAMMA) -> Run:
-    """A dict of arrays and `env.step`, as the tutorials have it; no logging."""
+    """Return the loop of the tutorials: a dict of arrays and `env.step`, without logging."""
     env = gym.make(env_id)
     q: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(4))
-    errors: list[float] = []
-    at = [env.reset(seed=0)[0]]
+    td_errors: list[float] = []
+    current = [env.reset(seed=0)[0]]
 
     def run(steps: int) -> None:
-        obs = at[0]
+        obs = current[0]
         for _ in range(steps):
             explore = np.random.random() < EPSILON
             action = env.action_space.sample() if explore else int(np.argmax(q[obs]))
-            after, reward, terminated, truncated, _ = env.step(action)
-            best = (not terminated) * np.max(q[after])
-            error = reward + gamma * best - q[obs][action]
-            q[obs][action] += alpha * error
-            errors.append(error)
-            obs = env.reset()[0] if terminated or truncated else after
-        at[0] = obs
-        errors.clear()
+            next_obs, reward, terminated, truncated, _ = env.step(action)
+            bootstrap = (not terminated) * np.max(q[next_obs])
+            td_error = reward + gamma * bootstrap - q[obs][action]
+            q[obs][action] += alpha * td_error
+            td_errors.append(td_error)
+            obs = env.reset()[0] if terminated or truncated else next_obs
+        current[0] = obs
+        td_errors.clear()
 
     return run
 
 
 def ours(cls: type, folder: Path, *, compile: bool) -> Run:
-    """Our loop with logging on."""
+    """Return our loop with logging on."""
     envs = make(ENV)
     spaces = envs.single_observation_space, envs.single_action_space
     agent = cls(
@@ -76,7 +76,7 @@ def ours(cls: type, folder: Path, *, compile: bool) -> Run:
 
 
 def by_hand() -> Run:
-    """A loop written for this one task in Numba, with the same Generators, without a log."""
+    """Return a loop written for this one task in Numba, with the same Generators, no log."""
     env = gym.make(ENV)
     env.reset(seed=0)
     model = finite_model(env)
@@ -105,7 +105,7 @@ def greedy(q, s, rng):
 
 
 @numba.njit
-def q_learning(q, state, following, rewards, over, cumulative, env_rng, rng, steps):
+def q_learning(q, state, next_states, rewards, terminated, cumulative, env_rng, rng, steps):
     s, t = state
     for _ in range(steps):
         if rng.random() < EPSILON:
@@ -115,20 +115,20 @@ def q_learning(q, state, following, rewards, over, cumulative, env_rng, rng, ste
         u, k = env_rng.random(), 0
         while k < 2 and cumulative[s, a, k] <= u:
             k += 1
-        after, t = following[s, a, k], t + 1
+        s_next, t = next_states[s, a, k], t + 1
         target = rewards[s, a, k]
-        if not over[s, a, k]:
-            target += GAMMA * max(q[after, 0], q[after, 1], q[after, 2], q[after, 3])
+        if not terminated[s, a, k]:
+            target += GAMMA * max(q[s_next, 0], q[s_next, 1], q[s_next, 2], q[s_next, 3])
         q[s, a] += ALPHA * (target - q[s, a])
-        s = after
-        if over[s, a, k] or t == 100:
+        s = s_next
+        if terminated[s, a, k] or t == 100:
             env_rng.random()
             s, t = 0, 0
     state[0], state[1] = s, t
 
 
 def mushroom() -> dict[str, tuple[Run, int]]:
-    """MushroomRL's Q-learning on the same environment, where it is installed."""
+    """Return MushroomRL's Q-learning on the same environment, where it is installed."""
     try:
         from mushroom_rl.algorithms.value import QLearning as Peer
         from mushroom_rl.core import Core, Environment, MDPInfo
@@ -139,7 +139,7 @@ def mushroom() -> dict[str, tuple[Run, int]]:
         print(f"MushroomRL left out: {error}")
         return {}
 
-    class World(Environment):
+    class PeerEnv(Environment):
         def __init__(self) -> None:
             self.env = gym.make(ENV)
             super().__init__(MDPInfo(Discrete(16), Discrete(4), GAMMA, 100))
@@ -151,8 +151,8 @@ def mushroom() -> dict[str, tuple[Run, int]]:
             state, reward, absorbing, _, _ = self.env.step(int(action[0]))
             return np.array([state]), reward, absorbing, {}
 
-    world = World()
-    core = Core(Peer(world.info, EpsGreedy(Parameter(EPSILON)), Parameter(ALPHA)), world)
+    peer_env = PeerEnv()
+    core = Core(Peer(peer_env.info, EpsGreedy(Parameter(EPSILON)), Parameter(ALPHA)), peer_env)
     learn = core.learn
     return {
         "MushroomRL QLearning": (lambda n: learn(n_steps=n, n_steps_per_fit=1, quiet=True), 15_000)
@@ -160,10 +160,10 @@ def mushroom() -> dict[str, tuple[Run, int]]:
 
 
 def many_seeds(threads: int) -> float:
-    """Env steps a second of 1,000 seeds x 500 episodes on the cliff."""
+    """Return the env steps a second of 1,000 seeds x 500 episodes on CliffWalking."""
     spaces = make(CLIFF)
     index = TableIndex(spaces.single_observation_space)
-    many = Many(
+    seed_trainer = SeedTrainer(
         lambda envs, seed: QLearning(
             index,
             spaces.single_action_space,
@@ -177,29 +177,29 @@ def many_seeds(threads: int) -> float:
         episodes=EPISODES,
         threads=threads,
     )
-    found = many.run(SEEDS)
-    assert found.episodes.sum() == SEEDS * EPISODES
-    return float(found.steps.sum() / many.seconds)
+    runs = seed_trainer.run(SEEDS)
+    assert runs.episodes.sum() == SEEDS * EPISODES
+    return float(runs.steps.sum() / seed_trainer.seconds)
 
 
-def report_many(rounds: int = 7) -> None:
+def report_seeds(rounds: int = 7) -> None:
     loop, steps = tutorial(CLIFF, 0.5, 1.0), 30_000
     many_seeds(2)
-    rows = []
+    runs = []
     for _ in range(rounds):
         one, two = many_seeds(1), many_seeds(2)
-        before = time.perf_counter()
+        began = time.perf_counter()
         loop(steps)
-        rows.append((one, two, steps / (time.perf_counter() - before)))
+        runs.append((one, two, steps / (time.perf_counter() - began)))
     names = ("one thread", "two threads", "tutorial loop")
     print(f"\n{SEEDS:,} seeds x {EPISODES} episodes of Q-learning on {CLIFF}, wall-clock time")
-    for name, rates in zip(names, zip(*rows, strict=True), strict=True):
+    for name, rates in zip(names, zip(*runs, strict=True), strict=True):
         low, middle, high = min(rates), statistics.median(rates), max(rates)
         print(f"{name:<52} {middle:>13,.0f} steps/s ({low:,.0f} to {high:,.0f})")
-    times = statistics.median(two / one for one, two, _ in rows)
-    print(f"{'ok  ' if times >= 1.5 else 'MISS'} two threads = {times:.3g} x one (asked 1.5)")
+    factor = statistics.median(two / one for one, two, _ in runs)
+    print(f"{'ok  ' if factor >= 1.5 else 'MISS'} two threads = {factor:.3g} x one (asked 1.5)")
     for k, name in enumerate(names[:2]):
-        print(f"     {name} = {statistics.median(row[k] / row[2] for row in rows):.3g} x the loop")
+        print(f"     {name} = {statistics.median(run[k] / run[2] for run in runs):.3g} x the loop")
 
 
 def main() -> None:
@@ -216,9 +216,9 @@ def main() -> None:
             "monte-carlo compiled": (ours(MonteCarlo, folder, compile=True), 5_000_000),
             "by hand in Numba, same Generators": (by_hand(), 5_000_000),
         }
-        found = side_by_side(cases)
+        results = interleaved(cases)
     base = "tutorial loop (dict of arrays, env.step)"
-    report(found, base)
+    report(results, base)
     print()
     asked = [("q-learning stepped", base, 0.45), ("q-learning compiled", base, 120)]
     if "MushroomRL QLearning" in cases:
@@ -232,11 +232,11 @@ def main() -> None:
             (f"{name} stepped", "q-learning stepped", 0.8),
             (f"{name} compiled", f"{name} stepped", 100),
         ]
-    for one, other, wanted in asked:
-        times = ratio(found, one, other)
-        said = "ok  " if times >= wanted else "MISS"
-        print(f"{said} {one} = {times:.3g} x {other} (asked {wanted:g})")
-    report_many()
+    for one, other, least in asked:
+        factor = ratio(results, one, other)
+        verdict = "ok  " if factor >= least else "MISS"
+        print(f"{verdict} {one} = {factor:.3g} x {other} (asked {least:g})")
+    report_seeds()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What every other room may import: the step, trees of arrays, errors, seeds. NumPy only."""
+"""Shared types, trees of arrays, errors, seeding and schemas; imports only NumPy."""
 
-from seqrl.core import forms, tree
+from seqrl.core import schema, tree
 from seqrl.core.errors import RunError, UsageError, UserError, closest, explain
 from seqrl.core.seeding import Streams, generator, get_rng_state, set_rng_state
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
@@ -17,9 +17,9 @@ __all__ = [
     "UserError",
     "closest",
     "explain",
-    "forms",
     "generator",
     "get_rng_state",
+    "schema",
     "set_rng_state",
     "tree",
 ]

@@ -1,4 +1,4 @@
-"""Errors a user can mend: one line that names what is wrong, what was expected, what to do."""
+"""Errors a user can fix: one line that names what is wrong, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """The base; `status` is the exit status of a script that ends with it."""
+    """Base class; `status` is the exit status of a script that ends with it."""
 
     status = 1
 
 
 class UsageError(UserError, ValueError):
-    """Something asked for cannot be: refused before anything is done (exit status 2)."""
+    """An invalid request, raised before anything is done (exit status 2)."""
 
     status = 2
 
 
 class RunError(UserError, RuntimeError):
-    """A run went wrong under way; what was learned until then is kept (exit status 1)."""
+    """A failure during a run; what was learned until then is kept (exit status 1)."""
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean "x"?' for the most similar known name, or nothing.
+    """Return ' Did you mean "x"?' for the most similar known name, or ''.
 
     >>> closest("q-lerning", ["q-learning", "sarsa"])
     ' Did you mean "q-learning"?'
@@ -33,5 +33,5 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def explain(error: Exception) -> str:
-    """An exception in one line."""
+    """Return an exception as one line of text."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""Seeds: one number fixes a run, and every part draws from a stream of its own."""
+"""Seeds: one number determines a run; each part draws from an independent stream."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrl.core import forms
+from seqrl.core import schema
 from seqrl.core.errors import UsageError
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 
 
 class Streams(NamedTuple):
-    """Independent seed sequences, one for each part of a run that draws."""
+    """Independent seed sequences, one for each part of a run that draws random numbers."""
 
     envs: np.random.SeedSequence
     agent: np.random.SeedSequence
@@ -29,7 +29,7 @@ class Streams(NamedTuple):
 
 
 def check_seed(seed: Any) -> int | None:
-    """The seed as a Python int; refuses what is not a whole number >= 0."""
+    """Return the seed as a Python int; UsageError for what is not a whole number >= 0."""
     if seed is None:
         return None
     if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
@@ -38,25 +38,25 @@ def check_seed(seed: Any) -> int | None:
 
 
 def generator(seed: Seed) -> np.random.Generator:
-    """A Generator of one's own (PCG64)."""
+    """Return a new Generator (PCG64), or `seed` itself where it is one already."""
     if not isinstance(seed, np.random.Generator | np.random.SeedSequence):
         seed = check_seed(seed)
     return np.random.default_rng(seed)
 
 
 def ints(seed: np.random.SeedSequence, n: int) -> list[int]:
-    """N environment seeds; Gymnasium takes Python ints, and seed + i would overlap between runs."""
+    """Return N environment seeds as Python ints; seed + i would overlap between runs."""
     return [int(word) for word in seed.generate_state(n, np.uint64)]
 
 
 def get_rng_state(rng: np.random.Generator) -> dict[str, Any]:
-    """The Generator's state as plain values (JSON keeps its 128-bit integers exactly)."""
+    """Return the Generator's state as plain values (JSON keeps its 128-bit integers exactly)."""
     return dict(rng.bit_generator.state)
 
 
 def set_rng_state(rng: np.random.Generator, state: dict[str, Any]) -> None:
-    """Put a Generator of the same kind back where `state` was taken (UsageError for another)."""
-    with forms.taking("random numbers"):
+    """Restore the state of a Generator of the same kind (UsageError for another)."""
+    with schema.loading("random numbers"):
         rng.bit_generator.state = state
-        if repr(get_rng_state(rng)) != repr(state):  # NumPy cuts what is too large
+        if repr(get_rng_state(rng)) != repr(state):  # NumPy truncates what is too large
             raise ValueError("no state of this generator")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 
 def map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """Apply `function` leaf by leaf; the `others` have the same shape. None stays None."""
+    """Apply `function` leaf by leaf; the `others` have the same structure. None stays None."""
     if tree is None:
         return None
     if isinstance(tree, dict):
@@ -20,7 +18,7 @@ def map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """The leaves in order; None has none."""
+    """Yield the leaves in order; None has none."""
     if isinstance(tree, dict):
         for key in tree:
             yield from leaves(tree[key])
@@ -31,20 +29,6 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
-def host(leaf: Any) -> np.ndarray:
-    """A copy of an array or tensor as a NumPy array."""
-    return np.array(leaf if isinstance(leaf, np.ndarray) else leaf.cpu().numpy())
-
-
-def like(tree: Any, leaf: Any) -> Any:
-    """A copy of a tree of arrays or tensors in the kind, and on the device, of `leaf`."""
-    if isinstance(leaf, np.ndarray):
-        return map(host, tree)
-    import torch  # here, as arrays must not need it
-
-    return map(lambda each: torch.tensor(host(each), device=leaf.device), tree)
-
-
-def row(tree: Any, i: int) -> Any:
-    """Row i of every leaf."""
+def take(tree: Any, i: int) -> Any:
+    """Return entry i of every leaf."""
     return map(lambda leaf: leaf[i], tree)

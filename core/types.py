@@ -1,4 +1,4 @@
-"""The one data type of a step: what was seen, done, received, and what followed."""
+"""The types of a step and of an agent's decision."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ from typing import Any, NamedTuple
 
 Array = Any  # a NumPy array or a torch tensor; every leaf has N (or T, N) in front
 State = Any  # memory: an array or nested tuples/dicts of arrays, None for the memoryless
-Metrics = Mapping[
-    str, Any
-]  # tag -> number, 0-d tensor or a function that gives it; read only when logged
+Metrics = Mapping[str, Any]  # tag -> number, 0-d tensor or function that is called when logged
 
 
 class Transition(NamedTuple):
     """One step of N environments, leaves [N, ...]; a rollout is the same with [T, N, ...]."""
 
-    obs: Array  # what was seen
-    start: Array  # bool: obs opens an episode
-    state: State  # memory that entered the step
-    next_state: State  # memory that left it, before any reset
+    obs: Array  # observation before the action
+    start: Array  # bool: obs is the first of an episode
+    state: State  # memory before the step
+    next_state: State  # memory after the step, before any reset
     action: Array
     log_prob: Array | None  # of the action under the policy that chose it; None where unused
     reward: Array
-    terminated: Array  # bool: over, nothing follows
-    truncated: Array  # bool: cut off, next_obs still has a value
-    next_obs: Array  # what really followed, never the next episode's first view
-    valid: Array  # bool: a real step to learn from; padding and autoreset filler are False
+    terminated: Array  # bool: the episode ended, the value of next_obs is 0
+    truncated: Array  # bool: the episode was cut off, next_obs has a value
+    next_obs: Array  # true successor, never the next episode's first observation
+    valid: Array  # bool: a step to learn from; False for padding and autoreset filler
 
 
 class Decision(NamedTuple):
-    """What an agent does now, and the memory it leaves with."""
+    """The action chosen by an agent, its memory after the step and its log-probability."""
 
     action: Array
     state: State = None

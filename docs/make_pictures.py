@@ -1,4 +1,4 @@
-"""Make the pictures of README and docs anew: `python docs/make_pictures.py`, some minutes."""
+"""Make the pictures of README and docs: `python docs/make_pictures.py`, some minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqrl.scripts import compare, evaluate, train
 COMMAND = "--agents q-learning sarsa --env CliffWalking-v1 --max-episode-steps 200 --seeds 10"
 STEPS = "100000"
 HOME = Path(__file__).parent
-RUNS = {  # name of the picture: the run that it shows
+RUNS = {  # name of the picture: flags of the run that it shows
     "policy": "--env FrozenLake-v1 --steps 300000",
     "blackjack": "--agent monte-carlo --env Blackjack-v1 --env-arg sab=True --steps 300000",
     "memory": "--agent reinforce --network gru --env seqrl/RepeatFirst-v0 --num-envs 32"
@@ -22,19 +22,19 @@ FILMED = ("policy",)
 
 
 def main(steps: str = STEPS, target: Path = HOME / "compare.png") -> int:
-    """Run README's comparison and the runs, in a folder that is thrown away; keep the pictures."""
-    with tempfile.TemporaryDirectory() as place:
-        out = Path(place) / "out"
-        flags = [*COMMAND.split(), "--steps", steps, "--logdir", place, "--out", str(out)]
+    """Run README's comparison and RUNS in a temporary folder, and keep only the pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        flags = [*COMMAND.split(), "--steps", steps, "--logdir", folder, "--out", str(out)]
         status = compare.main(flags)
         shutil.copyfile(out / "compare.png", target)
         for name in RUNS:
-            status = status or show(name, Path(place) / name, target.parent)
+            status = status or picture_run(name, Path(folder) / name, target.parent)
     return status
 
 
-def show(name: str, run: Path, target: Path) -> int:
-    """Train a run and write what it does to `target`/name.png, and .gif where it is filmed."""
+def picture_run(name: str, run: Path, target: Path) -> int:
+    """Train a run and write its pictures to `target`/name.png, and name.gif if it is in FILMED."""
     status = train.main([*RUNS[name].split(), "--no-pictures", "--run-dir", str(run)])
     flags = ["--picture", str(target / f"{name}.png")]
     if name in FILMED:

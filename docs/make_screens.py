@@ -1,7 +1,7 @@
-"""Photograph TensorBoard for README and docs: `python docs/make_screens.py`, two minutes.
+"""Make the screenshots of TensorBoard in the docs: `python docs/make_screens.py`, two minutes.
 
-It trains the runs of the TensorBoard tour and takes the pages with Chromium, which must be on the
-PATH. With a folder named, the runs are kept there.
+It trains the runs of the TensorBoard tour and needs Chromium on the PATH. A folder may be given,
+in which the runs are kept.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from PIL import Image
 from seqrl.scripts import train
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
-LAKE = "--env FrozenLake-v1 --steps 300000 --eval-every 15000 --eval-episodes 1000"
+COMMON = "--env FrozenLake-v1 --steps 300000 --eval-every 15000 --eval-episodes 1000"
 RUNS = {
-    "FrozenLake-v1/q-learning": f"--agent q-learning {LAKE}",
-    "FrozenLake-v1/sarsa": f"--agent sarsa {LAKE}",
+    "FrozenLake-v1/q-learning": f"--agent q-learning {COMMON}",
+    "FrozenLake-v1/sarsa": f"--agent sarsa {COMMON}",
 }
-LEARNER = "regexInput=FrozenLake.*q-learning"
-SCREENS = {  # name -> page of TensorBoard, width, height
+Q_LEARNING = "regexInput=FrozenLake.*q-learning"
+SCREENS = {  # name: page of TensorBoard, width, height
     "scalars": ("#scalars&regexInput=FrozenLake&tagFilter=eval%2F&_smoothingWeight=0", 1080, 760),
-    "images": (f"#images&{LEARNER}", 1080, 690),
-    "dark": (f"?darkMode=true#images&{LEARNER}", 1080, 480),
+    "images": (f"#images&{Q_LEARNING}", 1080, 690),
+    "dark": (f"?darkMode=true#images&{Q_LEARNING}", 1080, 480),
     "hparams": ("#hparams", 1300, 480),
 }
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train, look, keep the pictures; runs that are in the folder argv[0] are not trained again."""
-    with tempfile.TemporaryDirectory() as place, chdir(argv[0] if argv else place):
-        for name, line in RUNS.items():
+    """Train and take the screenshots; finished runs in the folder argv[0] are not trained again."""
+    with tempfile.TemporaryDirectory() as folder, chdir(argv[0] if argv else folder):
+        for name, flags in RUNS.items():
             if not Path("runs", name, "seed-0", "summary.json").exists():
-                train.main([*line.split(), "--quiet"])
+                train.main([*flags.split(), "--quiet"])
         with tensorboard() as address:
             for name, (page, width, height) in SCREENS.items():
                 path = PICTURES / f"tensorboard-{name}.png"
-                take(address + page, path, width, height, Path(place) / "profile")
+                screenshot(address + page, path, width, height, Path(folder) / "profile")
     return 0
 
 
 @contextmanager
 def tensorboard() -> Iterator[str]:
-    """TensorBoard over runs, on a free port: its address, once it has read everything."""
+    """Run TensorBoard over runs on a free port; yield its address once it has read everything."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -61,14 +61,14 @@ def tensorboard() -> Iterator[str]:
         address = f"http://localhost:{port}/"
         try:
             wait_for(address)
-            time.sleep(10)  # it reads on after it answers
+            time.sleep(10)  # it goes on reading after its first answer
             yield address
         finally:
             server.terminate()
 
 
 def wait_for(address: str) -> None:
-    """Until somebody answers there."""
+    """Wait until the address answers, a minute at most; then TimeoutError."""
     for _ in range(60):
         try:
             urllib.request.urlopen(address).close()
@@ -78,8 +78,8 @@ def wait_for(address: str) -> None:
     raise TimeoutError(address)
 
 
-def take(address: str, path: Path, width: int, height: int, profile: Path) -> None:
-    """A page as a PNG of 64 colours."""
+def screenshot(address: str, path: Path, width: int, height: int, profile: Path) -> None:
+    """Save a screenshot of a page as a PNG of 64 colours."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         raise SystemExit("no chromium on the PATH")

@@ -1,4 +1,4 @@
-"""What is decided about: making, adapting and saving Gymnasium environments, and our own."""
+"""Making, adapting and saving Gymnasium environments, and our own environments."""
 
 from seqrl.envs.adapter import Environments, Outcome, Serial, Vector, adapt
 from seqrl.envs.finite import FiniteMDP, garnet

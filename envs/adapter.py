@@ -1,8 +1,8 @@
-"""Any Gymnasium environment behind one face: N rows, true successors, whatever the autoreset mode.
+"""One interface to any Gymnasium environment: N copies, true successors, any autoreset mode.
 
 Gymnasium tells the end of an episode in three ways (`AutoresetMode`): NEXT_STEP answers one more
-call with a filler row, SAME_STEP hides the last observation in `info`, DISABLED waits for a reset.
-Here every turn brings what really followed (`next_obs`) and what to look at next (`obs`, `start`).
+call with a filler step, SAME_STEP puts the last observation into `info`, DISABLED waits for a
+reset. Here every step returns the true successor (`next_obs`) and the next input (`obs`, `start`).
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from seqrl.envs.batches import (
     batcher,
     brief,
     check_observation,
-    choose,
     clipper,
-    frozen,
+    copied,
     is_float,
-    not_of,
-    owned,
+    mismatch,
+    read_only,
     total,
     unbatcher,
+    where,
 )
-from seqrl.envs.blame import culprit
+from seqrl.envs.failed import failed_environment
 
 REAL = np.dtype(np.float64)
-MISFITS = (KeyError, IndexError, TypeError, ValueError)  # of an observation and its space
+SPACE_ERRORS = (KeyError, IndexError, TypeError, ValueError)  # of observations outside the space
 
 
 class Outcome(NamedTuple):
-    """What one turn of N environments brought; leaves [N, ...]."""
+    """The result of one step of N environments; leaves [N, ...]."""
 
-    next_obs: Array  # what followed the action, also at an episode's end
+    next_obs: Array  # true successor of the action, also at an episode's end
     reward: Array
     terminated: Array
     truncated: Array
-    valid: Array  # bool: False on autoreset filler, which no action caused
-    obs: Array  # what to look at next: next_obs, or the next episode's first view
-    start: Array  # bool: obs opens an episode
-    real: int  # valid rows
-    ended: bool  # whether an episode ended on any valid row
+    valid: Array  # bool: False for autoreset filler, which no action caused
+    obs: Array  # input of the next action: next_obs, or the next episode's first observation
+    start: Array  # bool: obs is the first of an episode
+    real: int  # number of valid steps
+    ended: bool  # whether an episode ended in any valid step
 
 
 class Environments(Protocol):
-    """What the loop needs of its environments."""
+    """The interface that the training loop needs of its environments."""
 
     num_envs: int
     seeds: list[int | None]
@@ -59,25 +59,25 @@ class Environments(Protocol):
     single_action_space: gym.Space
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
-        """Begin new episodes everywhere; the first observations [N, ...]."""
+        """Begin new episodes everywhere; return the first observations [N, ...]."""
 
     def step(self, action: Array) -> Outcome:
-        """One action in every environment [N, ...]."""
+        """Take one action in every environment [N, ...]."""
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
-        """Cut the episodes of the rows in `mask` [N] and begin new ones there."""
+        """Truncate the episodes where `mask` [N] holds and begin new ones there."""
 
     def close(self) -> None:
-        """Release what the environments hold."""
+        """Release the environments' resources."""
 
 
 def adapt(envs: Any) -> Environments:
-    """An Environments from a Gymnasium `Env`, a `VectorEnv`, or what is one already."""
+    """Return the Environments of a Gymnasium `Env` or `VectorEnv`; one is returned as it is."""
     if isinstance(envs, gym.Env):
         return Serial([envs])
     if isinstance(envs, gym.vector.VectorEnv):
         return Vector(envs)
-    if isinstance(envs, Rows | Vector):
+    if isinstance(envs, SeparateEnvs | Vector):
         return envs
     raise UsageError(
         f"environments of type {type(envs).__name__}: expected a Gymnasium Env or VectorEnv, "
@@ -85,7 +85,7 @@ def adapt(envs: Any) -> Environments:
     )
 
 
-class Rows:
+class SeparateEnvs:
     """N single environments, each with a seed of its own."""
 
     def __init__(self, envs: list[Any]):
@@ -96,20 +96,20 @@ class Rows:
         self.seeds: list[int | None] = [None] * self.num_envs
         self._stack = batcher(self.single_observation_space)
         self._unbatch = unbatcher(self.single_action_space)
-        self._all = frozen(np.ones(self.num_envs, bool))
-        self._none = frozen(np.zeros(self.num_envs, bool))
+        self._true = read_only(np.ones(self.num_envs, bool))
+        self._false = read_only(np.zeros(self.num_envs, bool))
         self._unchecked = True
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
-        """Begin new episodes everywhere; the first observations [N, ...]."""
+        """Begin new episodes everywhere; return the first observations [N, ...]."""
         if seed is not None:
             self.seeds = list(ints(seed, self.num_envs))
         self._unchecked = True
-        return self._batch(self._open(self.seeds if seed else [None] * self.num_envs))
+        return self._batch(self._reset_all(self.seeds if seed else [None] * self.num_envs))
 
     def step(self, action: Array) -> Outcome:
-        """One action in every environment [N, ...]."""
-        seen, rewards, terminations, truncations, over = [], [], [], [], []
+        """Take one action in every environment [N, ...]."""
+        observations, rewards, terminations, truncations, done = [], [], [], [], []
         actions = self._unbatch(action)
         for i, env in enumerate(self.envs):
             try:
@@ -120,25 +120,25 @@ class Rows:
                 raise RunError(f"{self._name(i)}: {problem}") from error
             if not math.isfinite(reward):
                 raise RunError(f"{self._name(i)}: reward {reward} at action {actions[i]}")
-            seen.append(obs)
+            observations.append(obs)
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
             if terminated or truncated:
-                over.append(i)
-        next_obs = self._batch(seen, actions)
+                done.append(i)
+        next_obs = self._batch(observations, actions)
         self._unchecked = False
-        got, n, none = np.array(rewards, REAL), self.num_envs, self._none
-        if not over:
-            return Outcome(next_obs, got, none, none, self._all, next_obs, none, n, False)
-        obs, start = self._begin(over, seen)
-        ends, cuts = np.array(terminations, bool), np.array(truncations, bool)
-        return Outcome(next_obs, got, ends, cuts, self._all, obs, start, n, True)
+        reward, n, none = np.array(rewards, REAL), self.num_envs, self._false
+        if not done:
+            return Outcome(next_obs, reward, none, none, self._true, next_obs, none, n, False)
+        obs, start = self._reset_ended(done, observations)
+        terminated, truncated = np.array(terminations, bool), np.array(truncations, bool)
+        return Outcome(next_obs, reward, terminated, truncated, self._true, obs, start, n, True)
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
-        """Cut the episodes of the rows in `mask` [N] and begin new ones there."""
-        seen = [tree.row(outcome.obs, i) for i in range(self.num_envs)]
-        obs, start = self._begin(np.flatnonzero(mask).tolist(), seen)
+        """Truncate the episodes where `mask` [N] holds and begin new ones there."""
+        observations = [tree.take(outcome.obs, i) for i in range(self.num_envs)]
+        obs, start = self._reset_ended(np.flatnonzero(mask).tolist(), observations)
         truncated = outcome.truncated | mask
         return outcome._replace(
             obs=obs, start=start | outcome.start, truncated=truncated, ended=True
@@ -149,46 +149,46 @@ class Rows:
         for env in self.envs:
             env.close()
 
-    def _open(self, seeds: list[int | None]) -> list[Any]:
-        """Reset every environment; its first observation."""
-        return [self._first(i, seed) for i, seed in enumerate(seeds)]
+    def _reset_all(self, seeds: list[int | None]) -> list[Any]:
+        """Reset every environment; return the first observations."""
+        return [self._reset_one(i, seed) for i, seed in enumerate(seeds)]
 
-    def _begin(self, rows: list[int], seen: list[Any]) -> tuple[Array, np.ndarray]:
-        """Reset `rows`; the observations to look at next and where they open an episode."""
+    def _reset_ended(self, indices: list[int], observations: list[Any]) -> tuple[Array, np.ndarray]:
+        """Reset these environments; return the next observations [N, ...] and their starts [N]."""
         start = np.zeros(self.num_envs, bool)
-        seen = list(seen)
-        for i in rows:
-            seen[i], start[i] = self._first(i, None), True
-        return self._batch(seen), start
+        observations = list(observations)
+        for i in indices:
+            observations[i], start[i] = self._reset_one(i, None), True
+        return self._batch(observations), start
 
-    def _first(self, i: int, seed: int | None) -> Any:
+    def _reset_one(self, i: int, seed: int | None) -> Any:
         try:
             obs, _ = self.envs[i].reset(seed=seed)
         except Exception as error:
             raise RunError(f"{self._name(i)}: {explain(error)} at its reset") from error
         return obs
 
-    def _batch(self, seen: list[Any], actions: Any = None) -> Array:
+    def _batch(self, observations: list[Any], actions: Any = None) -> Array:
         try:
-            batch = self._stack(seen)
-        except (*MISFITS, RunError) as error:
-            raise RunError(self._odd_one(seen, actions)) from error
+            batch = self._stack(observations)
+        except (*SPACE_ERRORS, RunError) as error:
+            raise RunError(self._describe_invalid(observations, actions)) from error
         if self._unchecked:
             for i in range(self.num_envs):
-                check_observation(self._name(i), self.single_observation_space, tree.row(batch, i))
+                check_observation(self._name(i), self.single_observation_space, tree.take(batch, i))
         return batch
 
-    def _odd_one(self, seen: list[Any], actions: Any) -> str:
-        """What is said of the first observation that is none of its space."""
-        for i, obs in enumerate(seen):
+    def _describe_invalid(self, observations: list[Any], actions: Any) -> str:
+        """Return the error message for the first observation that does not fit its space."""
+        for i, obs in enumerate(observations):
             when = "at its reset" if actions is None else f"at action {actions[i]}"
             try:
                 self._stack([obs])
             except RunError as error:
                 problem = str(error).removeprefix("environment 0: ")
                 return f"{self._name(i)}: {problem} {when}"
-            except MISFITS:
-                return f"{self._name(i)}: {not_of(self.single_observation_space, obs)} {when}"
+            except SPACE_ERRORS:
+                return f"{self._name(i)}: {mismatch(self.single_observation_space, obs)} {when}"
         return f"{self._name(0)}: observations of different kinds {when}"
 
     def _name(self, i: int) -> str:
@@ -197,17 +197,17 @@ class Rows:
         return f"environment {name}{i} (seed {self.seeds[i]})"
 
 
-class Serial(Rows):
-    """N single environments stepped one after the other; with N = 1 the shortest way there is."""
+class Serial(SeparateEnvs):
+    """N single environments stepped one after the other; the least overhead for N = 1."""
 
 
 class Vector:
     """A Gymnasium VectorEnv in any autoreset mode.
 
     In SAME_STEP Gymnasium's own vectors keep the last observation by reference until after the
-    reset: it is lost where an environment fills the same buffer again and again; take another mode.
-    A process of an AsyncVectorEnv that dies is named, one that hangs is waited for; `Workers` name
-    that, too.
+    reset: it is lost where an environment reuses its observation buffer; use another mode.
+    An error names the process of an AsyncVectorEnv that dies, but one that hangs is waited for;
+    `Workers` detect both.
     """
 
     def __init__(self, envs: gym.vector.VectorEnv):
@@ -217,7 +217,7 @@ class Vector:
         self.single_action_space = envs.single_action_space
         self.seeds: list[int | None] = [None] * self.num_envs
         self._stack = batcher(self.single_observation_space)
-        self._within = clipper(self.single_action_space)
+        self._clip = clipper(self.single_action_space)
         try:
             self.mode = AutoresetMode(envs.metadata.get("autoreset_mode"))
         except ValueError as error:
@@ -226,46 +226,46 @@ class Vector:
                 f"{envs.metadata.get('autoreset_mode')!r}, expected one of "
                 f"{', '.join(mode.name for mode in AutoresetMode)}"
             ) from error
-        self._filler: Array | None = None  # rows whose next turn only resets (NEXT_STEP)
+        self._filler: Array | None = None  # bool [N]: the next step only resets (NEXT_STEP)
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
-        """Begin new episodes everywhere; the first observations [N, ...]."""
+        """Begin new episodes everywhere; return the first observations [N, ...]."""
         self._filler = None
-        given: int | list[int] | None = None
-        if seed is not None and owns_its_seeds(self.envs):
-            given = list(ints(seed, self.num_envs))
-            self.seeds = list(given)
+        seeds: int | list[int] | None = None
+        if seed is not None and has_separate_envs(self.envs):
+            seeds = list(ints(seed, self.num_envs))
+            self.seeds = list(seeds)
         elif seed is not None:
-            given = ints(seed, 1)[0]
-            self.seeds = [given] * self.num_envs
-        obs = self._reset(seed=given)
+            seeds = ints(seed, 1)[0]
+            self.seeds = [seeds] * self.num_envs
+        obs = self._reset(seed=seeds)
         check_observation(self._name(), self.envs.observation_space, obs)
         return obs
 
     def step(self, action: Array) -> Outcome:
-        """One action in every environment [N, ...]."""
+        """Take one action in every environment [N, ...]."""
         try:
-            obs, reward, terminated, truncated, info = self.envs.step(self._within(action))
+            obs, reward, terminated, truncated, info = self.envs.step(self._clip(action))
         except Exception as error:
-            raise RunError(self._blame(error, action)) from error
-        obs = tree.map(owned, obs)
-        over = terminated | truncated
-        ended = self._look(over, reward, obs)
-        valid, count = self._valid(over)
+            raise RunError(self._failure(error, action)) from error
+        obs = tree.map(copied, obs)
+        done = terminated | truncated
+        ended = self._any_done(done, reward, obs)
+        valid, count = self._valid_mask(done)
         if self.mode is AutoresetMode.NEXT_STEP:
             start = ~valid
-            self._filler = over if ended else None
+            self._filler = done if ended else None
             return Outcome(obs, reward, terminated, truncated, valid, obs, start, count, ended)
         next_obs = obs
         if ended and self.mode is AutoresetMode.SAME_STEP:
-            next_obs = final_observations(self._stack, obs, info["final_obs"], over)
+            next_obs = final_observations(self._stack, obs, info["final_obs"], done)
         elif ended:
-            obs = self._reset(options={"reset_mask": over})
-        return Outcome(next_obs, reward, terminated, truncated, valid, obs, over, count, ended)
+            obs = self._reset(options={"reset_mask": done})
+        return Outcome(next_obs, reward, terminated, truncated, valid, obs, done, count, ended)
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
-        """Cut the episodes of the rows in `mask` [N] and begin new ones there."""
-        if not owns_its_seeds(self.envs) and not getattr(self.envs, "resets_rows", False):
+        """Truncate the episodes where `mask` [N] holds and begin new ones there."""
+        if not has_separate_envs(self.envs) and not getattr(self.envs, "takes_reset_mask", False):
             raise UsageError(
                 f"{self._name()}: an episode outlasts the step limit and its rows cannot be reset "
                 "one by one; give the environment a time limit of its own"
@@ -284,45 +284,45 @@ class Vector:
         """Close the environments."""
         self.envs.close()
 
-    def _reset(self, **given: Any) -> Array:
+    def _reset(self, **arguments: Any) -> Array:
         try:
-            obs, _ = self.envs.reset(**given)
+            obs, _ = self.envs.reset(**arguments)
         except Exception as error:
-            i, problem = culprit(self.envs.unwrapped, error)
+            i, problem = failed_environment(self.envs.unwrapped, error)
             raise RunError(f"{self._name(i)}: {problem} at its reset") from error
-        obs = tree.map(owned, obs)
-        self._refuse("observation", obs)
+        obs = tree.map(copied, obs)
+        self._check_finite("observation", obs)
         return obs
 
-    def _valid(self, over: Array) -> tuple[Array, int]:
+    def _valid_mask(self, done: Array) -> tuple[Array, int]:
         if self._filler is None:
-            return over | True, self.num_envs
+            return done | True, self.num_envs
         return ~self._filler, self.num_envs - int(self._filler.sum())
 
-    def _look(self, over: Array, reward: Array, obs: Array) -> bool:
-        """Whether any episode ended; refuses what is not finite. One copy from a device."""
+    def _any_done(self, done: Array, reward: Array, obs: Array) -> bool:
+        """Return whether any episode ended; RunError for NaN or infinity. Syncs a device once."""
         size = total(reward)
         for leaf in filter(is_float, tree.leaves(obs)):
             size = size + total(leaf)
-        if not bool(over.any() | ~(abs(size) < math.inf)):
+        if not bool(done.any() | ~(abs(size) < math.inf)):
             return False
-        self._refuse("reward", reward)
-        self._refuse("observation", obs)
-        return bool(over.any())
+        self._check_finite("reward", reward)
+        self._check_finite("observation", obs)
+        return bool(done.any())
 
-    def _refuse(self, what: str, values: Array) -> None:
-        """Refuse numbers that are not finite."""
+    def _check_finite(self, what: str, values: Array) -> None:
+        """Raise RunError for numbers that are not finite."""
         for leaf in filter(is_float, tree.leaves(values)):
-            bad = (~(abs(leaf) < math.inf)).reshape(len(leaf), -1).any(1)
-            if bool(bad.any()):
-                i = bad.tolist().index(True)
+            invalid = (~(abs(leaf) < math.inf)).reshape(len(leaf), -1).any(1)
+            if bool(invalid.any()):
+                i = invalid.tolist().index(True)
                 raise RunError(f"{self._name(i)}: {what} {brief(leaf[i].tolist())} is not finite")
 
-    def _blame(self, error: Exception, action: Array) -> str:
-        i, problem = culprit(self.envs.unwrapped, error)
+    def _failure(self, error: Exception, action: Array) -> str:
+        i, problem = failed_environment(self.envs.unwrapped, error)
         if i is None:
             return f"{self._name()}: {problem} at actions {brief(action)}"
-        return f"{self._name(i)}: {problem} at action {brief(tree.row(action, i))}"
+        return f"{self._name(i)}: {problem} at action {brief(tree.take(action, i))}"
 
     def _name(self, i: int | None = None) -> str:
         spec = getattr(self.envs, "spec", None)
@@ -332,19 +332,19 @@ class Vector:
         return f"environment {name} {i} (seed {self.seeds[i]})"
 
 
-def owns_its_seeds(envs: gym.vector.VectorEnv) -> bool:
-    """Whether each row is an environment of its own, seeded and reset by itself."""
+def has_separate_envs(envs: gym.vector.VectorEnv) -> bool:
+    """Return whether each environment is separate, with a seed and resets of its own."""
     return isinstance(envs.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)
 
 
 def final_observations(
-    stack: Callable[[list[Any]], Array], obs: Array, final: Any, over: np.ndarray
+    stack: Callable[[list[Any]], Array], obs: Array, final: Any, done: np.ndarray
 ) -> Array:
-    """`obs` with the last observations of finished episodes put in their rows.
+    """Return `obs` with the last observations of finished episodes put in their places.
 
-    Gymnasium's own vectors give an object array with one observation a finished row, a batched
-    environment one tree of arrays.
+    Gymnasium's own vectors give an object array with one observation a finished episode, a
+    batched environment one tree of arrays.
     """
     if not (isinstance(final, np.ndarray) and final.dtype == object):
-        return tree.map(lambda old, new: choose(over, new, old), obs, final)
-    return stack([final[i] if ended else tree.row(obs, i) for i, ended in enumerate(over)])
+        return tree.map(lambda old, new: where(done, new, old), obs, final)
+    return stack([final[i] if ended else tree.take(obs, i) for i, ended in enumerate(done)])

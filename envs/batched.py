@@ -1,6 +1,6 @@
-"""Our own environments: a task is written once, for N episodes, in NumPy and on a device alike.
+"""Our own environments: a task is written once, for N episodes, in NumPy and on a device.
 
-A `Task` holds rules and options, no data. `BatchedEnv` plays N episodes of it side by side as one
+A `Task` holds rules and options, no data. `BatchedEnv` runs N episodes of it side by side as one
 Gymnasium vector environment, `SingleEnv` is a batch of one.
 """
 
@@ -14,17 +14,17 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from seqrl.core import Array, UsageError, closest, forms, tree
+from seqrl.core import Array, UsageError, closest, schema, tree
 from seqrl.core.seeding import check_seed
 from seqrl.envs.draws import Draws, TorchDraws
 
-Episodes = dict[str, Array]  # what N running episodes remember, by name; leaves [N, ...]
+Episodes = dict[str, Array]  # the state of N running episodes by name; leaves [N, ...]
 
 
 class Task(Protocol):
     """The rules of one task, for N episodes at once; options are the fields of a dataclass.
 
-    `xp` is numpy or torch, and `episodes` holds what `begin` named, and `time`: int64 [N], the
+    `xp` is numpy or torch, and `episodes` holds the arrays of `begin` and `time`: int64 [N], the
     steps since the episode began, the one being taken included. A task changes nothing in place,
     and no two of its arrays share memory.
     """
@@ -33,37 +33,37 @@ class Task(Protocol):
 
     @property
     def observation_space(self) -> gym.Space:
-        """Of one environment."""
+        """Return the observation space of one environment."""
 
     @property
     def horizon(self) -> int:
-        """Steps after which every episode is over by the rules."""
+        """Return the number of steps after which the rules have ended every episode."""
 
     def begin(self, draws: Draws, n: int) -> Episodes:
-        """N new episodes."""
+        """Return the initial state of N new episodes."""
 
     def observe(self, xp: Any, episodes: Episodes) -> Array:
-        """What is seen now [N, ...], in fresh memory."""
+        """Return the current observations [N, ...], as new arrays."""
 
     def advance(self, xp: Any, episodes: Episodes, action: Array) -> tuple[Episodes, Array, Array]:
-        """Take int64 [N] actions: what changed, reward float32 [N], terminated bool [N]."""
+        """Take int64 [N] actions; return changes, reward float32 [N], terminated bool [N]."""
 
     def scores(self) -> dict[str, float]:
-        """Expected undiscounted returns: `optimum`, best `memoryless` policy, `random` policy."""
+        """Return expected undiscounted returns: `optimum`, best `memoryless`, `random` policy."""
 
 
 class BatchedEnv(gym.vector.VectorEnv):
     """N episodes of a task side by side.
 
-    Arrays are NumPy's, or with a torch `device` tensors on it; a step looks at the device once.
+    Arrays are NumPy's, or with a torch `device` tensors on it; a step syncs the device once.
     Rewards are float32. Autoreset modes are Gymnasium's; in SAME_STEP `info["final_obs"]` is one
-    batch in which EVERY row is what followed the action, and `_final_obs` marks the rows that
-    ended. `max_episode_steps` cuts episodes off (truncation). One seed, any whole number >= 0,
-    fixes all N; `reset(options={"reset_mask": bool [N]})` begins new episodes there only.
-    Raises UsageError for options, actions and calls out of turn.
+    batch with the true successor in EVERY environment, and `_final_obs` marks the episodes that
+    ended. `max_episode_steps` truncates episodes. One seed, any whole number >= 0, determines
+    all N; `reset(options={"reset_mask": bool [N]})` begins new episodes there only.
+    Raises UsageError for invalid options, actions or order of calls.
     """
 
-    resets_rows = True  # takes a reset_mask
+    takes_reset_mask = True  # in the options of `reset`
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class BatchedEnv(gym.vector.VectorEnv):
         self._draws = Draws() if device is None else TorchDraws(device)
         self._xp = self._draws.xp
         self._episodes: Episodes | None = None
-        self._ended = 0  # episodes that wait for their reset, where `_over` holds
-        self._over: Array = self._falses()
+        self._num_done = 0  # episodes that wait for their reset, where `_done` holds
+        self._done: Array = self._falses()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -101,101 +101,103 @@ class BatchedEnv(gym.vector.VectorEnv):
             self._draws.seed(self.np_random)
         mask = (options or {}).get("reset_mask")
         if mask is None:
-            self._episodes, self._over, self._ended = self._begin(self.num_envs), self._falses(), 0
+            self._episodes = self._new_episodes(self.num_envs)
+            self._done, self._num_done = self._falses(), 0
         else:
-            mask = self._given("reset_mask", mask, "bool")
-            self._over = self._over & ~mask
-            count, self._ended = self._draws.counts(mask, self._over)
-            self._episodes = self._restart(self._running(), mask, count)
+            mask = self._checked("reset_mask", mask, "bool")
+            self._done = self._done & ~mask
+            count, self._num_done = self._draws.counts(mask, self._done)
+            self._episodes = self._restart(self._started(), mask, count)
         return self.task.observe(self._xp, self._episodes), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One action in every environment, whole numbers [N]."""
-        episodes = dict(self._running())
-        waiting, wait = self._over, self._ended  # NEXT_STEP: these rows only begin anew
-        if wait and self._mode is AutoresetMode.DISABLED:
+        """Take one action in every environment, whole numbers [N]."""
+        episodes = dict(self._started())
+        pending, num_pending = self._done, self._num_done  # NEXT_STEP: these only reset
+        if num_pending and self._mode is AutoresetMode.DISABLED:
             raise UsageError("an episode is over: call reset(options={'reset_mask': ended}) first")
-        action = self._xp.asarray(self._given("actions", actions, "int"), dtype=self._xp.int64)
+        action = self._xp.asarray(self._checked("actions", actions, "int"), dtype=self._xp.int64)
         episodes["time"] = episodes["time"] + 1
         changed, reward, terminated = self.task.advance(self._xp, episodes, action)
         episodes |= changed
-        truncated = self._cut(episodes["time"])
-        if wait:
-            reward = self._xp.where(waiting, 0.0, reward)
-            terminated, truncated = terminated & ~waiting, truncated & ~waiting
-        over = terminated | truncated
-        wrong, ended = self._draws.counts((action < 0) | (action >= self.task.actions), over)
-        if wrong:
-            self._refuse(action)
-        if wait:
-            episodes = self._restart(episodes, waiting, wait)
-        self._episodes, self._over, self._ended = episodes, over, ended
+        truncated = self._truncated(episodes["time"])
+        if num_pending:
+            reward = self._xp.where(pending, 0.0, reward)
+            terminated, truncated = terminated & ~pending, truncated & ~pending
+        done = terminated | truncated
+        invalid = (action < 0) | (action >= self.task.actions)
+        num_invalid, num_done = self._draws.counts(invalid, done)
+        if num_invalid:
+            self._raise_invalid(action)
+        if num_pending:
+            episodes = self._restart(episodes, pending, num_pending)
+        self._episodes, self._done, self._num_done = episodes, done, num_done
         obs = self.task.observe(self._xp, episodes)
-        if not ended or self._mode is not AutoresetMode.SAME_STEP:
+        if not num_done or self._mode is not AutoresetMode.SAME_STEP:
             return obs, reward, terminated, truncated, {}
-        fresh = self._restart(episodes, over, ended)
-        self._episodes, self._over, self._ended = fresh, self._falses(), 0
+        fresh = self._restart(episodes, done, num_done)
+        self._episodes, self._done, self._num_done = fresh, self._falses(), 0
         first = self.task.observe(self._xp, fresh)
-        return first, reward, terminated, truncated, {"final_obs": obs, "_final_obs": over}
+        return first, reward, terminated, truncated, {"final_obs": obs, "_final_obs": done}
 
     def get_state(self) -> dict[str, Any]:
-        """All that is needed to go on bit by bit the same: NumPy arrays and plain values."""
+        """Return the full state as NumPy arrays and plain values, to continue bit for bit."""
         self._seed_once()
         return {
             "task": repr(self.task),
             "episodes": tree.map(self._draws.host, self._episodes),
-            "over": self._draws.host(self._over),
+            "over": self._draws.host(self._done),
             "rng": self._draws.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from `get_state` of the same task, number of environments and kind of device."""
+        """Restore `get_state` of the same task, number of environments and kind of device."""
         if state["task"] != repr(self.task):
-            play = forms.brief(state["task"])
-            raise UsageError(f"the saved environments play {play}, these {self.task}")
+            saved_task = schema.brief(state["task"])
+            raise UsageError(f"the saved environments play {saved_task}, these {self.task}")
         if len(state["over"]) != self.num_envs:
             raise UsageError(f"{len(state['over'])} environments were saved, not {self.num_envs}")
         self._seed_once()
-        form = {"task": repr(self.task), "over": self._falses(), "rng": forms.anything}
-        begun = self._begin(self.num_envs)
-        form["episodes"] = begun if self._episodes else forms.maybe(begun)
-        forms.check("envs", state, form)
+        expected = {"task": repr(self.task), "over": self._falses(), "rng": schema.anything}
+        template = self._new_episodes(self.num_envs)
+        expected["episodes"] = template if self._episodes else schema.maybe(template)
+        schema.check("envs", state, expected)
         self._draws.set_state(state["rng"])
         saved = tree.map(np.array, (state["episodes"], state["over"]))  # copies
-        self._episodes, self._over = tree.map(self._draws.array, saved)
-        (self._ended,) = self._draws.counts(self._over)
+        self._episodes, self._done = tree.map(self._draws.array, saved)
+        (self._num_done,) = self._draws.counts(self._done)
 
     def _seed_once(self) -> None:
         if self._np_random is None:
             self._draws.seed(self.np_random)
 
-    def _begin(self, n: int) -> Episodes:
+    def _new_episodes(self, n: int) -> Episodes:
         time = self._xp.zeros(n, dtype=self._xp.int64, device=self._draws.device)
         return {"time": time, **self.task.begin(self._draws, n)}
 
     def _restart(self, episodes: Episodes, mask: Array, count: int) -> Episodes:
-        """New episodes in the `count` rows of `mask`, written in place unless it is all."""
-        fresh = self._begin(count)
+        """Begin new episodes in the `count` environments of `mask`, in place unless it is all."""
+        fresh = self._new_episodes(count)
         if count == self.num_envs:
             return fresh
         for name, leaf in episodes.items():
             leaf[mask] = fresh[name]
         return episodes
 
-    def _cut(self, time: Array) -> Array:
+    def _truncated(self, time: Array) -> Array:
         limit = self.max_episode_steps
         return self._falses() if limit is None else time >= limit
 
     def _falses(self) -> Array:
         return self._xp.zeros(self.num_envs, dtype=self._xp.bool, device=self._draws.device)
 
-    def _running(self) -> Episodes:
+    def _started(self) -> Episodes:
         if self._episodes is None:
             raise UsageError("no episode has begun: call reset() first")
         return self._episodes
 
-    def _given(self, name: str, values: Any, kind: str) -> Array:
-        """An array of `kind` ("int", "bool") and shape [N] from the user; UsageError for others."""
+    def _checked(self, name: str, values: Any, kind: str) -> Array:
+        """Return the user's array [N] of `kind` ("int", "bool"); UsageError for others."""
         if not hasattr(values, "dtype"):
             values = np.array(values)
         if kind not in dtype_name(values.dtype) or tuple(values.shape) != (self.num_envs,):
@@ -203,14 +205,14 @@ class BatchedEnv(gym.vector.VectorEnv):
             raise UsageError(f"{name}: expected {kind} [{self.num_envs}], got {got}")
         return self._draws.array(values)
 
-    def _refuse(self, action: Array) -> None:
+    def _raise_invalid(self, action: Array) -> None:
         last = self.task.actions - 1
-        i, bad = next((i, a) for i, a in enumerate(action.tolist()) if not 0 <= a <= last)
-        raise UsageError(f"action {bad} in environment {i}: expected 0 to {last}")
+        i, invalid = next((i, a) for i, a in enumerate(action.tolist()) if not 0 <= a <= last)
+        raise UsageError(f"action {invalid} in environment {i}: expected 0 to {last}")
 
 
 class SingleEnv(gym.Env):
-    """One environment of a task in NumPy: a batch of one, the same numbers for the same seed."""
+    """One environment of a task in NumPy: a batch of one, with the same numbers for a seed."""
 
     def __init__(self, task: Task):
         self.task = task
@@ -221,40 +223,40 @@ class SingleEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin a new episode; there are no options."""
+        """Begin a new episode; options are not used."""
         obs, info = self._batch.reset(seed=seed)
-        self._share()
-        return tree.row(obs, 0), info
+        self._share_generator()
+        return tree.take(obs, 0), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One action; UsageError after the end of the episode."""
+        """Take one action; UsageError after the end of the episode."""
         obs, reward, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
-        return tree.row(obs, 0), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+        return tree.take(obs, 0), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def get_state(self) -> dict[str, Any]:
-        """All that is needed to go on bit by bit the same: NumPy arrays and plain values."""
+        """Return the full state as NumPy arrays and plain values, to continue bit for bit."""
         return self._batch.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from `get_state` of the same task."""
+        """Restore `get_state` of the same task."""
         self._batch.set_state(state)
-        self._share()
+        self._share_generator()
 
-    def _share(self) -> None:
-        # Gymnasium looks here for the generator that the environment draws from
+    def _share_generator(self) -> None:
+        # Gymnasium expects the environment's generator here
         self._np_random = self._batch.np_random
         self._np_random_seed = self._batch.np_random_seed
 
 
 def check_whole(name: str, value: Any, low: int) -> int:
-    """The value, a whole number of at least `low`; UsageError for anything else."""
+    """Return the value, a whole number of at least `low`; UsageError for anything else."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low:
         return int(value)
     raise UsageError(f"{name} {value!r}: expected a whole number of at least {low}")
 
 
 def autoreset(mode: str | AutoresetMode) -> AutoresetMode:
-    """Gymnasium's autoreset mode, also by its value; UsageError for an unknown one."""
+    """Return Gymnasium's autoreset mode, also by its value; UsageError for an unknown one."""
     try:
         return AutoresetMode(mode)
     except ValueError as error:
@@ -265,4 +267,4 @@ def autoreset(mode: str | AutoresetMode) -> AutoresetMode:
         ) from error
 
 
-dtype_name = cache(str)  # of NumPy's and torch's dtypes; str alone takes longer than a sum
+dtype_name = cache(str)  # cached, as the text of a NumPy or torch dtype takes longer than a sum

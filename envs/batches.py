@@ -1,4 +1,4 @@
-"""Observations and actions between one environment and a batch of N, and what they must be."""
+"""Conversion of observations and actions between environments and batches, and their checks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from seqrl.core import Array, RunError, tree
 
 
-def choose(mask: Array, new: Array, old: Array) -> Array:
-    """Rows of `new` where `mask` [N] holds, of `old` elsewhere; arrays or tensors."""
+def where(mask: Array, new: Array, old: Array) -> Array:
+    """Return the items of `new` where `mask` [N] holds, else of `old`; arrays or tensors."""
     mask = mask.reshape(mask.shape + (1,) * (old.ndim - 1))
     return np.where(mask, new, old) if isinstance(old, np.ndarray) else new.where(mask, old)
 
 
 def batcher(space: gym.Space) -> Callable[[list[Any]], Array]:
-    """A function from N observations of `space` to one batch, always a copy."""
+    """Return a function from N observations of `space` to one batch, always a copy."""
     if isinstance(space, gym.spaces.Tuple):
         parts = [batcher(part) for part in space.spaces]
         return lambda seen: tuple(p([obs[i] for obs in seen]) for i, p in enumerate(parts))
@@ -32,16 +32,16 @@ def batcher(space: gym.Space) -> Callable[[list[Any]], Array]:
         return lambda seen: np.array(seen, dtype)
 
     def batch(seen: list[Any]) -> Array:
-        rows = np.array(seen, dtype)
-        if rows.shape[1:] != shape:
-            raise ValueError(f"observations of shape {rows.shape[1:]}")
-        return finite(rows) if rows.dtype.kind == "f" else rows
+        stacked = np.array(seen, dtype)
+        if stacked.shape[1:] != shape:
+            raise ValueError(f"observations of shape {stacked.shape[1:]}")
+        return finite(stacked) if stacked.dtype.kind == "f" else stacked
 
     return batch
 
 
 def finite(obs: np.ndarray) -> np.ndarray:
-    """The batch itself; refuses NaN and infinity."""
+    """Return the batch itself; RunError for NaN and infinity."""
     if not math.isfinite(total(obs)) and not np.isfinite(obs).all():
         i = int(np.flatnonzero(~np.isfinite(obs.reshape(len(obs), -1)).all(1))[0])
         raise RunError(f"environment {i}: observation {brief(obs[i].tolist())} is not finite")
@@ -49,15 +49,15 @@ def finite(obs: np.ndarray) -> np.ndarray:
 
 
 def total(leaf: Array) -> Any:
-    """A number that is not finite where one in the leaf is not, or where it overflows.
+    """Return a number that is not finite where one in the leaf is not, or where it overflows.
 
-    The sum of squares: quicker than a sum, and no warning comes with it.
+    The sum of squares of an array: faster than a sum, and without a warning.
     """
     return np.vdot(leaf, leaf) if isinstance(leaf, np.ndarray) else leaf.sum()
 
 
 def unbatcher(space: gym.Space) -> Callable[[Array], Any]:
-    """A function from a batch of actions to one action an environment; Box actions are clipped."""
+    """Return a function from a batch of actions to one an environment; clips those of a Box."""
     if isinstance(space, gym.spaces.Discrete):
         return lambda action: action.tolist()
     if isinstance(space, gym.spaces.Box):
@@ -66,7 +66,7 @@ def unbatcher(space: gym.Space) -> Callable[[Array], Any]:
 
 
 def clipper(space: gym.Space) -> Callable[[Array], Array]:
-    """A function that brings NumPy actions of a Box within its bounds and leaves any others."""
+    """Return a function that clips NumPy actions of a Box to its bounds and leaves others."""
     if not isinstance(space, gym.spaces.Box):
         return lambda action: action
     low, high = space.low, space.high
@@ -74,38 +74,36 @@ def clipper(space: gym.Space) -> Callable[[Array], Array]:
 
 
 def check_observation(name: str, space: gym.Space, obs: Any) -> None:
-    """Refuse an observation outside its space (looked at once after every reset of all)."""
+    """Raise RunError for an observation outside its space (called after a reset of all)."""
     if all(isinstance(x, np.ndarray | np.generic) for x in tree.leaves(obs)):
         obs = tree.map(np.asarray, obs)
         if not space.contains(obs):
-            raise RunError(f"{name}: {not_of(space, obs)}")
+            raise RunError(f"{name}: {mismatch(space, obs)}")
 
 
-def not_of(space: gym.Space, obs: Any) -> str:
-    """What is said of an observation outside its space."""
+def mismatch(space: gym.Space, obs: Any) -> str:
+    """Return the error message for an observation outside its space."""
     shape = f" of shape {obs.shape}" if isinstance(obs, np.ndarray | np.generic) else ""
     return f"observation {brief(obs)}{shape} is not of {space}"
 
 
 def brief(value: Any) -> str:
-    """A value in one short line."""
+    """Return a value as one short line of text."""
     return textwrap.shorten(str(value), 200, placeholder=" ...")
 
 
-def owned(leaf: Array) -> Array:
-    """A copy of an array: some environments fill the same buffer at every step.
-
-    Row after row, as it comes from a checkpoint: products depend on the order to the last bit.
-    """
+def copied(leaf: Array) -> Array:
+    """Return a copy of an array, as some environments reuse their buffer; tensors as they are."""
+    # C order, as from a checkpoint: the last bit of a product depends on the memory order
     return np.array(leaf, order="C") if isinstance(leaf, np.ndarray) else leaf
 
 
 def is_float(leaf: Array) -> bool:
-    """Whether the array or tensor holds floating-point numbers."""
+    """Return whether the array or tensor holds floating-point numbers."""
     return "float" in str(getattr(leaf, "dtype", ""))
 
 
-def frozen(array: np.ndarray) -> np.ndarray:
-    """The array made read-only, so that it can be handed out again and again."""
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return the array made read-only, so that it can be shared."""
     array.flags.writeable = False
     return array

@@ -1,4 +1,4 @@
-"""Finite models: the outcomes behind a tabular environment, as arrays to solve and to draw from.
+"""Finite models: the outcomes of a tabular environment, as arrays to solve and to draw from.
 
 An outcome is Gymnasium's toy-text tuple (probability, next state, reward, terminated), listed as
 `P[state][action]`; the same lists as arrays are a `Model`.
@@ -18,33 +18,33 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.seeding import Seed, generator
 
-Outcome = tuple[float, int, float, bool]
-Outcomes = dict[int, dict[int, list[Outcome]]]  # P[state][action], as Gymnasium keeps it
+Successor = tuple[float, int, float, bool]
+Successors = dict[int, dict[int, list[Successor]]]  # P[state][action], as Gymnasium keeps it
 
 
 class Model(NamedTuple):
     """A finite Markov decision process as arrays; shorter lists are padded with probability 0.
 
-    A draw with u from [0, 1) takes the first k with `cumulative[s, a, k] > u`, else k = 0: exactly
-    Gymnasium's. A padded row repeats the running total before it, so it never comes first.
+    A draw with u from [0, 1) takes the first k with `cumulative[s, a, k] > u`, else k = 0, exactly
+    as Gymnasium. Padding repeats the cumulative sum before it, so it is never drawn.
     """
 
     probability: np.ndarray  # [S, A, K] float64
     next_state: np.ndarray  # [S, A, K] int64
     reward: np.ndarray  # [S, A, K] float64
-    terminated: np.ndarray  # [S, A, K] bool: the episode is over, the value of next_state is unused
+    terminated: np.ndarray  # [S, A, K] bool: the episode ends, the value of next_state is unused
     initial: np.ndarray  # [S] float64
-    cumulative: np.ndarray  # [S, A, K] float64: running sums in the listed order, rounding included
+    cumulative: np.ndarray  # [S, A, K] float64: cumulative sums in the listed order, with rounding
     outcomes: np.ndarray  # [S, A] int64: how many of the K are listed
 
 
 def tabulate(P: Any, initial: Any) -> Model:
-    """The model of `P[state][action] = [(probability, next state, reward, terminated), ...]`.
+    """Return `P[state][action] = [(probability, next state, reward, terminated), ...]` as a Model.
 
-    P is made of dicts or sequences numbered from 0, or is an array [S, A, K, 4]; initial is [S].
+    P consists of dicts or sequences numbered from 0, or is an array [S, A, K, 4]; initial is [S].
     Raises UsageError naming the first wrong entry; probabilities must sum to 1 within 1e-8.
     """
-    rows, outcomes = _rows(P)
+    rows, outcomes = _flatten(P)
     listed = np.arange(outcomes.max()) < outcomes[..., None]  # [S, A, K]
     table = np.zeros((4, *listed.shape))
     table[:, listed] = rows.T
@@ -61,8 +61,8 @@ def tabulate(P: Any, initial: Any) -> Model:
     )
 
 
-def listed_outcomes(model: Model) -> Outcomes:
-    """The lists `P[state][action]` of plain Python values behind a model: `tabulate` backwards."""
+def listed_outcomes(model: Model) -> Successors:
+    """Return the lists `P[state][action]` of a model in plain Python: the inverse of `tabulate`."""
     columns = model.probability, model.next_state, model.reward, model.terminated
     rows = zip(*(column[_listed(model)].tolist() for column in columns), strict=True)
     return {
@@ -71,49 +71,49 @@ def listed_outcomes(model: Model) -> Outcomes:
     }
 
 
-def matrices(transition: Any, reward: Any, terminal: Any = None) -> Outcomes:
-    """The lists of a model given as matrices: chances [S, A, S], rewards [S, A] or [S, A, S].
+def matrices(transition: Any, reward: Any, terminal: Any = None) -> Successors:
+    """Return the lists of probabilities [S, A, S] and rewards [S, A] or [S, A, S].
 
     Entering a state marked in `terminal` (bool [S], default none) ends the episode.
     """
-    chance = np.asarray(transition, dtype=float)
-    states = len(chance) if chance.ndim else 0
-    if chance.ndim != 3 or chance.shape[2] != states:
-        raise UsageError(f"transition {list(chance.shape)}: expected the shape [S, A, S]")
+    probability = np.asarray(transition, dtype=float)
+    states = len(probability) if probability.ndim else 0
+    if probability.ndim != 3 or probability.shape[2] != states:
+        raise UsageError(f"transition {list(probability.shape)}: expected the shape [S, A, S]")
     given = np.asarray(reward, dtype=float)
-    if given.shape not in (chance.shape, chance.shape[:2]):
+    if given.shape not in (probability.shape, probability.shape[:2]):
         raise UsageError(f"reward {list(given.shape)}: expected the shape [S, A] or [S, A, S]")
-    over = np.zeros(states, dtype=bool) if terminal is None else np.asarray(terminal, dtype=bool)
-    if over.shape != (states,):
-        raise UsageError(f"terminal {list(over.shape)}: expected a bool a state, [{states}]")
-    pay = np.broadcast_to(given if given.ndim == 3 else given[..., None], chance.shape)
-    P: Outcomes = {s: {a: [] for a in range(chance.shape[1])} for s in range(states)}
-    for s, a, n in np.argwhere(chance != 0).tolist():
-        P[s][a].append((float(chance[s, a, n]), n, float(pay[s, a, n]), bool(over[n])))
+    ends = np.zeros(states, dtype=bool) if terminal is None else np.asarray(terminal, dtype=bool)
+    if ends.shape != (states,):
+        raise UsageError(f"terminal {list(ends.shape)}: expected a bool a state, [{states}]")
+    rewards = np.broadcast_to(given if given.ndim == 3 else given[..., None], probability.shape)
+    P: Successors = {s: {a: [] for a in range(probability.shape[1])} for s in range(states)}
+    for s, a, n in np.argwhere(probability != 0).tolist():
+        P[s][a].append((float(probability[s, a, n]), n, float(rewards[s, a, n]), bool(ends[n])))
     return P
 
 
 def _listed(model: Model) -> np.ndarray:
-    """Bool [S, A, K]: an outcome of the lists, not padding."""
+    """Return bool [S, A, K]: a listed outcome, not padding."""
     return np.arange(model.probability.shape[2]) < model.outcomes[..., None]
 
 
-def _rows(P: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All outcomes in order [M, 4] and how many each pair lists [S, A]."""
+def _flatten(P: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return all outcomes in order [M, 4] and their number for each pair [S, A]."""
     rows: list[tuple[float, ...]] = []
     counts: list[list[int]] = []
-    for s in range(_numbered(P, "P", "states")):
-        actions = _numbered(P[s], f"P[{s}]", "actions")
+    for s in range(_count(P, "P", "states")):
+        actions = _count(P[s], f"P[{s}]", "actions")
         if counts and actions != len(counts[0]):
             raise UsageError(f"P[{s}] has {actions} actions: expected {len(counts[0])}, as P[0]")
         pairs = [P[s][a] for a in range(actions)]
-        counts.append([_numbered(pair, f"P[{s}][{a}]", "outcomes") for a, pair in enumerate(pairs)])
-        rows += [_row(x, s, a, k) for a, pair in enumerate(pairs) for k, x in enumerate(pair)]
+        counts.append([_count(pair, f"P[{s}][{a}]", "outcomes") for a, pair in enumerate(pairs)])
+        rows += [_outcome(x, s, a, k) for a, pair in enumerate(pairs) for k, x in enumerate(pair)]
     return np.array(rows), np.array(counts, dtype=np.int64)
 
 
-def _numbered(items: Any, name: str, what: str) -> int:
-    """How many `what` there are, numbered 0, 1, ... without a gap."""
+def _count(items: Any, name: str, what: str) -> int:
+    """Return the number of items; UsageError unless they are numbered 0, 1, ... without a gap."""
     try:
         count = len(items)
     except TypeError:
@@ -127,7 +127,7 @@ def _numbered(items: Any, name: str, what: str) -> int:
     return count
 
 
-def _row(outcome: Any, s: int, a: int, k: int) -> tuple[float, ...]:
+def _outcome(outcome: Any, s: int, a: int, k: int) -> tuple[float, ...]:
     try:
         probability, next_state, reward, terminated = outcome
         return float(probability), float(next_state), float(reward), float(terminated)
@@ -139,18 +139,18 @@ def _row(outcome: Any, s: int, a: int, k: int) -> tuple[float, ...]:
 
 
 def _check_table(table: np.ndarray) -> None:
-    """Refuse the first wrong number of [4, S, A, K]; comparisons are written so that NaN fails."""
+    """Raise UsageError for the first wrong number of [4, S, A, K]; NaN fails any comparison."""
     probability, next_state, reward, terminated = table
     states = table.shape[1]
-    whole = (next_state >= 0) & (next_state < states) & (next_state == np.floor(next_state))
-    fine = {
+    valid_state = (next_state >= 0) & (next_state < states) & (next_state == np.floor(next_state))
+    checks = {
         "probability": (probability, probability >= 0, "a number from 0 to 1"),
-        "next state": (next_state, whole, f"a whole number from 0 to {states - 1}"),
+        "next state": (next_state, valid_state, f"a whole number from 0 to {states - 1}"),
         "reward": (reward, np.isfinite(reward), "a finite number"),
         "terminated": (terminated, np.isin(terminated, (0, 1)), "True or False"),
     }
-    for name, (values, right, expected) in fine.items():
-        for s, a, k in np.argwhere(~right)[:1]:
+    for name, (values, valid, expected) in checks.items():
+        for s, a, k in np.argwhere(~valid)[:1]:
             value = values[s, a, k]
             raise UsageError(f"P[{s}][{a}][{k}]: {name} {value:g}, expected {expected}")
     total = probability.sum(-1)
@@ -175,13 +175,13 @@ def _check_initial(initial: Any, states: int) -> np.ndarray:
 
 def garnet(
     states: int, actions: int, branching: int, *, seed: Seed, terminal: float = 0.1
-) -> tuple[Outcomes, np.ndarray]:
-    """A random model (P, initial), always the same for a seed, for `FiniteMDP(*garnet(...))`.
+) -> tuple[Successors, np.ndarray]:
+    """Return a random model (P, initial), determined by the seed, for `FiniteMDP(*garnet(...))`.
 
-    Every pair leads to `branching` different states with chances cut at random from the line, and
-    ends the episode with chance `terminal` (0 to 1), so under any policy episodes last 1 / terminal
+    Every pair leads to `branching` different states with probabilities by random cuts of [0, 1],
+    and ends the episode with probability `terminal`, so under any policy episodes last 1 / terminal
     steps in the mean; rewards are standard normal, starts uniform. Raises UsageError out of range.
-    Source: Archibald, McKinnon & Thomas (1995), without the end: `terminal=0`.
+    Source: Archibald, McKinnon & Thomas (1995), with `terminal=0`.
     """
     if not (states >= 1 and actions >= 1 and 1 <= branching <= states and 0 <= terminal <= 1):
         raise UsageError(
@@ -189,11 +189,11 @@ def garnet(
             f"{terminal}: expected 1 <= branching <= states, actions >= 1, 0 <= terminal <= 1"
         )
     rng = generator(seed)
-    P: Outcomes = {s: {a: [] for a in range(actions)} for s in range(states)}
+    P: Successors = {s: {a: [] for a in range(actions)} for s in range(states)}
     for pair in (P[s][a] for s in range(states) for a in range(actions)):
-        chance = np.diff(np.sort(rng.random(branching - 1)), prepend=0.0, append=1.0)
-        following = rng.choice(states, branching, replace=False)
-        for p, n in zip(chance * (1 - terminal), following, strict=True):
+        probability = np.diff(np.sort(rng.random(branching - 1)), prepend=0.0, append=1.0)
+        successors = rng.choice(states, branching, replace=False)
+        for p, n in zip(probability * (1 - terminal), successors, strict=True):
             pair.append((float(p), int(n), float(rng.normal()), False))
         if terminal:
             pair.append((float(terminal), int(rng.integers(states)), float(rng.normal()), True))
@@ -208,7 +208,7 @@ def garnet_mdp(
     seed: int = 0,
     terminal: float = 0.1,
 ) -> FiniteMDP:
-    """The environment `seqrl/Garnet-v0`: see `garnet`; `seed` is that of the model."""
+    """Return the environment `seqrl/Garnet-v0`: see `garnet`; `seed` determines the model."""
     return FiniteMDP(*garnet(states, actions, branching, seed=seed, terminal=terminal))
 
 
@@ -217,28 +217,28 @@ class FiniteMDP(gym.Env[Any, Any]):
 
     P and initial as `tabulate` takes and checks them (UsageError); spaces Discrete(S), Discrete(A).
     Draws as Gymnasium's toy text: one `np_random.random()` a reset and one a step, from `model`;
-    `P` is there to be read. `s` and `lastaction` are its state beside the generator. There is no
-    limit of steps:
-    `gym.make("seqrl/FiniteMDP-v0", P=P, initial=initial, max_episode_steps=100)` sets one.
+    Changes of `P` have no effect. `s` and `lastaction` are its state besides the generator. No time
+    limit; `gym.make("seqrl/FiniteMDP-v0", P=P, initial=initial, max_episode_steps=100)` sets one.
     """
 
     def __init__(self, P: Any, initial: Any) -> None:
         self.model = tabulate(P, initial)
-        self.P = listed_outcomes(self.model)  # a copy of its own
+        self.P = listed_outcomes(self.model)  # a copy
         self.initial_state_distrib = self.model.initial.copy()
         self.observation_space = gym.spaces.Discrete(len(self.P))
         self.action_space = gym.spaces.Discrete(len(self.P[0]))
         self.s = -1  # before the first reset
         self.lastaction: int | None = None
-        self._start = np.cumsum(self.model.initial).tolist()
-        self._running = self.model.cumulative.tolist()  # searched faster than an array's few rows
+        self._cumulative_initial = np.cumsum(self.model.initial).tolist()
+        self._cumulative = self.model.cumulative.tolist()  # faster to search than short arrays
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
         """Draw a state from `initial`; options are not used."""
         super().reset(seed=seed)
-        self.s = bisect_right(self._start, self.np_random.random()) % len(self._start)
+        cumulative = self._cumulative_initial
+        self.s = bisect_right(cumulative, self.np_random.random()) % len(cumulative)
         self.lastaction = None
         return self.s, {"prob": 1}
 
@@ -248,22 +248,22 @@ class FiniteMDP(gym.Env[Any, Any]):
             raise UsageError(f"action {action!r}: expected 0 to {len(self.P[0]) - 1}")
         if self.s < 0:
             raise gym.error.ResetNeeded("call reset before the first step")
-        running = self._running[self.s][action]
-        # The first running sum above the draw; where rounding leaves none, the first of all.
-        k = bisect_right(running, self.np_random.random()) % len(running)
-        probability, next_state, reward, over = (
+        cumulative = self._cumulative[self.s][action]
+        # The first cumulative sum above the draw; where rounding leaves none, the first of all.
+        k = bisect_right(cumulative, self.np_random.random()) % len(cumulative)
+        probability, next_state, reward, terminated = (
             column.item(self.s, action, k) for column in self.model[:4]
         )
         self.s, self.lastaction = next_state, int(action)
-        return next_state, reward, over, False, {"prob": probability}
+        return next_state, reward, terminated, False, {"prob": probability}
 
     def check_unchanged(self) -> None:
-        """Raise RunError where P or initial_state_distrib no longer say what is drawn."""
+        """Raise RunError where P or initial_state_distrib are not the model drawn from."""
         check_unchanged(self, self.model)
 
 
 def finite_model(env: gym.Env[Any, Any]) -> Model | None:
-    """The model by which an environment draws, or None where it is not known to the last bit.
+    """Return the model that an environment draws from, or None where it is not known exactly.
 
     Known: FrozenLakeEnv, CliffWalkingEnv, TaxiEnv without fickle passengers and FiniteMDP, by exact
     type, bare or inside Gymnasium's order, checker and time-limit wrappers. Raises UsageError where
@@ -289,17 +289,17 @@ def check_unchanged(env: gym.Env[Any, Any], model: Model) -> None:
 
 
 def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
-    """Its TimeLimit wrappers, outermost first."""
+    """Return the TimeLimit wrappers, outermost first."""
     return [layer for layer in _layers(env) if isinstance(layer, TimeLimit)]
 
 
 def time_limit(env: gym.Env[Any, Any]) -> int | None:
-    """The steps after which its TimeLimit wrappers cut an episode; None if they never do."""
+    """Return the steps after which TimeLimit wrappers truncate an episode; None without any."""
     return min((layer._max_episode_steps for layer in time_limits(env)), default=None)
 
 
 def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
-    """The wrappers from outside in, then the bare environment."""
+    """Yield the wrappers from outside in, then the bare environment."""
     while isinstance(env, gym.Wrapper):
         yield env
         env = env.env

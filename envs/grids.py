@@ -1,4 +1,4 @@
-"""Grid worlds as maps, for whoever draws a policy."""
+"""Maps of grid worlds, for pictures of a policy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 class Grid(NamedTuple):
     """A map whose cells are the states in reading order."""
 
-    cells: list[str]  # a string a row
-    arrows: str  # one a action
-    ends: str  # letters of cells where nothing is decided
+    cells: list[str]  # one string a map row
+    arrows: str  # one an action
+    ends: str  # letters of cells without a decision
 
 
 def grid_of(env: gym.Env) -> Grid | None:
-    """The map of a FrozenLake or CliffWalking environment; None for any other."""
+    """Return the map of a FrozenLake or CliffWalking environment; None for any other."""
     inner = env.unwrapped
     if isinstance(inner, FrozenLakeEnv):
         return Grid(["".join(row) for row in np.asarray(inner.desc).astype(str)], "←↓→↑", "HG")

@@ -1,4 +1,4 @@
-"""Environments by id, ready for the loop; what cannot be made is said in one line."""
+"""Making environments by Gymnasium id for the training loop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gymnasium import error
 from gymnasium.envs.registration import EnvSpec
 
 from seqrl.core import UsageError, UserError, closest, explain
-from seqrl.envs.adapter import Environments, Rows, Serial, Vector
+from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
 from seqrl.envs.workers import TIMEOUT, Workers
 
 ALWAYS_END = ("Blackjack-v1", "seqrl/Catch-v0", "seqrl/TMaze-v0", "seqrl/RepeatFirst-v0")
-MOST = 10_000
-WAYS = ("auto", "serial", "async")
+LIMIT = 10_000  # environments stepped one by one
+MODES = ("auto", "serial", "async")
 
 
 def make(
@@ -29,13 +29,13 @@ def make(
     restart_workers: int = 0,
     **env_args: Any,
 ) -> Environments:
-    """N environments of the Gymnasium id `env`.
+    """Return N environments of the Gymnasium id `env`.
 
-    `max_episode_steps` cuts episodes (truncation) earlier, or at all where the environment has no
-    limit. `vectorization`: "auto" takes the environment's own batched form where there is one and
-    steps single ones in this process otherwise; "serial" always the latter; "async" gives each a
-    process (see `Workers`), of which one that dies or is silent for `worker_timeout` seconds ends
-    the run; up to `restart_workers` in all are replaced before. `env_args` go to the environment.
+    `max_episode_steps` truncates episodes, earlier than a limit of the environment's own.
+    `vectorization`: "auto" takes the environment's batched version where there is one and else
+    steps single ones in this process; "serial" always the latter; "async" gives each a process
+    (see `Workers`): one that dies or does not answer for `worker_timeout` seconds ends the run,
+    after up to `restart_workers` replacements in all. `env_args` go to the environment.
     Raises UsageError for what cannot be made.
     """
     check_options(num_envs, max_episode_steps, vectorization, restart_workers)
@@ -46,11 +46,11 @@ def make(
         if vectorization == "async":
             makers = [partial(gym.make, spec, **env_args)] * num_envs
             return Workers(makers, timeout=worker_timeout, restarts=restart_workers)
-        several = num_envs > 1 or "device" in env_args
-        if vectorization == "auto" and several and spec.vector_entry_point is not None:
+        batched = num_envs > 1 or "device" in env_args
+        if vectorization == "auto" and batched and spec.vector_entry_point is not None:
             return Vector(gym.make_vec(spec, num_envs, "vector_entry_point", **env_args))
-        if num_envs > MOST:
-            raise UsageError(f"num_envs {num_envs:,}: at most {MOST:,} are stepped one by one")
+        if num_envs > LIMIT:
+            raise UsageError(f"num_envs {num_envs:,}: at most {LIMIT:,} are stepped one by one")
         return Serial([gym.make(spec, **env_args) for _ in range(num_envs)])
     except UserError:
         raise
@@ -59,22 +59,22 @@ def make(
 
 
 def check_options(n: int, limit: int | None, vectorization: str, restarts: int) -> None:
-    """Refuse what cannot be meant."""
+    """Raise UsageError for options that are out of range or contradict each other."""
     if not isinstance(n, int) or n < 1:
         raise UsageError(f"num_envs {n!r}: expected a whole number of at least 1")
     if limit is not None and limit < 1:
         raise UsageError(f"max_episode_steps {limit!r}: expected at least 1")
-    if vectorization not in WAYS:
-        raise UsageError(f"vectorization {vectorization!r}: expected one of {', '.join(WAYS)}")
+    if vectorization not in MODES:
+        raise UsageError(f"vectorization {vectorization!r}: expected one of {', '.join(MODES)}")
     if restarts and vectorization != "async":
         text = "there are no processes to replace; give each environment one"
         raise UsageError(f"restart_workers {restarts!r}: {text}, vectorization='async'")
 
 
 def find(env: str) -> EnvSpec:
-    """The registration of an id; a misspelt or outdated one is refused with the right one.
+    """Return the registered spec of an id; UsageError with a hint for an unknown one.
 
-    "module:Name-v0" imports the module first, which the user has named for that.
+    "module:Name-v0" imports the module first, which registers the id.
     """
     module, _, name = env.rpartition(":")
     try:
@@ -93,16 +93,16 @@ def find(env: str) -> EnvSpec:
 
 
 def may_never_end(envs: Environments) -> bool:
-    """Whether nothing bounds an episode: no step limit, and no rule that always ends it."""
-    inner = envs.envs[0] if isinstance(envs, Rows) else getattr(envs, "envs", None)
+    """Return whether nothing bounds an episode: no step limit and no rule that always ends it."""
+    inner = envs.envs[0] if isinstance(envs, SeparateEnvs) else getattr(envs, "envs", None)
     spec = getattr(inner, "spec", None)
     return time_limit(envs) is None and getattr(spec, "id", None) not in ALWAYS_END
 
 
 def time_limit(envs: Environments) -> int | None:
-    """Steps after which an episode is cut, where the environments say so."""
-    inner = envs.envs[0] if isinstance(envs, Rows) else getattr(envs, "envs", None)
+    """Return the steps after which episodes are truncated; None where no limit is known."""
+    inner = envs.envs[0] if isinstance(envs, SeparateEnvs) else getattr(envs, "envs", None)
     spec = getattr(inner, "spec", None)
-    # a batched environment knows its own, where its spec names the registered one
+    # a batched environment has its own limit, its spec only the registered one
     limit = getattr(inner, "max_episode_steps", None) or getattr(spec, "max_episode_steps", None)
     return int(limit) if limit else None

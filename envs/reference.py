@@ -1,4 +1,4 @@
-"""Reference scores: what the best, the best memoryless and the random policy earn an episode."""
+"""Reference scores: mean returns of the optimal, best memoryless and random policy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from gymnasium.envs.registration import EnvSpec
 
 from seqrl.envs.registry import TASKS, task
 
-BATCH = ("num_envs", "device", "autoreset_mode", "vectorization_mode")  # how, not what, is played
+BATCH_OPTIONS = ("num_envs", "device", "autoreset_mode", "vectorization_mode")  # not of the task
 
-# Gymnasium's own, as registered. What shows its whole state needs no memory. Random: means over
+# Gymnasium's own, as registered. Fully observed tasks need no memory. Random: means over
 # 100,000 (CartPole), 500, 400 and 1,500 episodes, standard errors 0.04, 0, 0.6 and 7.
 GYMNASIUM: dict[str, dict[str, float]] = {
     "CartPole-v1": {"optimum": 500.0, "memoryless": 500.0, "random": 22.2},
@@ -22,15 +22,15 @@ GYMNASIUM: dict[str, dict[str, float]] = {
 
 
 def reference_scores(env: str | EnvSpec, **env_args: Any) -> dict[str, float] | None:
-    """Expected undiscounted returns of an id or spec: `optimum`, `memoryless`, `random`.
+    """Return expected undiscounted returns of an id or spec: `optimum`, `memoryless`, `random`.
 
-    Exact for our own tasks, whose options count; known or measured for a few of Gymnasium's, with
-    some entries missing. None where nothing is known, as with options that change the game or
-    a `max_episode_steps` that cuts it. Raises UsageError for options that a task of ours refuses.
+    Exact for our own tasks and their options; known or measured for a few of Gymnasium's, with
+    some entries missing. None where nothing is known, as with options that change the task or
+    a `max_episode_steps` that truncates it. Raises UsageError for invalid options of our tasks.
     """
     spec = gym.spec(env) if isinstance(env, str) else env
     options = {**spec.kwargs, **env_args}
-    options = {name: value for name, value in options.items() if name not in BATCH}
+    options = {name: value for name, value in options.items() if name not in BATCH_OPTIONS}
     limit = options.pop("max_episode_steps", spec.max_episode_steps)
     if spec.id in TASKS:
         rules = task(spec.id, **options)

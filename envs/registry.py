@@ -1,4 +1,4 @@
-"""Our environments' ids, so that `gymnasium.make` and `make_vec` know them."""
+"""Registration of our environments with Gymnasium."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode
 
 from seqrl.core import UsageError, closest
 from seqrl.envs.batched import BatchedEnv, SingleEnv, Task
-from seqrl.envs.catch import Catch
-from seqrl.envs.repeat_first import RepeatFirst
-from seqrl.envs.tmaze import TMaze
+from seqrl.envs.tasks.catch import Catch
+from seqrl.envs.tasks.repeat_first import RepeatFirst
+from seqrl.envs.tasks.tmaze import TMaze
 
 TASKS: dict[str, type[Any]] = {
     "seqrl/Catch-v0": Catch,
@@ -23,7 +23,7 @@ TASKS: dict[str, type[Any]] = {
 
 
 def register_all() -> None:
-    """Make our ids known to Gymnasium; calling it again does nothing.
+    """Register our ids with Gymnasium; calling it again does nothing.
 
     No time limit is registered where a task ends by its own rules.
     """
@@ -38,7 +38,7 @@ def register_all() -> None:
 
 
 def task(env_id: str, **options: Any) -> Task:
-    """The rules behind one of our ids; UsageError for an option it does not have."""
+    """Return the task of one of our ids; UsageError for an option it does not have."""
     rules = TASKS[env_id]
     known = [field.name for field in fields(rules)]
     for name in options:
@@ -49,7 +49,7 @@ def task(env_id: str, **options: Any) -> Task:
 
 
 def single(env_id: str, **options: Any) -> SingleEnv:
-    """One environment, as `gymnasium.make` wants it."""
+    """Return one environment: the entry point of `gymnasium.make`."""
     return SingleEnv(task(env_id, **options))
 
 
@@ -62,7 +62,7 @@ def batch(
     max_episode_steps: int | None = None,
     **options: Any,
 ) -> BatchedEnv:
-    """N environments, as `gymnasium.make_vec` wants them."""
+    """Return N environments: the entry point of `gymnasium.make_vec`."""
     return BatchedEnv(
         task(env_id, **options),
         num_envs,

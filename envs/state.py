@@ -1,7 +1,7 @@
-"""The state of environments as arrays and plain values, so that a run can go on bit for bit.
+"""The state of environments as arrays and plain values, to continue a run bit for bit.
 
-Gymnasium has no such call, so the fields are named here for its toy text and classic control;
-our own environments answer `get_state`. For any other the answer is None: it begins a new episode.
+Gymnasium has no such call, so the fields are listed here for its toy text and classic control;
+our own environments have `get_state`. For any other the state is None: it begins a new episode.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from seqrl.core import RunError, forms, get_rng_state, set_rng_state
+from seqrl.core import RunError, get_rng_state, schema, set_rng_state
 from seqrl.envs.adapter import Environments, Serial, Vector
 from seqrl.envs.batched import BatchedEnv, SingleEnv
 from seqrl.envs.workers import Workers
@@ -31,11 +31,11 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "FiniteMDP": ("s", "lastaction"),
 }
 OPTIONAL = ("lastaction", "steps_beyond_terminated", "last_u")  # numbers, None after a reset
-HOMES = ("gymnasium.envs.toy_text", "gymnasium.envs.classic_control", "seqrl.envs")
+MODULES = ("gymnasium.envs.toy_text", "gymnasium.envs.classic_control", "seqrl.envs")
 
 
 def get_state(envs: Environments) -> dict[str, Any] | None:
-    """All that the environments' future depends on, or None where it cannot be had."""
+    """Return the full state of the environments, or None where it is not available."""
     if isinstance(envs, Serial):
         states = [env_state(env) for env in envs.envs]
     elif isinstance(envs, Vector):
@@ -50,15 +50,15 @@ def get_state(envs: Environments) -> dict[str, Any] | None:
 
 
 def set_state(envs: Environments, state: dict[str, Any]) -> None:
-    """Put environments made alike, and reset once, where `state` was taken."""
-    seed = forms.maybe(forms.whole(0, 2**64 - 1, ()))
-    form = {
-        "rows": forms.anything,
+    """Restore a state in environments that were made alike and reset once."""
+    seed = schema.maybe(schema.whole(0, 2**64 - 1, ()))
+    expected = {
+        "rows": schema.anything,
         "seeds": [seed] * envs.num_envs,
-        "filler": forms.maybe(np.zeros(envs.num_envs, bool)),
+        "filler": schema.maybe(np.zeros(envs.num_envs, bool)),
     }
-    with forms.taking("envs"):
-        forms.check("envs", state, form)
+    with schema.loading("envs"):
+        schema.check("envs", state, expected)
         envs.seeds = list(state["seeds"])
         if isinstance(envs, Serial):
             for env, part in zip(envs.envs, state["rows"], strict=True):
@@ -67,11 +67,11 @@ def set_state(envs: Environments, state: dict[str, Any]) -> None:
             envs._filler = state["filler"]
             set_vector_states(envs.envs, state["rows"])
         elif isinstance(envs, Workers):
-            envs.each(take_env_state, state["rows"])
+            envs.each(load_env_state, state["rows"])
 
 
 def worker_states(envs: Workers) -> list[dict[str, Any] | None]:
-    """The states of environments in processes; nothing is known of those that are gone."""
+    """Return the states of environments in processes; [None] where a process has ended."""
     try:
         return envs.each(env_state)
     except RunError:
@@ -79,7 +79,7 @@ def worker_states(envs: Workers) -> list[dict[str, Any] | None]:
 
 
 def env_state(env: gym.Env) -> dict[str, Any] | None:
-    """One environment's state under Gymnasium's own wrappers; None for what is not known."""
+    """Return the state of one environment and its TimeLimits; None where it is not known."""
     limits: list[int | None] = []
     while isinstance(env, gym.Wrapper):
         if type(env) is TimeLimit:
@@ -92,8 +92,8 @@ def env_state(env: gym.Env) -> dict[str, Any] | None:
 
 
 def set_env_state(env: gym.Env, state: dict[str, Any]) -> None:
-    """The inverse of `env_state` on an environment made alike and reset once."""
-    forms.each(0)("envs/limits", state["limits"])
+    """Restore `env_state` in an environment made alike and reset once."""
+    schema.each(0)("envs/limits", state["limits"])
     limits = list(state["limits"])
     while isinstance(env, gym.Wrapper):
         if type(env) is TimeLimit:
@@ -102,46 +102,46 @@ def set_env_state(env: gym.Env, state: dict[str, Any]) -> None:
     set_fields(env, state["inner"])
 
 
-def take_env_state(env: gym.Env, state: dict[str, Any]) -> None:
-    """`set_env_state` in a process of its own, where what does not fit is refused as it is here."""
-    with forms.taking("envs"):
+def load_env_state(env: gym.Env, state: dict[str, Any]) -> None:
+    """Call `set_env_state` in a worker process, with the errors of `set_state`."""
+    with schema.loading("envs"):
         set_env_state(env, state)
 
 
 def vector_states(envs: gym.vector.VectorEnv) -> list[dict[str, Any] | None]:
-    """The states of a VectorEnv: one a row, or a single one where it is one piece."""
+    """Return the states of a VectorEnv: one an environment, or one of the whole batch."""
     if isinstance(envs, gym.vector.SyncVectorEnv):
-        rows = [env_state(env) for env in envs.envs]
-        last = {"autoreset": envs._autoreset_envs, "obs": list(envs._env_obs)}
-        return [*rows, last]
+        env_states = [env_state(env) for env in envs.envs]
+        vector_state = {"autoreset": envs._autoreset_envs, "obs": list(envs._env_obs)}
+        return [*env_states, vector_state]
     return [fields(envs)]
 
 
 def set_vector_states(envs: gym.vector.VectorEnv, states: list[dict[str, Any]]) -> None:
-    """The inverse of `vector_states`."""
+    """Restore `vector_states`."""
     if isinstance(envs, gym.vector.SyncVectorEnv):
-        *rows, last = states
-        for env, part in zip(envs.envs, rows, strict=True):
+        *env_states, vector_state = states
+        for env, part in zip(envs.envs, env_states, strict=True):
             set_env_state(env, part)
-        envs._autoreset_envs = np.array(last["autoreset"])
-        envs._env_obs = list(last["obs"])
+        envs._autoreset_envs = np.array(vector_state["autoreset"])
+        envs._env_obs = list(vector_state["obs"])
     else:
         set_fields(envs, states[0])
 
 
 def fields(env: Any) -> dict[str, Any] | None:
-    """The fields that change while an environment is played, and its random numbers."""
+    """Return the fields that change while an environment runs, and its generator's state."""
     if isinstance(env, BatchedEnv | SingleEnv):
         return env.get_state()
     kind = type(env)
-    if kind.__name__ not in FIELDS or not kind.__module__.startswith(HOMES):
+    if kind.__name__ not in FIELDS or not kind.__module__.startswith(MODULES):
         return None
     values = {name: plain(getattr(env, name, None)) for name in FIELDS[kind.__name__]}
     return {**values, "np_random": get_rng_state(env.np_random)}
 
 
 def set_fields(env: Any, state: dict[str, Any]) -> None:
-    """The inverse of `fields`."""
+    """Restore `fields`."""
     if isinstance(env, BatchedEnv | SingleEnv):
         env.set_state(state)
         return
@@ -153,27 +153,27 @@ def set_fields(env: Any, state: dict[str, Any]) -> None:
 
 
 def check_field(env: Any, name: str, saved: Any) -> None:
-    """Refuse a field of another kind than the environment's own; compiled turns index by some."""
-    live, entry = plain(getattr(env, name, None)), f"envs/{name}"
+    """Raise UsageError for a field of another type or range; compiled loops index by some."""
+    current, entry = plain(getattr(env, name, None)), f"envs/{name}"
     spaces = {"s": env.observation_space, "lastaction": env.action_space}
     if name in OPTIONAL and saved is None:
         return
     if name in spaces and not spaces[name].contains(saved):
-        forms.refuse(entry, saved, str(spaces[name]))
-    if isinstance(live, np.ndarray):  # some reset to float32 and step to float64
-        found = saved.astype(live.dtype) if saved.dtype.kind == live.dtype.kind else saved
-        forms.check(entry, found, live)
-    elif isinstance(saved, list) and isinstance(live, list):
-        forms.each(0)(entry, saved)
-    elif isinstance(saved, str) and isinstance(live, str):
+        schema.refuse(entry, saved, str(spaces[name]))
+    if isinstance(current, np.ndarray):  # some reset to float32 and step to float64
+        found = saved.astype(current.dtype) if saved.dtype.kind == current.dtype.kind else saved
+        schema.check(entry, found, current)
+    elif isinstance(saved, list) and isinstance(current, list):
+        schema.each(0)(entry, saved)
+    elif isinstance(saved, str) and isinstance(current, str):
         return
     else:
         number = type(saved) in (int, float) and name in OPTIONAL
-        forms.check(entry, saved, type(saved)() if number else live)
+        schema.check(entry, saved, type(saved)() if number else current)
 
 
 def plain(value: Any) -> Any:
-    """Arrays for tuples of numbers, Python numbers for NumPy's, a copy of what may change."""
+    """Return tuples as arrays, NumPy numbers as Python's, and copies of mutable values."""
     if isinstance(value, tuple | np.ndarray):
         return np.array(value)
     if isinstance(value, np.generic):

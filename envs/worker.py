@@ -1,8 +1,8 @@
-"""A process that plays one environment, which may die or hang: its work, and its near end.
+"""Worker processes with one environment each, which may die or hang, and a watchdog process.
 
-Both ends notice when the other is gone: the process by the end of its pipe, the run also by the
-end of the process. Where the run is killed, those that do not listen any more (an environment that
-hangs) are ended by a guard: a process that waits for just that.
+A worker detects the end of the run by its pipe, the run that of a worker by its pipe or process.
+When the run is killed, workers that do not read their pipe (an environment that hangs) are killed
+by the watchdog.
 """
 
 from __future__ import annotations
@@ -29,138 +29,138 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from seqrl.core import RunError, UsageError
 
 PROTOCOL = pickle.HIGHEST_PROTOCOL
-FAREWELL = b""
-GRACE = 2.0  # seconds in which a worker may close its environment
-FATE = 0.5  # seconds in which it becomes known how a process that is gone has ended
-OURS: dict[str, type[Exception]] = {"RunError": RunError, "UsageError": UsageError}
+STOP = b""
+CLOSE_TIMEOUT = 2.0  # seconds that a worker has to close its environment
+EXIT_TIMEOUT = 0.5  # seconds to wait for the exit code of an ended process
+OWN_ERRORS: dict[str, type[Exception]] = {"RunError": RunError, "UsageError": UsageError}
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-# ---- at the far end: a request is one of these functions and what it needs
+# ---- in the child process: a request is one of these functions and its arguments
 
 
 def describe(env: gym.Env) -> Iterator[Any]:
-    """What the run has to know of an environment."""
+    """Yield the spaces and the spec of an environment."""
     description: Any = (env.observation_space, env.action_space, env.spec)
     yield CloudpickleWrapper(description)
 
 
-def begin(env: gym.Env, seed: int | None) -> Iterator[Any]:
-    """A new episode; its first observation."""
+def reset_env(env: gym.Env, seed: int | None) -> Iterator[Any]:
+    """Begin a new episode; yield its first observation."""
     obs, _ = env.reset(seed=seed)
     yield obs
 
 
-def advance(env: gym.Env, action: Any) -> Iterator[Any]:
-    """One step; where it ends the episode the next one begins unasked, in a second answer."""
+def step_env(env: gym.Env, action: Any) -> Iterator[Any]:
+    """Take a step and yield its result; at an episode's end also yield the next observation."""
     obs, reward, terminated, truncated, _ = env.step(action)
     yield obs, reward, terminated, truncated
     if terminated or truncated:
-        yield from begin(env, None)
+        yield from reset_env(env, None)
 
 
-def tell(env: gym.Env, function: Callable[..., Any], *given: Any) -> Iterator[Any]:
-    """What a function says of the environment."""
+def call(env: gym.Env, function: Callable[..., Any], *given: Any) -> Iterator[Any]:
+    """Yield what a function returns for the environment."""
     yield function(env, *given)
 
 
-DOING = {describe: "while it was made", begin: "at its reset", tell: "between two steps"}
+CONTEXT = {describe: "while it was made", reset_env: "at its reset", call: "between two steps"}
 
 
-def work(pipe: Connection) -> None:
-    """A worker: make an environment, then answer requests until nobody is there."""
-    stand_alone()
+def run_worker(pipe: Connection) -> None:
+    """Run a worker: make the environment, then answer requests until the pipe is closed."""
+    new_process_group()
     env: Any = None
     with suppress(EOFError, OSError):
         make = pipe.recv_bytes()
         for number in count(1):
             request = pipe.recv_bytes()
-            if request == FAREWELL:
+            if request == STOP:
                 break
             try:
                 env = pickle.loads(make)() if env is None else env
                 function, *given = pickle.loads(request)
-                for answer in function(env, *given):  # sent before the environment changes it
+                for answer in function(env, *given):  # sent before a buffer is reused
                     pipe.send_bytes(pickle.dumps((number, None, answer), PROTOCOL))
             except Exception as error:
-                pipe.send_bytes(pickle.dumps((number, in_words(error), None), PROTOCOL))
+                pipe.send_bytes(pickle.dumps((number, error_parts(error), None), PROTOCOL))
     if env is not None:
         env.close()
 
 
-def in_words(error: Exception) -> tuple[str, str, str]:
-    """An exception as what can always be sent: type, message, traceback."""
+def error_parts(error: Exception) -> tuple[str, str, str]:
+    """Return an exception as text that can always be pickled: type, message, traceback."""
     return type(error).__name__, str(error), traceback.format_exc()
 
 
-def guard(pipe: Connection) -> None:
-    """The guard: when the run is gone without a word, end the workers it named last."""
-    stand_alone()
+def watchdog(pipe: Connection) -> None:
+    """Run the watchdog: when the run ends without STOP, kill the workers that it named last."""
+    new_process_group()
     workers: list[int] = []
     with suppress(EOFError, OSError):
-        while (message := pipe.recv_bytes()) != FAREWELL:
+        while (message := pipe.recv_bytes()) != STOP:
             workers = pickle.loads(message)
         return
-    time.sleep(GRACE)
+    time.sleep(CLOSE_TIMEOUT)
     for worker in workers:
-        end_group(worker)
+        kill_group(worker)
 
 
-def stand_alone() -> None:
-    """Head a process group of one's own, and leave it to the run what a signal means.
+def new_process_group() -> None:
+    """Lead a new process group, and leave the handling of signals to the run.
 
-    The signals are caught rather than ignored: what the environment starts would inherit that.
+    Signals are caught rather than ignored, as child processes would inherit the latter.
     """
     os.setsid()
     for number in HANDLED:
         signal.signal(number, lambda number, frame: None)
 
 
-def end_group(head: int) -> None:
-    """Kill a worker and what it started."""
+def kill_group(group_id: int) -> None:
+    """Kill a worker and the processes that it started."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(head, signal.SIGKILL)
+        os.killpg(group_id, signal.SIGKILL)
 
 
-# ---- at the near end
+# ---- in the parent process
 
 
-class Child:
-    """A process made afresh, and the near end of the pipe to it."""
+class ChildProcess:
+    """A new process and the parent's end of its pipe."""
 
     def __init__(self, target: Callable[[Connection], None]):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["seqrl.envs"])
-        self.pipe, far = context.Pipe()
-        self.process = context.Process(target=target, args=(far,))
+        self.pipe, child_end = context.Pipe()
+        self.process = context.Process(target=target, args=(child_end,))
         with no_main_module():
             self.process.start()
-        far.close()
+        child_end.close()
 
     def send(self, message: Any) -> None:
-        """Send; that nobody is there any more shows when the answer is awaited."""
+        """Send a message; a closed pipe is noticed when the answer is awaited."""
         message = pickle.dumps(message, PROTOCOL)
         with suppress(OSError):
             self.pipe.send_bytes(message)
 
-    def dismiss(self) -> None:
-        """Let it go; the end of the pipe alone may be kept from it by a copy of this process."""
+    def request_stop(self) -> None:
+        """Send STOP and close the pipe; a fork of this process may keep the pipe open."""
         with suppress(OSError):
-            self.pipe.send_bytes(FAREWELL)
+            self.pipe.send_bytes(STOP)
         self.pipe.close()
 
     def end(self, wait: float = 0.0) -> None:
-        """Close the pipe and kill what is there after so many seconds, with all that it started."""
+        """Kill the process group after `wait` seconds, and close the pipe."""
         self.process.join(wait)
         self.process.kill()
-        end_group(self.process.pid or 0)
+        kill_group(self.process.pid or 0)
         self.process.join()
         self.pipe.close()
 
 
 @contextmanager
 def no_main_module() -> Iterator[None]:
-    """Keep a new process from importing the script that runs, and all that it imports."""
+    """Keep a new process from importing the running script and its imports."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -169,19 +169,19 @@ def no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-class Worker(Child):
-    """A process with one environment, which has the face of that environment.
+class Worker(ChildProcess):
+    """A process with one environment, with the interface of that environment.
 
-    `step` and `reset` are answered from what was asked, and has been listened for, before.
+    `step` and `reset` return the answers to requests submitted and polled for before.
     """
 
     def __init__(self, make: Callable[[], gym.Env]):
-        super().__init__(work)
+        super().__init__(run_worker)
         self.request: tuple[Any, ...] = (describe,)
-        self.number = 0  # of that request
+        self.number = 0  # of the last request
         self.answers: deque[list[Any]] = deque()
-        self.gone = False  # nothing more will be heard
-        self.seen: Any = None  # the last observation
+        self.dead = False  # no more answers will come
+        self.last_obs: Any = None
         self.observation_space: Any = None
         self.action_space: Any = None
         self.spec: Any = None
@@ -190,20 +190,20 @@ class Worker(Child):
             self._ends.register(end, select.POLLIN)
         self.send(CloudpickleWrapper(make))
 
-    def ask(self, *request: Any) -> None:
-        """Have a request answered: one of the functions above and what it needs."""
+    def submit(self, *request: Any) -> None:
+        """Send a request: one of the functions above and its arguments."""
         self.request = request
         self.number += 1
         self.answers.clear()
         self.send(request)
 
-    def listen(self, seconds: float) -> None:
-        """Wait so long at most for an answer, or for the notice that none will come."""
-        if self.answers or self.gone:
+    def poll_answer(self, seconds: float) -> None:
+        """Wait at most so many seconds for an answer or the end of the process."""
+        if self.answers or self.dead:
             return
         ends = [end for end, _ in self._ends.poll(1000 * seconds)]
         if ends and self.pipe.fileno() not in ends and not self.pipe.poll():
-            self.gone = True  # something that it started holds the pipe
+            self.dead = True  # a process that it started holds the pipe
         elif ends:
             self._receive()
 
@@ -211,45 +211,45 @@ class Worker(Child):
         try:
             message = self.pipe.recv_bytes()
         except (EOFError, OSError):
-            self.gone = True
+            self.dead = True
             return
         try:
             number, *answer = pickle.loads(message)
-        except Exception as error:  # of a type that is not known here
-            number, answer = self.number, [in_words(error), None]
-        if number == self.number:  # else to a question that nobody asks any more
+        except Exception as error:  # of a type that cannot be imported here
+            number, answer = self.number, [error_parts(error), None]
+        if number == self.number:  # else the answer to a discarded request
             self.answers.append(answer)
 
-    def take(self) -> Any:
-        """The next answer; raises what the environment raised, by its name."""
+    def result(self) -> Any:
+        """Return the next answer; re-raise the environment's exception by its name."""
         failure, answer = self.answers.popleft()
         if failure:
-            name, text, trace = failure
-            error = OURS.get(name, type(name, (Exception,), {}))(text)
-            error.add_note(trace)
+            name, text, trace_text = failure
+            error = OWN_ERRORS.get(name, type(name, (Exception,), {}))(text)
+            error.add_note(trace_text)
             raise error
         return answer
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """What the step brought."""
-        self.seen, reward, terminated, truncated = self.take()
-        return self.seen, reward, terminated, truncated, {}
+        """Return the result of the submitted step."""
+        self.last_obs, reward, terminated, truncated = self.result()
+        return self.last_obs, reward, terminated, truncated, {}
 
     def reset(self, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """The first observation."""
-        self.seen = self.take()
-        return self.seen, {}
+        """Return the first observation of the submitted reset."""
+        self.last_obs = self.result()
+        return self.last_obs, {}
 
     @property
-    def doing(self) -> str:
-        """What it was asked for last."""
-        what, *given = self.request
-        return DOING.get(what) or f"at action {given[0]}"
+    def request_context(self) -> str:
+        """Return when the last request ran, as text for an error message."""
+        function, *given = self.request
+        return CONTEXT.get(function) or f"at action {given[0]}"
 
 
-def fate(process: Any) -> str:
-    """How a process that is gone has ended."""
-    process.join(FATE)
+def exit_cause(process: Any) -> str:
+    """Return how a process has ended, as text."""
+    process.join(EXIT_TIMEOUT)
     code = process.exitcode
     if code is None or code >= 0:
         return f"its process ended with exit code {code}"

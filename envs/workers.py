@@ -1,4 +1,4 @@
-"""Environments in processes of their own, stepped at the same time, which may die or hang."""
+"""Environments in separate processes, stepped in parallel, which may die or hang."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import numpy as np
 
 from seqrl.core import Array, RunError, UsageError, explain
 from seqrl.core.seeding import ints
-from seqrl.envs.adapter import Outcome, Rows
+from seqrl.envs.adapter import Outcome, SeparateEnvs
 from seqrl.envs.worker import (
-    GRACE,
-    Child,
+    CLOSE_TIMEOUT,
+    ChildProcess,
     Worker,
-    advance,
-    begin,
+    call,
     describe,
-    fate,
-    guard,
-    tell,
+    exit_cause,
+    reset_env,
+    step_env,
+    watchdog,
 )
 
-TIMEOUT = 60.0  # seconds: longer than any step and most first resets, shorter than patience
-GLANCE = 0.2  # seconds after which a death is noticed at the latest
+TIMEOUT = 60.0  # seconds: longer than any step and most first resets
+POLL_INTERVAL = 0.2  # seconds within which the end of a process is noticed
 LOG = logging.getLogger("seqrl")
 
 
-class Workers(Rows):
-    """N environments, each in a process of its own, stepped at the same time.
+class Workers(SeparateEnvs):
+    """N environments, each in a process of its own, stepped in parallel.
 
-    They play what `Serial` plays, to the last bit. `makers` are functions without arguments, sent
+    The results are those of `Serial`, bit for bit. `makers` are functions without arguments, sent
     with cloudpickle: what the running script defines need not be importable. A worker that dies, or
-    gives no answer for `timeout` seconds, ends the run with a RunError that names it. With
-    `restarts` up to as many are replaced instead, which is logged: in that turn the row is
-    `truncated` and not `valid`, and a new episode begins under a seed that follows from the old.
-    After an error all processes are gone; they also go when the run is killed.
+    gives no answer for `timeout` seconds, ends the run with a RunError that names it. Up to
+    `restarts` of them are replaced instead, with a log message: that step is `truncated` and not
+    `valid`, and a new episode begins with a seed derived from the old. All processes end after an
+    error, and also when the run is killed.
     """
 
     def __init__(
@@ -56,147 +56,147 @@ class Workers(Rows):
             raise UsageError(f"worker restarts {restarts!r}: expected a whole number, 0 or more")
         self.timeout, self.restarts = timeout, restarts
         self._makers = list(makers)
-        self._lost: list[int] = []  # rows whose process was replaced in the middle of a step
-        self._ended = False
-        self._guard = Child(guard)
+        self._interrupted: list[int] = []  # workers replaced during a step
+        self._closed = False
+        self._watchdog = ChildProcess(watchdog)
         workers: list[Any] = []
-        self._finalize = Finalize(self, close_all, (workers, self._guard), exitpriority=0)
+        self._finalize = Finalize(self, close_all, (workers, self._watchdog), exitpriority=0)
         self.envs, self.seeds = workers, [None] * len(self._makers)
-        with self._all_or_none():
+        with self._stop_on_error():
             for i in range(len(self._makers)):
-                self._hire(i)
+                self._start_worker(i)
             self._describe()
         super().__init__(workers)
 
     def step(self, action: Array) -> Outcome:
-        """One action in every environment [N, ...]."""
-        with self._all_or_none():
+        """Take one action in every environment [N, ...]."""
+        with self._stop_on_error():
             for worker, each in zip(self.envs, self._unbatch(action), strict=True):
-                worker.ask(advance, each)
-            self._gather(self.envs)
+                worker.submit(step_env, each)
+            self._wait_for_answers(self.envs)
             outcome = super().step(action)
-        if not self._lost:
+        if not self._interrupted:
             return outcome
         valid = np.ones(self.num_envs, bool)
-        valid[self._lost] = False
-        self._lost.clear()
+        valid[self._interrupted] = False
+        self._interrupted.clear()
         return outcome._replace(valid=valid, real=int(valid.sum()))
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
-        """Cut the episodes of the rows in `mask` [N] and begin new ones there."""
-        with self._all_or_none():
+        """Truncate the episodes where `mask` [N] holds and begin new ones there."""
+        with self._stop_on_error():
             for i in np.flatnonzero(mask):
-                self.envs[i].ask(begin, None)
+                self.envs[i].submit(reset_env, None)
             return super().restart(mask, outcome)
 
     def each(self, function: Callable[..., Any], *given: Sequence[Any]) -> list[Any]:
-        """What a function, found there by its name, says of each environment and what is given.
+        """Return the results of an importable function(env, *values), its values from `given`.
 
-        RunError where one cannot answer; else what the function raises.
+        Raises RunError where a worker does not answer; else what the function raises.
         """
-        self._refuse_ended()
+        self._check_open()
         for worker, *values in zip(self.envs, *given, strict=True):
-            worker.ask(tell, function, *values)
-        self._gather(self.envs, replace=False)
-        return [worker.take() for worker in self.envs]
+            worker.submit(call, function, *values)
+        self._wait_for_answers(self.envs, replace=False)
+        return [worker.result() for worker in self.envs]
 
     def close(self) -> None:
-        """Close the environments and end their processes, by force where they do not listen."""
-        self._ended = True
+        """Close the environments and end their processes; kill those that do not respond."""
+        self._closed = True
         self._finalize()
 
     @contextmanager
-    def _all_or_none(self) -> Iterator[None]:
-        """Leave no process with an answer that nobody has heard."""
-        self._refuse_ended()
+    def _stop_on_error(self) -> Iterator[None]:
+        """Stop all workers after an exception, so that no answer stays unread."""
+        self._check_open()
         try:
             yield
         except BaseException:
-            self._ended = True
+            self._closed = True
             for worker in self.envs:
-                worker.dismiss()
+                worker.request_stop()
             raise
 
-    def _refuse_ended(self) -> None:
-        if self._ended:
+    def _check_open(self) -> None:
+        if self._closed:
             raise RunError("the processes of these environments have ended; make new ones")
 
-    def _hire(self, i: int) -> Worker:
-        """A new process for row i."""
+    def _start_worker(self, i: int) -> Worker:
+        """Start a new process for environment i."""
         worker = Worker(self._makers[i])
         self.envs[i : i + 1] = [worker]
-        self._guard.send([each.process.pid for each in self.envs])
+        self._watchdog.send([each.process.pid for each in self.envs])
         return worker
 
     def _describe(self) -> None:
-        """Ask for the spaces; the first answer, so that this is where making fails."""
+        """Request the spaces; the first answer, so that an error in making shows here."""
         for worker in self.envs:
-            worker.ask(describe)
-        self._gather(self.envs, replace=False)
+            worker.submit(describe)
+        self._wait_for_answers(self.envs, replace=False)
         for i, worker in enumerate(self.envs):
             try:
-                worker.observation_space, worker.action_space, worker.spec = worker.take().fn
+                worker.observation_space, worker.action_space, worker.spec = worker.result().fn
             except Exception as error:
                 text = f"environment {i} cannot be made: {explain(error)}"
                 raise UsageError(text) from error
 
-    def _open(self, seeds: list[int | None]) -> list[Any]:
-        with self._all_or_none():
+    def _reset_all(self, seeds: list[int | None]) -> list[Any]:
+        with self._stop_on_error():
             for worker, seed in zip(self.envs, seeds, strict=True):
-                worker.ask(begin, seed)
-            self._gather(self.envs)
-            return super()._open(seeds)
+                worker.submit(reset_env, seed)
+            self._wait_for_answers(self.envs)
+            return super()._reset_all(seeds)
 
-    def _begin(self, rows: list[int], seen: list[Any]) -> tuple[Array, np.ndarray]:
-        self._gather(self.envs[i] for i in rows)
-        return super()._begin(rows, seen)
+    def _reset_ended(self, indices: list[int], observations: list[Any]) -> tuple[Array, np.ndarray]:
+        self._wait_for_answers(self.envs[i] for i in indices)
+        return super()._reset_ended(indices, observations)
 
-    def _gather(self, workers: Iterable[Worker], replace: bool = True) -> None:
-        """Wait until each has an answer; one that has none is replaced or ends the run."""
+    def _wait_for_answers(self, workers: Iterable[Worker], replace: bool = True) -> None:
+        """Wait for an answer of each worker; one without is replaced or ends the run."""
         waiting = list(workers)
         deadline = time.monotonic() + self.timeout
         while waiting:
-            left = deadline - time.monotonic()
-            waiting[0].listen(max(0.0, min(left, GLANCE)))
-            for worker in waiting:  # when the first has answered, most others have, too
-                worker.listen(0)
-                if not worker.answers and (worker.gone or left <= 0):
-                    self._lose(worker, replace)
-            waiting = [worker for worker in waiting if not (worker.answers or worker.gone)]
+            remaining = deadline - time.monotonic()
+            waiting[0].poll_answer(max(0.0, min(remaining, POLL_INTERVAL)))
+            for worker in waiting:  # when the first has answered, most others have too
+                worker.poll_answer(0)
+                if not worker.answers and (worker.dead or remaining <= 0):
+                    self._handle_failure(worker, replace)
+            waiting = [worker for worker in waiting if not (worker.answers or worker.dead)]
 
-    def _lose(self, worker: Worker, replace: bool) -> None:
-        """End a worker that has no answer; replace it, or raise a RunError."""
+    def _handle_failure(self, worker: Worker, replace: bool) -> None:
+        """End a worker that has no answer; replace it or raise a RunError."""
         i = self.envs.index(worker)
-        how = fate(worker.process) if worker.gone else f"no answer for {self.timeout:g} s"
-        worker.gone = True
+        cause = exit_cause(worker.process) if worker.dead else f"no answer for {self.timeout:g} s"
+        worker.dead = True
         worker.end()
-        problem = f"{self._name(i)}: {how} {worker.doing}"
+        problem = f"{self._name(i)}: {cause} {worker.request_context}"
         if not (replace and self.restarts):
             raise RunError(problem)
         self.restarts -= 1
         LOG.warning("seqrl: %s; replaced, %d more may be", problem, self.restarts)
         self._replace(i, worker)
 
-    def _replace(self, i: int, old: Worker) -> None:
-        """Begin an episode in a new process; where a step was under way it becomes none."""
+    def _replace(self, i: int, failed: Worker) -> None:
+        """Begin an episode in a new process; a step that was interrupted becomes a filler step."""
         seed = self.seeds[i]
         if seed is not None:
             seed = self.seeds[i] = ints(np.random.SeedSequence(seed, spawn_key=(0,)), 1)[0]
-        new = self._hire(i)
-        new.spec = old.spec
-        new.ask(begin, seed)
-        self._gather([new])  # in which it may be replaced in turn
-        if old.request[0] is advance:
-            self._lost.append(i)
-            self.envs[i].answers.appendleft([None, (old.seen, 0.0, False, True)])
+        replacement = self._start_worker(i)
+        replacement.spec = failed.spec
+        replacement.submit(reset_env, seed)
+        self._wait_for_answers([replacement])  # may replace it in turn
+        if failed.request[0] is step_env:
+            self._interrupted.append(i)
+            self.envs[i].answers.appendleft([None, (failed.last_obs, 0.0, False, True)])
 
 
-def close_all(workers: list[Worker], guard: Child) -> None:
-    """End all processes; those that listen close their environments first."""
+def close_all(workers: list[Worker], watchdog: ChildProcess) -> None:
+    """End all processes; those that respond close their environments first."""
     for worker in workers:
-        worker.dismiss()
-    deadline = time.monotonic() + GRACE
+        worker.request_stop()
+    deadline = time.monotonic() + CLOSE_TIMEOUT
     for worker in workers:
         worker.end(max(0.0, deadline - time.monotonic()))
-    guard.dismiss()
-    guard.end(GRACE)
+    watchdog.request_stop()
+    watchdog.end(CLOSE_TIMEOUT)

@@ -1,15 +1,15 @@
-"""Observation -> features, with memory or without: the contract, encoders, cores, by name."""
+"""Networks from observations to features: contract, encoders, memory cores, builds by name."""
 
 from seqrl.networks.attention import Attention
 from seqrl.networks.base import Encoder, Network, as_network, probe
 from seqrl.networks.build import NETWORKS, build
-from seqrl.networks.check import check_network
 from seqrl.networks.cnn import CNN, conv_size, is_image
+from seqrl.networks.diagnosis.check import check_network
 from seqrl.networks.encoders import encoder
-from seqrl.networks.fast import NumpyForward, numpy_forward
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalize import Normalize
 from seqrl.networks.options import activation, initialise
+from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
 from seqrl.networks.recurrent import GRU, LSTM, RNN
 from seqrl.networks.stack import FrameStack
 from seqrl.networks.tokens import Tokens

@@ -1,4 +1,4 @@
-"""The contract: observations in, features out, memory through the caller's hands."""
+"""The base classes of networks, and checks that a network keeps their contract."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from seqrl.core import State, UsageError, tree
 
 
 class Network(nn.Module):
-    """Observations [T, N, ...] -> features [T, N, features], with memory or without.
+    """Base of all networks: observations [T, N, ...] -> features [T, N, features].
 
-    Time is always in front; acting is T = 1. Memory is a tensor or nested tuples or dicts of
+    Time is always axis 0; acting is T = 1. Memory is a tensor or nested tuples or dicts of
     tensors with N as axis 0, None for a network that keeps none. It is reset BEFORE the step
-    where `start` holds, and the memory handed back is the one after the last step, not reset.
+    where `start` is True; the memory returned is the one after the last step, not reset.
     """
 
     features: int = 0  # F; 0 while a lazy network waits for its first batch (see probe)
 
     def initial_state(self, n: int) -> State:
-        """A fresh memory for n environments: zeros."""
+        """Return the initial memory of n environments (zeros); None for a network without."""
         return None
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """`obs` [T, N, ...], `start` bool [T, N], `state` (None: fresh) -> [T, N, F], state."""
+        """Map `obs` [T, N, ...], `start` bool [T, N], `state` or None to [T, N, F] and state."""
         raise NotImplementedError
 
     def update(self, obs: Any, valid: Tensor) -> None:
-        """Show observations [T, N, ...] to the running statistics, if there are any.
+        """Update the running statistics, if there are any, with observations [T, N, ...].
 
-        Only rows where `valid` [T, N] holds count. Agents call this in `learn`; `forward`
+        Only steps where `valid` [T, N] is True count. Agents call this in `learn`; `forward`
         never changes anything.
         """
 
 
 class Encoder(Network):
-    """A network without memory: one observation, one row of features."""
+    """A network without memory: each observation is encoded by itself."""
 
     def encode(self, obs: Any) -> Tensor:
-        """`obs` [B, ...] -> [B, features]."""
+        """Map `obs` [B, ...] to features [B, features]."""
         raise NotImplementedError
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Every step by itself; `start` is ignored."""
+        """Encode every step by itself; `start` is ignored."""
         shape = start.shape
         out = self.encode(tree.map(lambda leaf: leaf.flatten(0, 1), obs))
         return out.unflatten(0, shape), None
 
 
-class Plain(Encoder):
+class ModuleEncoder(Encoder):
     """Any torch module from [B, ...] to [B, F], as an Encoder."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -61,12 +61,12 @@ class Plain(Encoder):
         self.features = _known_features(module)
 
     def encode(self, obs: Any) -> Tensor:
-        """The module's own answer, refused unless it is [B, features]."""
+        """Return the module's output; raise UsageError unless it is [B, features]."""
         out = self.module(obs)
-        rows = len(next(tree.leaves(obs)))
-        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != rows:
+        count = len(next(tree.leaves(obs)))
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != count:
             raise UsageError(
-                f"network {name_of(self)}: expected output [B, features] with B = {rows}, "
+                f"network {name_of(self)}: expected output [B, features] with B = {count}, "
                 f"got {_describe(out)}; flatten and project to one row an observation"
             )
         self.features = self.features or out.shape[1]
@@ -74,35 +74,35 @@ class Plain(Encoder):
 
 
 class Core(Network):
-    """A network on top of another one: its features in, features out, perhaps more memory.
+    """A network on top of a source network: maps the source's features, perhaps with memory.
 
-    A subclass sets its own numbers and calls `ready()`; it says what it needs in `build`, what
-    it does in `run`, and (with memory) what a fresh one is in `fresh`. The memory of the whole
+    A subclass sets its attributes and calls `build_once()`; it makes its layers in `build`, maps
+    features in `run`, and (with memory) returns zeros in `own_initial_state`. The memory of both
     is that of the source, that of the core, or the pair (source's, core's) if both have one.
     """
 
-    remembers = False  # has memory of its own
+    has_own_memory = False
 
     def __init__(self, source: Network) -> None:
         super().__init__()
         self.source = source
-        self.inner = has_memory(source)
+        self.source_has_memory = has_memory(source)
         self.built = False
 
     def build(self, features: int) -> None:
         """Make the layers for `features` inputs and set `self.features`."""
         raise NotImplementedError
 
-    def fresh(self, n: int) -> State:
-        """This core's own fresh memory."""
+    def own_initial_state(self, n: int) -> State:
+        """Return this core's own initial memory."""
         return None
 
-    def run(self, x: Tensor, start: Tensor, own: State) -> tuple[Tensor, State]:
-        """Features [T, N, F] and this core's own memory -> its output and memory."""
+    def run(self, x: Tensor, start: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map features [T, N, F] and this core's own memory to its output and memory."""
         raise NotImplementedError
 
-    def ready(self, x: Tensor | None = None) -> None:
-        """Build once the source's features are known: at once, or from its first output x."""
+    def build_once(self, x: Tensor | None = None) -> None:
+        """Call `build` as soon as the source's features are known: now, or by its first output."""
         features = self.source.features if x is None else x.shape[-1]
         if not self.built and features:
             self.build(features)
@@ -111,53 +111,53 @@ class Core(Network):
                 self.to(x.device, x.dtype)
 
     def initial_state(self, n: int) -> State:
-        """A fresh memory: the source's, this core's, or both as a pair."""
+        """Return the initial memory: the source's, this core's, or both as a pair."""
         if not self.built:
             raise UsageError(
                 f"network {name_of(self)}: the features of its encoder are not known yet; "
                 "call probe(network, observation_space) first"
             )
-        return self._join(self.source.initial_state(n), self.fresh(n))
+        return self._join(self.source.initial_state(n), self.own_initial_state(n))
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """The source, then this core."""
-        inner, own = self._split(state)
-        x, inner = self.source(obs, start, inner)
+        """Apply the source, then this core."""
+        source_state, own_state = self._split(state)
+        x, source_state = self.source(obs, start, source_state)
         if not self.built:
-            self.ready(x)
-        if own is None and self.remembers:
-            own = self.fresh(start.shape[1])
-        out, own = self.run(x, start, own)
-        return out, self._join(inner, own)
+            self.build_once(x)
+        if own_state is None and self.has_own_memory:
+            own_state = self.own_initial_state(start.shape[1])
+        out, own_state = self.run(x, start, own_state)
+        return out, self._join(source_state, own_state)
 
     def update(self, obs: Any, valid: Tensor) -> None:
-        """The source's running statistics."""
+        """Update the source's running statistics."""
         self.source.update(obs, valid)
 
     def _split(self, state: State) -> tuple[State, State]:
         if state is None:
             return None, None
-        if not self.remembers:
+        if not self.has_own_memory:
             return state, None
-        return state if self.inner else (None, state)
+        return state if self.source_has_memory else (None, state)
 
-    def _join(self, inner: State, own: State) -> State:
-        if not self.remembers:
-            return inner
-        return (inner, own) if self.inner else own
+    def _join(self, source_state: State, own_state: State) -> State:
+        if not self.has_own_memory:
+            return source_state
+        return (source_state, own_state) if self.source_has_memory else own_state
 
 
 def has_memory(network: Network) -> bool:
-    """Whether the network carries memory from step to step."""
+    """Return whether the network carries memory from step to step."""
     if isinstance(network, Encoder):
         return False
     if isinstance(network, Core):
-        return network.remembers or network.inner
+        return network.has_own_memory or network.source_has_memory
     return network.initial_state(1) is not None
 
 
 def as_network(module: nn.Module) -> Network:
-    """The module as it is if it is a Network; a plain one from [B, ...] to [B, F] is wrapped."""
+    """Return the module if it is a Network, else wrapped as a map from [B, ...] to [B, F]."""
     if isinstance(module, Network):
         return module
     if not isinstance(module, nn.Module):
@@ -167,15 +167,15 @@ def as_network(module: nn.Module) -> Network:
             f"network {type(module).__name__}: it has initial_state but is no Network; "
             "derive it from seqrl.networks.Network"
         )
-    return Plain(module)
+    return ModuleEncoder(module)
 
 
 def probe(network: Network, observation_space: Space, device: Any = None) -> int:
-    """Run one dummy batch (T = 1, N = 2) to build lazy layers; returns the number of features.
+    """Run one dummy batch (T = 1, N = 2) to build lazy layers; return the number of features.
 
     Weights and running statistics stay as they are; `device` None is that of the weights.
     Raises UsageError, naming the network, when it fails on such a batch or its output or memory
-    is not what the contract says.
+    breaks the contract.
     """
     name = name_of(network)
     training = network.training
@@ -222,7 +222,7 @@ def check_output(network: Network, out: Any, state: State, shape: tuple[int, int
 
 
 def dummy(space: Space, shape: tuple[int, int], device: Any = None) -> Any:
-    """A tree of the space's smallest observations (0 where there is a choice) [T, N, ...]."""
+    """Return a tree [T, N, ...] of zeros, or of the first category where that is not 0."""
     if isinstance(space, spaces.Dict):
         return {key: dummy(part, shape, device) for key, part in space.items()}
     if isinstance(space, spaces.Tuple):
@@ -235,13 +235,13 @@ def dummy(space: Space, shape: tuple[int, int], device: Any = None) -> Any:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where its first weight lies; the CPU if it has none."""
+    """Return the device of the first weight; the CPU if there is none."""
     return next((weight.device for weight in network.parameters()), torch.device("cpu"))
 
 
 def name_of(network: nn.Module) -> str:
-    """The class a user would recognise."""
-    return type(network.module if isinstance(network, Plain) else network).__name__
+    """Return the name of the class, of the wrapped one for a plain module."""
+    return type(network.module if isinstance(network, ModuleEncoder) else network).__name__
 
 
 def _torch_dtype(space: Space) -> torch.dtype:
@@ -253,7 +253,7 @@ def _describe(out: Any) -> str:
 
 
 def _known_features(module: nn.Module) -> int:
-    """What the module says of itself, or the last layer of a Sequential; else 0 (unknown)."""
+    """Return the features declared by the module, or by a Sequential's last layer; else 0."""
     if isinstance(module, nn.Sequential) and len(module):
         return _known_features(module[-1])
     known = getattr(module, "features", getattr(module, "out_features", 0))

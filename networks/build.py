@@ -1,4 +1,4 @@
-"""Networks by name, for the command line: the encoder follows the observation space."""
+"""Networks by name, each with the encoder of the observation space."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from seqrl.core import UsageError, closest
 from seqrl.networks.attention import Attention
 from seqrl.networks.base import Network
 from seqrl.networks.cnn import is_image
-from seqrl.networks.encoders import OF_PARTS, encoder, encoder_options, options_of, parts
-from seqrl.networks.layers import IDENTITY
+from seqrl.networks.encoders import TREE_OPTIONS, encoder, encoder_options, options_of, tree_encoder
+from seqrl.networks.layers import IDENTITY_INPUT_STD
 from seqrl.networks.mlp import MLP
 from seqrl.networks.options import lookup
 from seqrl.networks.recurrent import GRU, LSTM, RNN
@@ -36,10 +36,10 @@ CORES: dict[str, type[RNN | LSTM | GRU | Attention]] = {
     "attention": Attention,
 }
 
-# What makes a core remember from the start: gates that keep for 1 / (1 - sigmoid(4)), about 50
-# steps; orthogonal weights, which neither shrink nor blow up what goes round (Saxe et al. 2014);
-# the identity for Elman's network (Le et al. 2015).
-REMEMBERING: dict[str, dict[str, Any]] = {
+# Initialisations with long memory: gates that keep for 1 / (1 - sigmoid(4)), about 50 steps;
+# orthogonal weights, which keep the norm of the memory (Saxe et al. 2014); the identity for
+# Elman's network (Le et al. 2015).
+MEMORY_DEFAULTS: dict[str, dict[str, Any]] = {
     "rnn": {"init": "identity", "shortcut": True},
     "lstm": {"init": "orthogonal", "forget_bias": 4.0, "shortcut": True},
     "gru": {"init": "orthogonal", "keep_bias": 4.0, "shortcut": True},
@@ -48,13 +48,12 @@ REMEMBERING: dict[str, dict[str, Any]] = {
 
 
 def build(name: str, observation_space: Space, **args: Any) -> Network:
-    """The network of that name for that space.
+    """Return the network of that name for that space.
 
     args: the keyword arguments of its class and of the encoder for the space (see `encoder`);
-    one that both know, such as init or dropout, goes to both. For cores on MultiDiscrete,
-    tokens="gru" (or another core) reads the observation as a sequence (see Tokens). Recurrent
-    cores remember from the start unless args say otherwise (see REMEMBERING); their classes are
-    as in the textbook. Anything unknown or out of range is a UsageError.
+    one of both, such as init or dropout, goes to both. For cores on MultiDiscrete, tokens="gru"
+    (or another core) reads the observation as a sequence (see Tokens). Arguments of cores that
+    are not given are those of MEMORY_DEFAULTS. Wrong arguments raise a UsageError.
     """
     name = lookup("network", name, NETWORKS)
     try:
@@ -77,32 +76,33 @@ def _make(name: str, space: Space, args: dict[str, Any]) -> Network:
 
 
 def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
-    core, own = CORES[name], options_of(CORES[name])
+    core, core_options = CORES[name], options_of(CORES[name])
     if "tokens" in args:
-        reader = CORES[lookup("tokens", args["tokens"], CORES)]
-        first: Callable[..., Network] = partial(Tokens, core=reader)
+        token_core = CORES[lookup("tokens", args["tokens"], CORES)]
+        make_source: Callable[..., Network] = partial(Tokens, core=token_core)
         options = options_of(Tokens) - {"core", "hidden_size"}
     else:
-        first, options = encoder, encoder_options(space)
-    _check(name, args, own | options | {"tokens"})
-    if args.get("init") in IDENTITY:  # of recurrent weights only
+        make_source, options = encoder, encoder_options(space)
+    _check(name, args, core_options | options | {"tokens"})
+    if args.get("init") in IDENTITY_INPUT_STD:  # of recurrent weights only
         options = options - {"init"}
-    return core(first(space, **_among(args, options)), **_remembering(name, args, own))
+    source = make_source(space, **_select(args, options))
+    return core(source, **_core_args(name, args, core_options))
 
 
-def _remembering(name: str, args: dict[str, Any], own: Set[str]) -> dict[str, Any]:
-    """The core's arguments; it remembers from the start where nothing else is asked for."""
-    known = dict(REMEMBERING[name])
+def _core_args(name: str, args: dict[str, Any], options: Set[str]) -> dict[str, Any]:
+    """Return the core's arguments, with MEMORY_DEFAULTS where args say nothing."""
+    defaults = dict(MEMORY_DEFAULTS[name])
     if args.get("nonlinearity", "tanh") != "tanh":
-        known.pop("init", None)  # the identity is for tanh
-    return known | _among(args, own)
+        defaults.pop("init", None)  # the identity is for tanh
+    return defaults | _select(args, options)
 
 
 def _frame_stack(space: Space, args: dict[str, Any]) -> Network:
-    last = options_of(MLP) - OF_PARTS
-    _check("frame-stack", args, {"k"} | OF_PARTS | last)
-    stack = FrameStack(parts(space, **_among(args, OF_PARTS)), **_among(args, {"k"}))
-    return MLP(stack, **_among(args, last))
+    mlp_options = options_of(MLP) - TREE_OPTIONS
+    _check("frame-stack", args, {"k"} | TREE_OPTIONS | mlp_options)
+    stack = FrameStack(tree_encoder(space, **_select(args, TREE_OPTIONS)), **_select(args, {"k"}))
+    return MLP(stack, **_select(args, mlp_options))
 
 
 def _cnn(space: Space, args: dict[str, Any]) -> Network:
@@ -132,5 +132,5 @@ def _check(name: str, args: dict[str, Any], known: Set[str]) -> None:
             )
 
 
-def _among(args: dict[str, Any], names: Set[str]) -> dict[str, Any]:
+def _select(args: dict[str, Any], names: Set[str]) -> dict[str, Any]:
     return {key: value for key, value in args.items() if key in names}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from seqrl.core import UsageError
 from seqrl.networks.base import Encoder
 from seqrl.networks.options import activation as make_activation
-from seqrl.networks.options import initialise_layer, lookup, whole
-from seqrl.networks.vectors import byte_unit
+from seqrl.networks.options import initialise_layer, integer, lookup
+from seqrl.networks.vectors import uint8_scale
 
 
 class Conv(NamedTuple):
@@ -25,16 +25,16 @@ class Conv(NamedTuple):
     padding: int = 0
 
 
-PLAIN = {
+CONVOLUTIONS = {
     "small": (Conv(16, 3, 1, 1), Conv(32, 3, 2, 1)),
     "nature": (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3)),  # Mnih et al. 2015
 }
-SECTIONS = (16, 32, 32)  # channels of IMPALA's deep network (Espeholt et al. 2018)
-PRESETS = {"small": 128, "nature": 512, "impala": 256}  # features by default
+IMPALA_CHANNELS = (16, 32, 32)  # of the deep network's sections (Espeholt et al. 2018)
+FEATURES = {"small": 128, "nature": 512, "impala": 256}  # features by default
 
 
 def conv_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
-    """Length of a convolution's (or pooling's) output: floor((n + 2p - k) / s) + 1.
+    """Return the length of a convolution's (or pooling's) output: floor((n + 2p - k) / s) + 1.
 
     >>> conv_size(5, 3, 2, 1)
     3
@@ -43,7 +43,7 @@ def conv_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
 
 
 def is_image(space: Space) -> bool:
-    """A Box of three axes, or a uint8 one of two (grey, no channel axis)."""
+    """Return whether it is a Box of three axes, or a uint8 one of two (grey, no channels)."""
     if not isinstance(space, spaces.Box):
         return False
     return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
@@ -56,10 +56,10 @@ class CNN(Encoder):
         (residual, any image); None is small below 64x64, else nature.
     channels: "first" or "last"; None takes the shorter of the first and last axes, last if equal.
     features: output size; None is 128, 512, 256 for the three presets.
-    uint8 images are scaled to [0, 1]; float images are kept as they are.
+    uint8 images are scaled to [0, 1]; float images are not scaled.
     """
 
-    unit: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -79,10 +79,10 @@ class CNN(Encoder):
             )
         last = len(space.shape) == 3 and channels_last(space.shape, channels)
         image = _image_shape(space.shape, last)
-        preset = lookup("preset", preset, PRESETS) if preset else _preset(image)
-        self.features = PRESETS[preset] if features is None else whole("features", features)
-        self.last = last
-        self.register_buffer("unit", torch.tensor(byte_unit(space)), persistent=False)
+        preset = lookup("preset", preset, FEATURES) if preset else _default_preset(image)
+        self.features = FEATURES[preset] if features is None else integer("features", features)
+        self.channels_last = last
+        self.register_buffer("scale", torch.tensor(uint8_scale(space)), persistent=False)
         shape, self.trunk = _trunk(preset, image, activation)
         if min(shape) < 1:
             raise UsageError(
@@ -97,14 +97,14 @@ class CNN(Encoder):
                 initialise_layer(layer, init)
 
     def encode(self, obs: Tensor) -> Tensor:
-        """[B, H, W, C], [B, C, H, W] or [B, H, W] -> [B, features]."""
-        image = obs.movedim(-1, 1) if self.last else obs
+        """Map [B, H, W, C], [B, C, H, W] or [B, H, W] to [B, features]."""
+        image = obs.movedim(-1, 1) if self.channels_last else obs
         image = image.unsqueeze(1) if image.ndim == 3 else image
-        return self.head(self.trunk(image.to(self.unit.dtype) / self.unit))
+        return self.head(self.trunk(image.to(self.scale.dtype) / self.scale))
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside the identity (He et al. 2016)."""
+    """Two 3x3 convolutions with a skip connection (He et al. 2016)."""
 
     def __init__(self, channels: int, activation: str | type[nn.Module]) -> None:
         super().__init__()
@@ -116,18 +116,18 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> the same shape."""
+        """Map [B, C, H, W] to the same shape."""
         return x + self.branch(x)
 
 
 def channels_last(shape: tuple[int, ...], channels: str | None = None) -> bool:
-    """Whether the last of three axes holds the channels: as told, or where it is not longer."""
+    """Return whether the last of three axes is the channels: as given, else if not longer."""
     if channels not in (None, "first", "last"):
         raise UsageError(f'channels {channels!r}: expected "first", "last" or None')
     return shape[-1] <= shape[0] if channels is None else channels == "last"
 
 
-def _preset(image: tuple[int, int, int]) -> str:
+def _default_preset(image: tuple[int, int, int]) -> str:
     return "small" if min(image[1:]) < 64 else "nature"
 
 
@@ -140,13 +140,13 @@ def _image_shape(shape: tuple[int, ...], last: bool) -> tuple[int, int, int]:
 def _trunk(
     preset: str, image: tuple[int, int, int], activation: str | type[nn.Module]
 ) -> tuple[tuple[int, int, int], nn.Sequential]:
-    """The convolutions and the shape [C, H, W] they end in."""
-    if preset in PLAIN:
-        return _plain(PLAIN[preset], image, activation)
+    """Return the output shape [C, H, W] of the convolutions, and the convolutions."""
+    if preset in CONVOLUTIONS:
+        return _convolutions(CONVOLUTIONS[preset], image, activation)
     return _impala(image, activation)
 
 
-def _plain(
+def _convolutions(
     convs: tuple[Conv, ...], image: tuple[int, int, int], activation: str | type[nn.Module]
 ) -> tuple[tuple[int, int, int], nn.Sequential]:
     inputs, height, width = image
@@ -164,7 +164,7 @@ def _impala(
 ) -> tuple[tuple[int, int, int], nn.Sequential]:
     inputs, height, width = image
     layers = nn.Sequential()
-    for channels in SECTIONS:
+    for channels in IMPALA_CHANNELS:
         layers.append(nn.Conv2d(inputs, channels, 3, padding=1))
         layers.append(nn.MaxPool2d(3, stride=2, padding=1))
         layers.extend(Residual(channels, activation) for _ in range(2))

@@ -1,9 +1,10 @@
-"""The encoder that follows an observation space."""
+"""The default encoder of an observation space."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Set
+from functools import partial
 from typing import Any
 
 from gymnasium import Space, spaces
@@ -12,31 +13,32 @@ from torch import nn
 from seqrl.networks.base import Encoder, Network, as_network
 from seqrl.networks.cnn import CNN, is_image
 from seqrl.networks.mlp import MLP
-from seqrl.networks.vectors import Embedding, Parts, flat, numbers
+from seqrl.networks.vectors import Embedding, TreeEncoder, flat, numbers
 
 
 def encoder(space: Space, **options: Any) -> Network:
-    """The usual encoder for a space; options are those of the class it takes.
+    """Return the default encoder of a space; options are those of its class.
 
-    Image (see `is_image`) -> CNN; Discrete -> Embedding; Dict or Tuple -> MLP over its parts
-    side by side (see `parts`), with the options of both; else MLP.
+    Image (see `is_image`) -> CNN; Discrete -> Embedding; Dict or Tuple -> MLP on its parts'
+    features (see `tree_encoder`), with the options of both; else MLP.
     """
     if not isinstance(space, spaces.Dict | spaces.Tuple):
-        return _class(space)(space, **options)
-    early = {name: options.pop(name) for name in OF_PARTS & options.keys()}
-    return MLP(parts(space, **early), **options)
+        return _encoder_class(space)(space, **options)
+    tree_options = {name: options.pop(name) for name in TREE_OPTIONS & options.keys()}
+    return MLP(tree_encoder(space, **tree_options), **options)
 
 
-def parts(
+def tree_encoder(
     space: Space, *, preset: str | None = None, size: int = 64, normalize: bool = False
 ) -> Encoder:
-    """The first stage of a tree of spaces, with features side by side.
+    """Return an encoder of a tree of spaces that concatenates the features of its parts.
 
     Images go through a CNN of this preset, Discrete is embedded in `size` numbers, the rest is
-    taken as it is (`normalize`: running normalisation of numbers; categories one-hot).
+    flattened (`normalize`: running normalisation of numbers; categories one-hot).
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        return Parts(space, lambda part: parts(part, preset=preset, size=size, normalize=normalize))
+        make = partial(tree_encoder, preset=preset, size=size, normalize=normalize)
+        return TreeEncoder(space, make)
     if is_image(space):
         return CNN(space, preset)
     if isinstance(space, spaces.Discrete):
@@ -45,28 +47,28 @@ def parts(
 
 
 def encoder_options(space: Space) -> Set[str]:
-    """The names of the options that `encoder` takes for this space."""
+    """Return the names of the options that `encoder` takes for this space."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        return options_of(MLP) | OF_PARTS
-    return options_of(_class(space))
+        return options_of(MLP) | TREE_OPTIONS
+    return options_of(_encoder_class(space))
 
 
 def options_of(function: Any) -> Set[str]:
-    """The names of the parameters after the first one."""
+    """Return the names of the parameters after the first one."""
     return set(list(inspect.signature(function).parameters)[1:])
 
 
-OF_PARTS = options_of(parts)
+TREE_OPTIONS = options_of(tree_encoder)
 
 
 def as_source(source: Space | nn.Module | int) -> Network:
-    """What a core goes on top of: a space's encoder, a network, a module, or plain numbers."""
+    """Return the network below a core, from a space, a network, a module or a feature count."""
     if isinstance(source, Space):
         return encoder(source)
     return numbers(source) if isinstance(source, int) else as_network(source)
 
 
-def _class(space: Space) -> Callable[..., Network]:
+def _encoder_class(space: Space) -> Callable[..., Network]:
     if is_image(space):
         return CNN
     return Embedding if isinstance(space, spaces.Discrete) else MLP

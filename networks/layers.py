@@ -1,6 +1,6 @@
-"""Recurrent layers: one step, and one call over a whole rollout with episode starts inside.
+"""Recurrent layers, for one step or for a whole rollout with episode starts inside.
 
-Weights lie as in torch: gates stacked along axis 0, [G * H, inputs] and [G * H, H], and two
+Weights are as in torch: gates stacked along axis 0, [G * H, inputs] and [G * H, H], and two
 biases. Memory is a tuple of [N, H] tensors: (h,), or (h, c) for an LSTM.
 """
 
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seqrl.networks.options import initialise
-from seqrl.networks.stretch import MARKS, Stretch
+from seqrl.networks.resets import MARKS, ResetLayout
 
 Memory = tuple[Tensor, ...]
-# spread of the input weights where Elman's recurrent ones are the identity: as Le, Jaitly and
-# Hinton (2015) have it for relu; and so that a tanh shows its input and is not saturated by it
-IDENTITY: dict[str | float, float] = {"irnn": 0.001, "identity": 0.2}
-CLOSED = 1e4  # beyond it a sigmoid is exactly 0 or 1, a tanh exactly -1 or 1, their slopes 0
+# standard deviation of the input weights where Elman's recurrent ones are the identity: that of
+# Le, Jaitly and Hinton (2015) for relu; and one at which a tanh passes its input unsaturated
+IDENTITY_INPUT_STD: dict[str | float, float] = {"irnn": 0.001, "identity": 0.2}
+SATURATING = 1e4  # beyond it a sigmoid is exactly 0 or 1, a tanh exactly -1 or 1, their slopes 0
 
 
 class Layer(nn.Module):
     """The weights of one recurrent layer, and its call through torch's fused kernel.
 
-    A kind names its kernel and says in `columns` what makes its memory fresh.
+    A subclass names its kernel; its `mark_weights` set memory to zero at a reset.
     """
 
     kernel = ""  # torch._VF.<kernel> over time, torch._VF.<kernel>_cell for one step
@@ -33,11 +33,11 @@ class Layer(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, init: str | float | None = None) -> None:
         super().__init__()
-        rows, bound = self.gates * hidden, 1 / math.sqrt(hidden)
-        self.weight_ih = nn.Parameter(torch.empty(rows, inputs))
-        self.weight_hh = nn.Parameter(torch.empty(rows, hidden))
-        self.bias_ih = nn.Parameter(torch.empty(rows))
-        self.bias_hh = nn.Parameter(torch.empty(rows))
+        size, bound = self.gates * hidden, 1 / math.sqrt(hidden)
+        self.weight_ih = nn.Parameter(torch.empty(size, inputs))
+        self.weight_hh = nn.Parameter(torch.empty(size, hidden))
+        self.bias_ih = nn.Parameter(torch.empty(size))
+        self.bias_hh = nn.Parameter(torch.empty(size))
         for weight in self.weights():
             nn.init.uniform_(weight, -bound, bound)  # as torch.nn does
         if init is not None:
@@ -45,11 +45,11 @@ class Layer(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, init: str | float) -> None:
-        """Every gate's two matrices by name, biases 0."""
+        """Fill every gate's two matrices by `init`; set the biases to 0."""
         self.bias_ih.zero_()
         self.bias_hh.zero_()
-        if init in IDENTITY and self.gates == 1:
-            nn.init.normal_(self.weight_ih, 0.0, IDENTITY[init])
+        if init in IDENTITY_INPUT_STD and self.gates == 1:
+            nn.init.normal_(self.weight_ih, 0.0, IDENTITY_INPUT_STD[init])
             nn.init.eye_(self.weight_hh)
             return
         for weight in (self.weight_ih, self.weight_hh):
@@ -57,46 +57,46 @@ class Layer(nn.Module):
                 initialise(gate, init)
 
     def weights(self) -> list[Tensor]:
-        """In the order torch's kernels take them."""
+        """Return the weights in the order torch's kernels take them."""
         return [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
 
-    def columns(self) -> Tensor:
-        """Weights [G * H, 3] of the marks (see Stretch): they make the memory fresh, exactly."""
+    def mark_weights(self) -> Tensor:
+        """Return the weights [G * H, 3] of the marks (see ResetLayout): exact zero memory."""
         raise NotImplementedError
 
     def step(self, x: Tensor, memory: Memory) -> Memory:
-        """One step: x [N, inputs] and the memory that enters -> the memory that leaves."""
+        """Return the memory after one step, from x [N, inputs] and the memory before it."""
         return (getattr(torch._VF, f"{self.kernel}_cell")(x, *memory, *self.weights()),)
 
-    def call(self, x: Tensor, memory: Memory, weights: list[Tensor]) -> tuple[Tensor, Memory]:
-        """The kernel over x [T, N, inputs] -> outputs [T, N, H] and the last memory."""
+    def run_fused(self, x: Tensor, memory: Memory, weights: list[Tensor]) -> tuple[Tensor, Memory]:
+        """Run the kernel over x [T, N, inputs]; return outputs [T, N, H] and the last memory."""
         y, h = run_kernel(self.kernel, x, memory[0][None].contiguous(), weights)
         return y, (h[0],)
 
     def sequence(
-        self, x: Tensor, start: Tensor, plan: Stretch | None, memory: Memory
+        self, x: Tensor, start: Tensor, layout: ResetLayout | None, memory: Memory
     ) -> tuple[Tensor, Memory]:
-        """The same with episode starts inside: `plan` is stretch(start).
+        """As `run_fused`, with episode starts inside; `layout` is `reset_layout(start)`.
 
-        `memory` is already fresh where an episode starts at t = 0.
+        `memory` is already reset where an episode starts at t = 0.
         """
         weights = self.weights()
-        if plan is None:
-            return self.call(x, memory, weights)
-        weights[0] = torch.cat([weights[0], self.columns()], 1)
-        y, memory = self.call(plan.spread(x), memory, weights)
-        y = plan.gather(y)
+        if layout is None:
+            return self.run_fused(x, memory, weights)
+        weights[0] = torch.cat([weights[0], self.mark_weights()], 1)
+        y, memory = self.run_fused(layout.scatter(x), memory, weights)
+        y = layout.gather(y)
         return y, (y[-1], *memory[1:])
 
 
 def run_kernel(
     name: str, x: Tensor, memory: Tensor | Memory, weights: list[Tensor]
 ) -> tuple[Tensor, ...]:
-    """torch's kernel for one layer, time first: the outputs and the last memory."""
-    if x.is_cuda:  # cuDNN wants the weights in one piece, in this order
+    """Run torch's kernel for one layer, time first; return the outputs and the last memory."""
+    if x.is_cuda:  # cuDNN needs the weights contiguous, in this order
         flat = torch.cat([weight.flatten() for weight in weights])
-        pieces = flat.split([weight.numel() for weight in weights])
-        weights = [piece.view_as(like) for piece, like in zip(pieces, weights, strict=True)]
+        parts = flat.split([weight.numel() for weight in weights])
+        weights = [part.view_as(like) for part, like in zip(parts, weights, strict=True)]
     backward = torch.is_grad_enabled()  # what torch calls train, when there is no dropout
     return getattr(torch._VF, name)(x, memory, weights, True, 1, 0.0, backward, False, False)
 
@@ -104,7 +104,7 @@ def run_kernel(
 class LSTMLayer(Layer):
     """Hochreiter and Schmidhuber 1997, with forget gates (Gers et al. 2000); gates i, f, g, o.
 
-    forget_bias: the forget gate's whole bias (Jozefowicz et al. 2015); None leaves it alone.
+    forget_bias: the forget gate's whole bias (Jozefowicz et al. 2015); None leaves it.
     """
 
     kernel = "lstm"
@@ -118,30 +118,30 @@ class LSTMLayer(Layer):
         forget_bias: float | None = None,
     ) -> None:
         super().__init__(inputs, hidden, init)
-        open_gate(self, forget_bias)
+        set_gate_bias(self, forget_bias)
 
-    def columns(self) -> Tensor:
-        """Reset: i and f closed, so c = 0 and h = o tanh(c) = 0. Filler: f open, so c stays."""
+    def mark_weights(self) -> Tensor:
+        """Reset: i and f closed, so c = 0 and h = o tanh(c) = 0. Padding: f open, so c stays."""
         columns = self.bias_ih.new_zeros(4, len(self.bias_ih) // 4, MARKS)
-        columns[:2, :, 0] = -CLOSED
-        columns[0, :, 2], columns[1, :, 2] = -CLOSED, CLOSED
+        columns[:2, :, 0] = -SATURATING
+        columns[0, :, 2], columns[1, :, 2] = -SATURATING, SATURATING
         return columns.flatten(0, 1)
 
     def step(self, x: Tensor, memory: Memory) -> Memory:
-        """One step."""
+        """Return (h, c) after one step."""
         return torch._VF.lstm_cell(x, memory, *self.weights())
 
-    def call(self, x: Tensor, memory: Memory, weights: list[Tensor]) -> tuple[Tensor, Memory]:
-        """One kernel call."""
-        entering = tuple(part[None].contiguous() for part in memory)  # as cuDNN wants it
-        y, h, c = run_kernel("lstm", x, entering, weights)
+    def run_fused(self, x: Tensor, memory: Memory, weights: list[Tensor]) -> tuple[Tensor, Memory]:
+        """Run the kernel on (h, c)."""
+        initial = tuple(part[None].contiguous() for part in memory)  # cuDNN needs contiguous ones
+        y, h, c = run_kernel("lstm", x, initial, weights)
         return y, (h[0], c[0])
 
 
 class GRULayer(Layer):
     """Cho et al. 2014 in torch's convention: gates r, z, n and h = (1 - z) n + z h.
 
-    keep_bias: the whole bias of z, which keeps what was there; None leaves it alone.
+    keep_bias: the whole bias of z, the gate that keeps h; None leaves it.
     """
 
     kernel = "gru"
@@ -155,13 +155,13 @@ class GRULayer(Layer):
         keep_bias: float | None = None,
     ) -> None:
         super().__init__(inputs, hidden, init)
-        open_gate(self, keep_bias)
+        set_gate_bias(self, keep_bias)
 
-    def columns(self) -> Tensor:
+    def mark_weights(self) -> Tensor:
         """Reset: r and z closed and the candidate's bias cancelled, so h = tanh(0) = 0."""
         _, _, bias = self.bias_ih.chunk(3)
-        closed = torch.full_like(bias, -CLOSED)
-        return only_reset(torch.cat([closed, closed, -bias]))
+        closed = torch.full_like(bias, -SATURATING)
+        return reset_column(torch.cat([closed, closed, -bias]))
 
 
 class TanhLayer(Layer):
@@ -169,50 +169,50 @@ class TanhLayer(Layer):
 
     kernel = "rnn_tanh"
 
-    def columns(self) -> Tensor:
-        """Reset: h = tanh(1e4) = 1 with slope 0; the first step then takes U 1 away again.
+    def mark_weights(self) -> Tensor:
+        """Reset: h = tanh(1e4) = 1 with slope 0; the first step then subtracts U 1.
 
-        What was before is forgotten exactly; U 1 - U 1 leaves rounding, under 1e-6.
+        The memory before has no effect at all; U 1 - U 1 leaves rounding, under 1e-6.
         """
-        reset = torch.full_like(self.bias_ih, CLOSED)
+        reset = torch.full_like(self.bias_ih, SATURATING)
         return torch.stack([reset, -self.weight_hh.sum(1), torch.zeros_like(reset)], 1)
 
 
 class ReluLayer(Layer):
-    """The same with relu."""
+    """Elman's network with relu."""
 
     kernel = "rnn_relu"
 
-    def columns(self) -> Tensor:
-        """Reset: relu of the most negative number is 0, with slope 0, however h has grown."""
-        return only_reset(torch.full_like(self.bias_ih, torch.finfo(self.bias_ih.dtype).min / 4))
+    def mark_weights(self) -> Tensor:
+        """Reset: relu of the most negative number is 0, with slope 0, however large h is."""
+        return reset_column(torch.full_like(self.bias_ih, torch.finfo(self.bias_ih.dtype).min / 4))
 
 
-def only_reset(weights: Tensor) -> Tensor:
-    """[G * H] as the reset's column, 0 for the other marks."""
+def reset_column(weights: Tensor) -> Tensor:
+    """Return [G * H, 3]: `weights` [G * H] for the reset mark, 0 for the other marks."""
     return functional.pad(weights[:, None], (0, MARKS - 1))
 
 
 class LoopLayer(Layer):
-    """Layers torch has no kernel for: the input part in one product, then a lean loop."""
+    """Base of layers without a torch kernel: one product for all inputs, then a loop over time."""
 
     def cell(self, gates: Tensor, memory: Memory) -> Memory:
-        """The pointwise half of a step: gate inputs [N, G * H] and memory -> memory."""
+        """Return the memory after a step, from gate inputs [N, G * H] and the memory before."""
         raise NotImplementedError
 
     def step(self, x: Tensor, memory: Memory) -> Memory:
-        """One step."""
+        """Return the memory after one step."""
         return self._advance(self._project(x), memory)
 
     def sequence(
-        self, x: Tensor, start: Tensor, plan: Stretch | None, memory: Memory
+        self, x: Tensor, start: Tensor, layout: ResetLayout | None, memory: Memory
     ) -> tuple[Tensor, Memory]:
-        """As in Layer, step by step."""
+        """As in Layer, but step by step."""
         outputs = []
-        fresh = start[..., None].unbind()
+        starts = start[..., None].unbind()
         for t, gates in enumerate(self._project(x).unbind()):
-            if t and plan is not None:
-                memory = tuple(part.masked_fill(fresh[t], 0.0) for part in memory)
+            if t and layout is not None:
+                memory = tuple(part.masked_fill(starts[t], 0.0) for part in memory)
             memory = self._advance(gates, memory)
             outputs.append(memory[0])
         return torch.stack(outputs), memory
@@ -228,7 +228,7 @@ class SigmoidLayer(LoopLayer):
     """Elman's network with the logistic function."""
 
     def cell(self, gates: Tensor, memory: Memory) -> Memory:
-        """The pointwise half of a step."""
+        """Return the memory after a step."""
         return (torch.sigmoid(gates),)
 
 
@@ -236,12 +236,12 @@ class IdentityLayer(LoopLayer):
     """A linear recurrence."""
 
     def cell(self, gates: Tensor, memory: Memory) -> Memory:
-        """The pointwise half of a step."""
+        """Return the memory after a step."""
         return (gates,)
 
 
 class PeepholeLayer(LoopLayer):
-    """An LSTM whose gates see the cell: i and f the old one, o the new (Gers et al. 2002)."""
+    """LSTM whose gates also read the cell: i and f the old one, o the new (Gers et al. 2002)."""
 
     gates = 4
 
@@ -253,23 +253,23 @@ class PeepholeLayer(LoopLayer):
         forget_bias: float | None = None,
     ) -> None:
         super().__init__(inputs, hidden, init)
-        self.peephole = nn.Parameter(torch.zeros(3, hidden))  # rows i, f, o: an LSTM at first
-        open_gate(self, forget_bias)
+        self.peephole = nn.Parameter(torch.zeros(3, hidden))  # for i, f, o; at 0 it is an LSTM
+        set_gate_bias(self, forget_bias)
 
     def cell(self, gates: Tensor, memory: Memory) -> Memory:
-        """The pointwise half of a step."""
+        """Return the memory after a step."""
         c = memory[1]
         i, f, g, o = gates.chunk(4, -1)
-        see_i, see_f, see_o = self.peephole.unbind()
-        i = torch.sigmoid(torch.addcmul(i, see_i, c))
-        f = torch.sigmoid(torch.addcmul(f, see_f, c))
+        peep_i, peep_f, peep_o = self.peephole.unbind()
+        i = torch.sigmoid(torch.addcmul(i, peep_i, c))
+        f = torch.sigmoid(torch.addcmul(f, peep_f, c))
         c = f * c + i * torch.tanh(g)
-        return torch.sigmoid(torch.addcmul(o, see_o, c)) * torch.tanh(c), c
+        return torch.sigmoid(torch.addcmul(o, peep_o, c)) * torch.tanh(c), c
 
 
 @torch.no_grad()
-def open_gate(layer: Layer, bias: float | None) -> None:
-    """Give the gate that keeps (the second, f of i, f, g, o or z of r, z, n) this whole bias."""
+def set_gate_bias(layer: Layer, bias: float | None) -> None:
+    """Set the whole bias of the gate that keeps memory (the second: LSTM's f, GRU's z)."""
     if bias is not None:
         layer.bias_ih.chunk(layer.gates)[1].fill_(bias)
         layer.bias_hh.chunk(layer.gates)[1].zero_()

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron, on a space, on a number of features, or on another network."""
+"""The multi-layer perceptron on a space, on a number of features, or on another network."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from seqrl.core import State, UsageError
 from seqrl.networks.base import Core, Network, as_network
 from seqrl.networks.options import activation as make_activation
-from seqrl.networks.options import initialise_layer, share, sizes
+from seqrl.networks.options import initialise_layer, probability, sizes
 from seqrl.networks.vectors import flat, numbers
 
 
 class MLP(Core):
-    """Layers of a linear map and an activation, each with LayerNorm and dropout if asked.
+    """Linear layers with activations, and with LayerNorm and dropout if asked.
 
     source: an observation space (flattened; categories one-hot), a number of features, or a
         network or module to go on top of.
     hidden: sizes of the layers; the last one is the number of features. () only flattens.
     activation: by torch's name ("Tanh", "ReLU", ...).  init: see `initialise`.
-    normalize: running normalisation of the space's numbers (see Normalize).
+    normalize: running normalisation of the observations (see Normalize).
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class MLP(Core):
     ) -> None:
         super().__init__(_source(source, normalize))
         self.hidden, self.activation, self.init = sizes("hidden", hidden), activation, init
-        self.layer_norm, self.dropout = layer_norm, share("dropout", dropout)
+        self.layer_norm, self.dropout = layer_norm, probability("dropout", dropout)
         self.layers = nn.Sequential()
         self.features = self.hidden[-1] if self.hidden else self.source.features
-        self.ready()
+        self.build_once()
 
     def build(self, features: int) -> None:
-        """The layers, from `features` inputs to the last hidden size."""
+        """Make the layers, from `features` inputs to the last hidden size."""
         for size in self.hidden:
             linear = nn.Linear(features, size)
             initialise_layer(linear, self.init)
@@ -54,8 +54,8 @@ class MLP(Core):
             features = size
         self.features = features
 
-    def run(self, x: Tensor, start: Tensor, own: State) -> tuple[Tensor, State]:
-        """[T, N, F] -> [T, N, features]."""
+    def run(self, x: Tensor, start: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map [T, N, F] to [T, N, features]."""
         return self.layers(x), None
 
 

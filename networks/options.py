@@ -1,4 +1,4 @@
-"""What a user names rather than builds: activations, initialisations, sizes."""
+"""Checked arguments of networks: names, activations, initialisations, numbers."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ INITS = ("xavier", "he", "orthogonal")
 
 
 def lookup(what: str, name: str, known: Iterable[str]) -> str:
-    """The known name that is meant, case and - or _ ignored; a UsageError names the closest."""
+    """Return the known name, ignoring case, - and _; a UsageError suggests the closest one."""
     known = list(known)
-    names = {_plain(key): key for key in known}
-    if _plain(name) in names:
-        return names[_plain(name)]
+    names = {_key(key): key for key in known}
+    if _key(name) in names:
+        return names[_key(name)]
     raise UsageError(
-        f"{what} {name!r}: unknown.{closest(_plain(name), names)} Known: {', '.join(sorted(known))}"
+        f"{what} {name!r}: unknown.{closest(_key(name), names)} Known: {', '.join(sorted(known))}"
     )
 
 
-def _plain(name: str) -> str:
+def _key(name: str) -> str:
     return str(name).lower().replace("-", "").replace("_", "")
 
 
 def activation(name: str | type[nn.Module]) -> nn.Module:
-    """A fresh activation layer by torch's name ("Tanh", "relu") or class."""
+    """Return a new activation layer by torch's name ("Tanh", "relu") or class."""
     if isinstance(name, type):
         return name()
     return ACTIVATIONS[lookup("activation", name, ACTIVATIONS)]()
 
 
-def whole(what: str, value: Any, least: int = 1) -> int:
-    """The value as an int, refused unless it is a whole number of at least `least`."""
+def integer(what: str, value: Any, least: int = 1) -> int:
+    """Return the value; raise UsageError unless it is an integer of at least `least`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
     raise UsageError(f"{what} {value!r}: expected a whole number of at least {least}")
 
 
-def share(what: str, value: Any) -> float:
-    """The value as a float in [0, 1), such as a drop probability."""
+def probability(what: str, value: Any) -> float:
+    """Return the value as a float; raise UsageError unless it is in [0, 1)."""
     if isinstance(value, int | float) and 0 <= value < 1:
         return float(value)
     raise UsageError(f"{what} {value!r}: expected a number of at least 0 and below 1")
 
 
-def number(what: str, value: Any) -> float | None:
-    """The value as it is, refused unless it is a number or None."""
+def number_or_none(what: str, value: Any) -> float | None:
+    """Return the value; raise UsageError unless it is a number or None."""
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     raise UsageError(f"{what} {value!r}: expected a number or None")
 
 
 def sizes(what: str, value: int | tuple[int, ...] | list[int]) -> tuple[int, ...]:
-    """Layer sizes: one number or several; () is none."""
+    """Return layer sizes, given as one number or several; () is no layer."""
     several = (value,) if isinstance(value, int) else value
     if not isinstance(several, tuple | list):
         raise UsageError(f"{what} {value!r}: expected a whole number or a tuple of them")
-    return tuple(whole(what, size) for size in several)
+    return tuple(integer(what, size) for size in several)
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def initialise(weight: Tensor, init: str | float | None) -> None:
     "xavier": uniform, variance 2 / (inputs + outputs) (Glorot and Bengio 2010, for tanh and
     sigmoid). "he": uniform, variance 2 / inputs (He et al. 2015, for ReLU). "orthogonal": rows or
     columns orthonormal (Saxe et al. 2014). A number: normal with that standard deviation.
-    None: left as torch made it.
+    None: left as torch initialised it.
     """
     if init is None:
         return
@@ -96,7 +96,7 @@ def initialise(weight: Tensor, init: str | float | None) -> None:
 
 
 def initialise_layer(layer: nn.Module, init: str | float | None) -> None:
-    """Fill a Linear or convolution: the weight by `init`, the bias 0. None leaves both."""
+    """Fill a Linear or convolution: the weight by `init`, the bias with 0; None leaves both."""
     if init is not None:
         initialise(layer.get_parameter("weight"), init)
         nn.init.zeros_(layer.get_parameter("bias"))

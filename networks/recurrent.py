@@ -15,80 +15,80 @@ from seqrl.core import State
 from seqrl.networks.base import Core
 from seqrl.networks.encoders import as_source
 from seqrl.networks.layers import ELMAN, GRULayer, Layer, LSTMLayer, Memory, PeepholeLayer
-from seqrl.networks.options import lookup, number, share, whole
-from seqrl.networks.stretch import stretch
+from seqrl.networks.options import integer, lookup, number_or_none, probability
+from seqrl.networks.resets import reset_layout
 
 
 class Recurrent(Core):
-    """Layers of one kind, each fed by the one below; memory [N, layers, H], one or two tensors.
+    """A stack of layers of one kind; memory [N, layers, H], one or two tensors.
 
     A rollout goes through one fused call a layer, whatever episodes start inside it (see
-    `stretch`); a single step (T = 1) goes through torch's cell. With `shortcut` the features are
-    the memory's output and, beside it, its input: what is seen now need not pass through what
-    is remembered (Ni, Eysenbach and Salakhutdinov 2022, "Recurrent Model-Free RL Can Be a Strong
-    Baseline for Many POMDPs").
+    `reset_layout`); a single step (T = 1) goes through torch's cell. With `shortcut` the features
+    are output and input, concatenated: what is observed need not pass through the memory (Ni et
+    al. 2022, "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs").
     """
 
-    remembers = True
-    parts = 1  # tensors of memory
+    has_own_memory = True
+    memory_tensors = 1
 
     def __init__(
         self,
         encoder: Space | nn.Module | int,
         hidden_size: int,
-        make: Callable[[int, int], Layer],
+        make_layer: Callable[[int, int], Layer],
         layers: int,
         dropout: float,
         shortcut: bool,
     ) -> None:
         super().__init__(as_source(encoder))
-        self.hidden, self.shortcut = whole("hidden_size", hidden_size), shortcut
-        self.depth, self.dropout = whole("layers", layers), share("dropout", dropout)
-        self.make = make
+        self.hidden, self.shortcut = integer("hidden_size", hidden_size), shortcut
+        self.depth, self.dropout = integer("layers", layers), probability("dropout", dropout)
+        self.make_layer = make_layer
         self.layers = nn.ModuleList()
-        self.ready()
+        self.build_once()
 
     def build(self, features: int) -> None:
-        """The layers; the first takes `features` inputs."""
+        """Make the layers; the first takes `features` inputs."""
         for i in range(self.depth):
-            self.layers.append(self.make(self.hidden if i else features, self.hidden))
+            self.layers.append(self.make_layer(self.hidden if i else features, self.hidden))
         self.features = self.hidden + (features if self.shortcut else 0)
 
-    def fresh(self, n: int) -> State:
-        """Zeros [N, layers, H]: h, or (h, c)."""
+    def own_initial_state(self, n: int) -> State:
+        """Return zeros [N, layers, H]: h, or (h, c)."""
         like = self.layers[0].get_parameter("weight_hh")
-        zeros = tuple(like.new_zeros(n, self.depth, self.hidden) for _ in range(self.parts))
-        return zeros if self.parts > 1 else zeros[0]
+        shape = (n, self.depth, self.hidden)
+        zeros = tuple(like.new_zeros(shape) for _ in range(self.memory_tensors))
+        return zeros if self.memory_tensors > 1 else zeros[0]
 
-    def run(self, x: Tensor, start: Tensor, own: State) -> tuple[Tensor, State]:
-        """[T, N, F] -> [T, N, H], or [T, N, H + F] with the shortcut."""
-        entering = cleared(own if self.parts > 1 else (own,), start[0])
-        plan = stretch(start) if len(start) > 1 else None
-        seen, leaving = x, []
+    def run(self, x: Tensor, start: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map [T, N, F] to [T, N, H], or to [T, N, H + F] with the shortcut."""
+        initial = reset_memory(state if self.memory_tensors > 1 else (state,), start[0])
+        layout = reset_layout(start) if len(start) > 1 else None
+        inputs, final = x, []
         for i, layer in enumerate(cast("list[Layer]", self.layers)):
-            memory = tuple(part[:, i] for part in entering)
+            memory = tuple(part[:, i] for part in initial)
             if i:
                 x = functional.dropout(x, self.dropout, self.training)
             if len(start) == 1:
                 memory = layer.step(x[0], memory)
                 x = memory[0][None]
             else:
-                x, memory = layer.sequence(x, start, plan, memory)
-            leaving.append(memory)
-        parts = tuple(_layered(part) for part in zip(*leaving, strict=True))
-        x = torch.cat([x, seen], -1) if self.shortcut else x
-        return x, parts if self.parts > 1 else parts[0]
+                x, memory = layer.sequence(x, start, layout, memory)
+            final.append(memory)
+        parts = tuple(_stack_layers(part) for part in zip(*final, strict=True))
+        x = torch.cat([x, inputs], -1) if self.shortcut else x
+        return x, parts if self.memory_tensors > 1 else parts[0]
 
 
-def cleared(memory: Memory, opening: Tensor) -> Memory:
-    """Memory [N, ...] with the rows where `opening` [N] holds set to 0."""
-    if not opening.is_cuda and not opening.any():  # the usual step; a GPU would have to wait
+def reset_memory(memory: Memory, start: Tensor) -> Memory:
+    """Return memory [N, ...] with 0 in the environments where `start` [N] is True."""
+    if not start.is_cuda and not start.any():  # on a GPU, any() would make the CPU wait
         return memory
-    return tuple(part.masked_fill(opening[:, None, None], 0.0) for part in memory)
+    return tuple(part.masked_fill(start[:, None, None], 0.0) for part in memory)
 
 
-def _layered(parts: tuple[Tensor, ...]) -> Tensor:
-    """[N, H] of every layer -> [N, layers, H]; of a single one without a copy."""
+def _stack_layers(parts: tuple[Tensor, ...]) -> Tensor:
+    """Stack [N, H] of every layer to [N, layers, H]; without a copy for a single one."""
     return torch.stack(parts, 1) if len(parts) > 1 else parts[0].unsqueeze(1)
 
 
@@ -98,7 +98,7 @@ class RNN(Recurrent):
     encoder: an observation space, a network, a plain module, or a number of features.
     nonlinearity: "tanh", "relu", "sigmoid" or "identity"; the last two loop over time.
     init: see `initialise`; "irnn" and "identity" are the identity for the recurrent weights, biases
-        0 and input weights of spread 0.001 (Le, Jaitly and Hinton 2015, for relu) or 0.2 (tanh).
+        0 and input weights of std 0.001 (Le, Jaitly and Hinton 2015, for relu) or 0.2 (tanh).
     dropout: between layers.  shortcut: see `Recurrent`.  Memory: h [N, layers, hidden_size].
     """
 
@@ -121,13 +121,13 @@ class LSTM(Recurrent):
     """Long short-term memory (Hochreiter and Schmidhuber 1997).
 
     encoder: an observation space, a network, a plain module, or a number of features.
-    forget_bias: the forget gate's bias, 1 to remember from the start; None as torch draws it.
-    peephole: gates see the cell (Gers et al. 2002); loops over time.
+    forget_bias: the forget gate's bias, 1 to remember from the start; None: random as in torch.
+    peephole: the gates also read the cell (Gers et al. 2002); loops over time.
     dropout: between layers.  init: see `initialise`.  shortcut: see `Recurrent`.
     Memory: (h, c), each [N, layers, hidden_size].
     """
 
-    parts = 2
+    memory_tensors = 2
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class LSTM(Recurrent):
         shortcut: bool = False,
     ) -> None:
         kind = PeepholeLayer if peephole else LSTMLayer
-        make = partial(kind, init=init, forget_bias=number("forget_bias", forget_bias))
+        make = partial(kind, init=init, forget_bias=number_or_none("forget_bias", forget_bias))
         super().__init__(encoder, hidden_size, make, layers, dropout, shortcut)
 
 
@@ -150,7 +150,7 @@ class GRU(Recurrent):
     """Gated recurrent unit (Cho et al. 2014), in torch's convention.
 
     encoder: an observation space, a network, a plain module, or a number of features.
-    keep_bias: the update gate's bias, above 0 to remember from the start; None as torch draws it.
+    keep_bias: the update gate's bias, above 0 to remember from the start; None: random as in torch.
     dropout: between layers.  init: see `initialise`.  shortcut: see `Recurrent`.
     Memory: h [N, layers, hidden_size].
     """
@@ -166,5 +166,5 @@ class GRU(Recurrent):
         init: str | float | None = None,
         shortcut: bool = False,
     ) -> None:
-        make = partial(GRULayer, init=init, keep_bias=number("keep_bias", keep_bias))
+        make = partial(GRULayer, init=init, keep_bias=number_or_none("keep_bias", keep_bias))
         super().__init__(encoder, hidden_size, make, layers, dropout, shortcut)

@@ -1,4 +1,4 @@
-"""Memory without learning: the last k observations side by side."""
+"""Frame stacking: the features of the last k steps, concatenated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from seqrl.core import State
 from seqrl.networks.base import Core
 from seqrl.networks.encoders import as_source
-from seqrl.networks.options import whole
+from seqrl.networks.options import integer
 
 
 class FrameStack(Core):
@@ -20,34 +20,34 @@ class FrameStack(Core):
     Output [T, N, k * F].  Memory: the k - 1 steps before, [N, k - 1, F].
     """
 
-    remembers = True
+    has_own_memory = True
 
     def __init__(self, encoder: Space | nn.Module | int, k: int = 4) -> None:
         super().__init__(as_source(encoder))
-        self.k = whole("k", k)
-        self.register_buffer("unit", torch.ones(()), persistent=False)
-        self.ready()
+        self.k = integer("k", k)
+        self.register_buffer("like", torch.ones(()), persistent=False)
+        self.build_once()
 
-    unit: Tensor
+    like: Tensor  # for the dtype and device of the memory
 
     def build(self, features: int) -> None:
-        """Nothing to learn."""
-        self.width = features
+        """Set the sizes; there are no weights."""
+        self.size = features
         self.features = self.k * features
 
-    def fresh(self, n: int) -> State:
-        """Zeros [N, k - 1, F]."""
-        return self.unit.new_zeros(n, self.k - 1, self.width)
+    def own_initial_state(self, n: int) -> State:
+        """Return zeros [N, k - 1, F]."""
+        return self.like.new_zeros(n, self.k - 1, self.size)
 
-    def run(self, x: Tensor, start: Tensor, own: State) -> tuple[Tensor, State]:
-        """[T, N, F] -> [T, N, k * F]."""
-        steps, before = len(x), self.k - 1
-        frames = torch.cat([own.transpose(0, 1), x])  # [k - 1 + T, N, F]
-        episode = start.cumsum(0)
-        owner = torch.cat([episode.new_zeros(before, start.shape[1]), episode])
-        lags = [
-            frames[i : i + steps].masked_fill((owner[i : i + steps] != episode)[..., None], 0.0)
+    def run(self, x: Tensor, start: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map [T, N, F] to [T, N, k * F]."""
+        steps, past = len(x), self.k - 1
+        frames = torch.cat([state.transpose(0, 1), x])  # [k - 1 + T, N, F]
+        ids = start.cumsum(0)  # of the episodes
+        frame_ids = torch.cat([ids.new_zeros(past, start.shape[1]), ids])
+        stacked = [
+            frames[i : i + steps].masked_fill((frame_ids[i : i + steps] != ids)[..., None], 0.0)
             for i in range(self.k)
         ]
-        stale = (owner[steps:] != episode[-1])[..., None]
-        return torch.cat(lags, -1), frames[steps:].masked_fill(stale, 0.0).transpose(0, 1)
+        expired = (frame_ids[steps:] != ids[-1])[..., None]
+        return torch.cat(stacked, -1), frames[steps:].masked_fill(expired, 0.0).transpose(0, 1)

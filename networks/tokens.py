@@ -1,4 +1,4 @@
-"""An observation that is itself a sequence: tokens read one after the other."""
+"""The encoder of observations that are sequences of tokens."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from seqrl.core import UsageError
 from seqrl.networks.base import Encoder, Network
-from seqrl.networks.options import initialise, whole
+from seqrl.networks.options import initialise, integer
 from seqrl.networks.recurrent import GRU
 
 
 class Tokens(Encoder):
-    """A MultiDiscrete of one vocabulary: embed each token, run a core over them, last output.
+    """A MultiDiscrete of one vocabulary: token embeddings through a core, the last output.
 
     size: of an embedding.  core: built as core(size, hidden_size), such as GRU or Attention.
     This memory lives inside one observation; put a core on top for memory between steps.
@@ -36,7 +36,7 @@ class Tokens(Encoder):
             raise UsageError(f"Tokens: expected MultiDiscrete with equal counts, got {space}")
         first = torch.as_tensor(np.ravel(space.start))
         self.register_buffer("first", first, persistent=False)
-        self.table = nn.Embedding(int(space.nvec.flat[0]), whole("size", size))
+        self.table = nn.Embedding(int(space.nvec.flat[0]), integer("size", size))
         initialise(self.table.weight, init)
         self.core = core(size, hidden_size)
         self.features = self.core.features
@@ -44,7 +44,7 @@ class Tokens(Encoder):
     first: Tensor
 
     def encode(self, obs: Tensor) -> Tensor:
-        """[B, L] of integers -> [B, hidden_size]."""
+        """Map integers [B, L] to features [B, hidden_size]."""
         tokens = (obs.flatten(1).long() - self.first).t()
         start = torch.zeros_like(tokens, dtype=torch.bool)
         start[0] = True

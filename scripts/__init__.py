@@ -1,1 +1,1 @@
-"""The command line: read arguments, build the parts, call training."""
+"""The command line: parse arguments, build the parts of a run, call training."""

@@ -1,4 +1,4 @@
-"""The installed command: `seqrl train|compare|evaluate ...`, each the script of the same name."""
+"""The installed command `seqrl`: `seqrl train ...` runs the script `train`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ SCRIPTS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hand the rest of the line to the script that its first word names."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
+    """Run the script that the first argument names; return its exit status."""
+    return guarded(dispatch, argv)
+
+
+def dispatch(argv: Sequence[str]) -> int:
+    """Pass the arguments on to a script; refuse an unknown name with the closest one."""
+    if not argv or argv[0] in ("-h", "--help"):
         print("usage: seqrl COMMAND [flags]; COMMAND --help shows them\n")
         print("\n".join(f"  {name:<10} {line}" for name, line in SCRIPTS.items()))
         return 0
-    return guarded(dispatch, words)
-
-
-def dispatch(words: Sequence[str]) -> int:
-    """Run the script; a misspelt name is refused with the closest."""
-    name, *rest = words
+    name, *rest = argv
     if name not in SCRIPTS:
         raise UsageError(f"unknown command {name!r}.{closest(name, SCRIPTS)} `seqrl --help`")
     return importlib.import_module(f"seqrl.scripts.{name}").main(rest)

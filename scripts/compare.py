@@ -1,4 +1,4 @@
-"""Which is better: `seqrl compare --agents q-learning sarsa --env CliffWalking-v1 --seeds 10`."""
+"""`seqrl compare`: run and compare algorithms over seeds, and report the comparison."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from seqrl.core import RunError, UsageError, closest
 from seqrl.scripts import options, train
-from seqrl.scripts.crew import Failure, Job, finished_folder, run_all
 from seqrl.scripts.options import Parser
+from seqrl.training.runs.executor import Failure, Job, finished_folder, run_all
 
 if TYPE_CHECKING:
-    from seqrl.training.compare import Table
-    from seqrl.training.recorded import Run
+    from seqrl.training.comparison.compare import Table
+    from seqrl.training.comparison.recorded import Run
 
 EPILOG = (
     "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --steps, "
@@ -25,52 +25,52 @@ EPILOG = (
     "finished and with the very same settings, are not run again."
 )
 METRICS = ("eval_mean_reward", "ep_rew_mean", "area")
-TAKEN = {"--agent": "--agents", "--seed": "--seeds", "--run-dir": "--out", "--resume": ""}
+RESERVED = {"--agent": "--agents", "--seed": "--seeds", "--run-dir": "--out", "--resume": ""}
 Grid = list[tuple[str, list[str]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The script; answers its exit status."""
+    """Run the script and return its exit status."""
     return options.guarded(body, argv)
 
 
 def body(argv: Sequence[str]) -> int:
-    """Run what is missing, read all, write, print."""
-    made = parser()
-    typed, passed = made.parse_known_args([options.spelled(word) for word in argv])
-    options.check_least(typed, {"seeds": 1, "workers": 1})
-    check_passed(typed, passed, made)
+    """Run what is missing, compare all runs, write and print the results."""
+    parser = make_parser()
+    args, run_flags = parser.parse_known_args([options.normalized(argument) for argument in argv])
+    options.check_minimum(args, {"seeds": 1, "workers": 1})
+    check_run_flags(args, run_flags, parser)
     failures: list[Failure] = []
-    if typed.runs:
-        runs = existing(typed.runs)
-        out = new_out(typed, [run.config["env"] for run in runs], names_of(runs))
+    if args.runs:
+        runs = read_runs(args.runs)
+        out = output_folder(args, [run.config["env"] for run in runs], algorithm_names(runs))
     else:
-        jobs = list(plan(typed, passed))
-        values = [f"{name}={','.join(values)}" for name, values in typed.grid]
-        out = new_out(typed, typed.env, [*typed.agents, *values])
-        runs, failures = run_missing(jobs, typed)
+        jobs = list(planned_jobs(args, run_flags))
+        values = [f"{name}={','.join(values)}" for name, values in args.grid]
+        out = output_folder(args, args.env, [*args.agents, *values])
+        runs, failures = run_missing(jobs, args)
     for failure in failures:
-        tell(f"{named(failure.job)} failed, {failure.reason}; log: {failure.log}")
+        print_note(f"{describe(failure.job)} failed, {failure.reason}; log: {failure.log}")
     if failures and not any(run.summary for run in runs):
         raise RunError("no run has finished, so there is nothing to compare")
-    table = compared(runs, typed)
+    table = table_of(runs, args)
     write(table, out)
-    if not typed.quiet:
+    if not args.quiet:
         report(table, out)
     return 1 if failures else 0
 
 
-def parser() -> Parser:
-    """The flags of a comparison itself."""
+def make_parser() -> Parser:
+    """Return the parser of a comparison's own flags."""
     about = "Compare algorithms over seeds: runs, statistics, a picture, TensorBoard."
-    made = Parser(prog="seqrl compare", description=about, epilog=EPILOG)
-    add = made.add_argument
+    parser = Parser(prog="seqrl compare", description=about, epilog=EPILOG)
+    add = parser.add_argument
     add("--agents", nargs="+", metavar="A", default=["q-learning", "sarsa"], help="`seqrl list`")
     add("--env", nargs="+", metavar="E", default=["FrozenLake-v1"], help="one or more")
     add("--seeds", type=int, default=10, help="runs of each algorithm: seeds 0 to SEEDS-1")
     add(
         "--grid",
-        **options.repeated(grid),
+        **options.repeatable(grid),
         metavar="NAME=V,W",
         help="each value of a flag is an algorithm; repeatable",
     )
@@ -82,11 +82,11 @@ def parser() -> Parser:
     add("--out", help="folder of the comparison (default: LOGDIR/compare-ENV-AGENTS)")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
-    return made
+    return parser
 
 
 def grid(text: str) -> tuple[str, list[str]]:
-    """NAME=v1,v2, the values of a flag of scripts/train.py."""
+    """Parse NAME=v1,v2: the values of a flag of `seqrl train`."""
     name, _, values = text.partition("=")
     name, found = name.strip("-").replace("-", "_"), values.split(",")
     if not (name.isidentifier() and all(found) and len(set(found)) == len(found)):
@@ -94,27 +94,27 @@ def grid(text: str) -> tuple[str, list[str]]:
     return name, found
 
 
-def check_passed(typed: argparse.Namespace, passed: Sequence[str], made: Parser) -> None:
-    """Refuse what cannot be handed on to the runs."""
-    for word in passed:
+def check_run_flags(args: argparse.Namespace, run_flags: Sequence[str], parser: Parser) -> None:
+    """Refuse flags that cannot be passed on to the runs, and values given twice."""
+    for word in run_flags:
         flag = word.partition("=")[0]
-        if flag in TAKEN:
-            hint = f" Did you mean {TAKEN[flag]}?" if TAKEN[flag] else ""
+        if flag in RESERVED:
+            hint = f" Did you mean {RESERVED[flag]}?" if RESERVED[flag] else ""
             raise UsageError(f"{flag}: a comparison sets it for each run itself.{hint}")
-        if typed.runs:
-            hint = closest(flag, made._option_string_actions)
+        if args.runs:
+            hint = closest(flag, parser._option_string_actions)
             raise UsageError(f"{word} with --runs, which runs nothing that could take it.{hint}")
     for name in ("agents", "env"):
-        values = getattr(typed, name)
+        values = getattr(args, name)
         if len(set(values)) < len(values):
             raise UsageError(f"--{name} {' '.join(values)}: one is named twice")
 
 
-def plan(typed: argparse.Namespace, passed: Sequence[str]) -> Iterator[Job]:
-    """Every run that is wanted, seed by seed; what cannot begin is refused before any does."""
-    from seqrl.training.folder import plain_name
+def planned_jobs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator[Job]:
+    """Yield the jobs of all runs, seed by seed; settings are checked before any run begins."""
+    from seqrl.training.runs.folder import plain_name
 
-    groups = list(product(typed.env, typed.agents, *(settings(part) for part in typed.grid)))
+    groups = list(product(args.env, args.agents, *(settings(part) for part in args.grid)))
     names = [",".join([agent, *(label for label, _ in chosen)]) for _, agent, *chosen in groups]
     if len({(group[0], plain_name(n)) for group, n in zip(groups, names, strict=True)}) < len(
         names
@@ -122,46 +122,46 @@ def plan(typed: argparse.Namespace, passed: Sequence[str]) -> Iterator[Job]:
         raise UsageError("--grid: two of its values give the same folder name")
     configs = []
     for (env, agent, *chosen), name in zip(groups, names, strict=True):
-        flags = ["--agent", agent, "--env", env, "--no-pictures", *passed]
+        flags = ["--agent", agent, "--env", env, "--no-pictures", *run_flags]
         flags += [flag for _, flag in chosen]
-        config, note = checked(name, flags, typed.metric)
+        config, note = checked_config(name, flags, args.metric)
         configs.append((name, flags, config))
-        if note and not typed.quiet:
-            tell(f"{name}: {note}")
-    for seed in range(typed.seeds):
+        if note and not args.quiet:
+            print_note(f"{name}: {note}")
+    for seed in range(args.seeds):
         for name, flags, config in configs:
             yield Job(name, {**config, "seed": seed}, flags)
 
 
 def settings(part: tuple[str, list[str]]) -> list[tuple[str, str]]:
-    """Each value of a --grid as the folder's name has it and as a flag; true and false switch."""
+    """Return each value of a --grid as a label and as a flag; true is --x, false is --no-x."""
     name, values = part
     flag = "--" + name.replace("_", "-")
     switches = {"true": flag, "false": flag.replace("--", "--no-", 1)}
     return [(f"{name}={v}", switches.get(v.lower(), f"{flag}={v}")) for v in values]
 
 
-def checked(name: str, flags: Sequence[str], metric: str) -> tuple[dict[str, Any], str]:
-    """The config that a run with these flags has and what it says; refuses as the run would."""
-    from seqrl.scripts.build import build
+def checked_config(name: str, flags: Sequence[str], metric: str) -> tuple[dict[str, Any], str]:
+    """Return config and note of a run with these flags; UsageError where it could not be made."""
+    from seqrl.training.runs.parts import build
 
     try:
-        made = train.parser(flags)
-        config = train.read(made.read(flags))
+        parser = train.make_parser(flags)
+        config = train.make_config(parser.read(flags))
         if metric == "eval_mean_reward" and not config["eval_episodes"]:
             raise UsageError("--eval-episodes 0 leaves nothing for --metric eval_mean_reward")
         build(config).envs.close()
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
-    return config, made.note
+    return config, parser.note
 
 
-def new_out(typed: argparse.Namespace, envs: Sequence[str], names: Sequence[str]) -> Path:
-    """The folder of the comparison: new, empty, or that of an earlier one, which is replaced."""
-    from seqrl.training.folder import check_writable, plain_name
+def output_folder(args: argparse.Namespace, envs: Sequence[str], names: Sequence[str]) -> Path:
+    """Return the output folder: new, empty, or that of an earlier comparison, which is replaced."""
+    from seqrl.training.runs.folder import check_writable, plain_name
 
     parts = "-".join("+".join(dict.fromkeys(part)) for part in (envs, names))
-    out = Path(typed.out or Path(typed.logdir) / plain_name(f"compare-{parts}"))
+    out = Path(args.out or Path(args.logdir) / plain_name(f"compare-{parts}"))
     try:
         out.mkdir(parents=True, exist_ok=True)
         check_writable(out)
@@ -172,51 +172,51 @@ def new_out(typed: argparse.Namespace, envs: Sequence[str], names: Sequence[str]
     return out
 
 
-def run_missing(jobs: Sequence[Job], typed: argparse.Namespace) -> tuple[list[Run], list[Failure]]:
-    """Run what has not been run yet, and read all of it."""
-    from seqrl.training.recorded import read_run
+def run_missing(jobs: Sequence[Job], args: argparse.Namespace) -> tuple[list[Run], list[Failure]]:
+    """Run the jobs without a finished run; return the runs of all jobs, and the failures."""
+    from seqrl.training.comparison.recorded import read_run
 
-    known = [finished_folder(typed.logdir, job) for job in jobs]
-    missing = [job for job, folder in zip(jobs, known, strict=True) if folder is None]
-    if not typed.quiet:
-        there = f", {len(jobs) - len(missing)} are there already" if missing != jobs else ""
-        tell(f"{len(missing)} runs to do{there}")
-    new, failures = run_all(missing, typed.logdir, typed.workers, typed.quiet)
-    fresh = iter(new)
-    folders = [next(fresh) if folder is None else folder for folder in known]
+    finished = [finished_folder(args.logdir, job) for job in jobs]
+    missing = [job for job, folder in zip(jobs, finished, strict=True) if folder is None]
+    if not args.quiet:
+        done = f", {len(jobs) - len(missing)} are there already" if missing != jobs else ""
+        print_note(f"{len(missing)} runs to do{done}")
+    new, failures = run_all(missing, args.logdir, args.workers, args.quiet)
+    rest = iter(new)
+    folders = [next(rest) if folder is None else folder for folder in finished]
     return [read_run(f, job.config) for f, job in zip(folders, jobs, strict=True)], failures
 
 
-def existing(patterns: Sequence[str]) -> list[Run]:
-    """The runs in folders that are there."""
-    from seqrl.training.recorded import find_runs, read_run
+def read_runs(patterns: Sequence[str]) -> list[Run]:
+    """Read the runs in folders that match the patterns."""
+    from seqrl.training.comparison.recorded import find_runs, read_run
 
     return [read_run(folder) for folder in find_runs(patterns)]
 
 
-def names_of(runs: Sequence[Run]) -> list[str]:
-    """Their algorithms."""
-    from seqrl.training.recorded import labels
+def algorithm_names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the runs' algorithms."""
+    from seqrl.training.comparison.recorded import labels
 
     return labels(runs)
 
 
-def compared(runs: Sequence[Run], typed: argparse.Namespace) -> Table:
-    """The table of a comparison."""
-    from seqrl.training.compare import compare
-    from seqrl.training.scale import score_scale
+def table_of(runs: Sequence[Run], args: argparse.Namespace) -> Table:
+    """Return the comparison of runs with the metric, threshold and scales of the flags."""
+    from seqrl.training.comparison.compare import compare
+    from seqrl.training.comparison.scale import score_scale
 
     configs = {run.config["env"]: run.config for run in runs}
     # an id with a module in it would import code, which a stored file may not ask for
-    known = {e: None if typed.runs and ":" in e else score_scale(c) for e, c in configs.items()}
-    return compare(runs, typed.metric, threshold=typed.threshold, scales=known)
+    scales = {e: None if args.runs and ":" in e else score_scale(c) for e, c in configs.items()}
+    return compare(runs, args.metric, threshold=args.threshold, scales=scales)
 
 
 def write(table: Table, out: Path) -> None:
-    """Everything but what is printed; without matplotlib the picture is missing, and it is said."""
-    from seqrl.training.charts import write_charts
-    from seqrl.training.plot import draw
-    from seqrl.training.report import as_csv, as_json, markdown
+    """Write all files of a comparison; without matplotlib the picture is missing."""
+    from seqrl.training.comparison.charts import write_charts
+    from seqrl.training.comparison.plot import draw
+    from seqrl.training.comparison.report import as_csv, as_json, markdown
 
     text = markdown(table)
     written = {"compare.json": as_json(table), "compare.csv": as_csv(table), "compare.md": text}
@@ -227,26 +227,26 @@ def write(table: Table, out: Path) -> None:
         draw(table, out / "compare.png")
     except UsageError as error:
         (out / "compare.png").unlink(missing_ok=True)  # an older one would not belong
-        tell(str(error))
+        print_note(str(error))
 
 
 def report(table: Table, out: Path) -> None:
-    """The end of a comparison, for a person."""
+    """Print the comparison and where it was saved."""
     from seqrl.scripts.running import tensorboard_command
-    from seqrl.training.report import terminal
+    from seqrl.training.comparison.report import terminal
 
     print(terminal(table))
     print(f"\nsaved in  {out}")
     print(f"see it:   {tensorboard_command()} --logdir {out.parent}")
 
 
-def named(job: Job) -> str:
-    """A run in a sentence."""
+def describe(job: Job) -> str:
+    """Return a run's description for a message."""
     return f"{job.name} on {job.config['env']}, seed {job.config['seed']},"
 
 
-def tell(text: str) -> None:
-    """A line on stderr."""
+def print_note(text: str) -> None:
+    """Print a line to stderr."""
     print(f"seqrl: {text}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""Is anything wrong with the pieces? `seqrl doctor` before the flags that `seqrl train` takes."""
+"""`seqrl doctor`: check environment, network and agent; takes the flags of `seqrl train`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import gymnasium as gym
 
     from seqrl.envs import Environments
-    from seqrl.training.checkup import Finding, Play
+    from seqrl.envs.env_check import Finding, Play
 
 Config = dict[str, Any]
 ABOUT = """Step environment, network and agent for a moment and name what is wrong, each with its
@@ -23,93 +23,93 @@ nothing. Exit status 1 where something was found."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The script; answers its exit status."""
+    """Run the script; return its exit status."""
     return options.guarded(body, argv)
 
 
 def body(argv: Sequence[str]) -> int:
-    """Read, look, print."""
-    made = train.parser(argv)
-    made.prog, made.description = "seqrl doctor", ABOUT
-    typed = made.read(argv)
-    if typed.resume is not None:
+    """Parse the arguments, check the parts, print the report."""
+    parser = train.make_parser(argv)
+    parser.prog, parser.description = "seqrl doctor", ABOUT
+    args = parser.read(argv)
+    if args.resume is not None:
         raise UsageError("--resume: the doctor sees no runs; name --agent and --env")
     logging.getLogger("seqrl").setLevel(logging.ERROR)
-    config = train.read(typed)
-    report = Report(typed.quiet)
-    if made.note:
-        report.fact("settings", made.note)
+    config = train.make_config(args)
+    report = Report(args.quiet)
+    if parser.note:
+        report.fact("settings", parser.note)
     try:
         examine(config, report)
     finally:
-        report.tell_findings()
+        report.print_findings()
     if not report.findings:
         report.fact("healthy", "nothing was found")
     return 1 if report.findings else 0
 
 
 class Report:
-    """Prints facts as they come, findings behind them."""
+    """Prints facts at once, and collects the findings."""
 
     def __init__(self, quiet: bool):
         self.quiet = quiet
         self.findings: list[Finding] = []
 
     def fact(self, name: str, text: str) -> None:
-        """A line of what is the case."""
+        """Print a fact in a line, unless quiet."""
         if not self.quiet:
             print(f"{name:<13} {text}", flush=True)
 
-    def tell_findings(self) -> None:
-        """Each with its remedy."""
+    def print_findings(self) -> None:
+        """Print each finding with its remedy."""
         for what, remedy in self.findings:
             print(f"! {what}\n  remedy: {remedy}")
 
 
 def examine(config: Config, report: Report) -> None:
-    """The environment first; what is built on one that is broken is not looked at."""
+    """Check the environment, then, if it is sound, network and agent."""
     import warnings
 
-    from seqrl.scripts.build import build_envs
+    from seqrl.training.runs.parts import build_envs
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Gymnasium's own checks: they are made here as well
+        warnings.simplefilter("ignore")  # of Gymnasium's own checks, which are made here as well
         envs = build_envs(config)
-        seen = examine_environment(config, envs, report)
-        if seen is None:
+        played = examine_environment(config, envs, report)
+        if played is None:
             report.fact("stopped", "network and agent are looked at when the environment is sound")
-        elif examine_network(config, envs.single_observation_space, seen, report):
+        elif examine_network(config, envs.single_observation_space, played, report):
             examine_agent(config, envs, report)
         envs.close()
 
 
 def examine_environment(config: Config, envs: Environments, report: Report) -> Play | None:
-    """Random actions in a single environment; None where nothing can be built on it."""
-    from seqrl.training import checkup
+    """Check an environment by random actions; return them, None if it is unusable."""
+    from seqrl.envs import env_check
 
-    seed, env = config["seed"], single(config)
-    seen = checkup.play(env, seed)
-    environment_facts(config, envs, seen, report)
-    report.findings += checkup.check_running(seen) + checkup.check_finite(seen)
+    seed, env = config["seed"], single_env(config)
+    played = env_check.play(env, seed)
+    report_environment(config, envs, played, report)
+    report.findings += env_check.check_running(played) + env_check.check_finite(played)
     if report.findings:
         return None
-    report.findings += checkup.check_space(seen, env.observation_space)
+    report.findings += env_check.check_space(played, env.observation_space)
     sound = not report.findings
-    report.findings += checkup.check_buffer(seen)
-    random = checkup.check_seeds(single(config), env, seen, seed)
-    report.findings += random
-    if not random:
+    report.findings += env_check.check_buffer(played)
+    seed_findings = env_check.check_seeds(single_env(config), env, played, seed)
+    report.findings += seed_findings
+    if not seed_findings:
         report.fact("seeds", f"seed {seed} gives the same rollout again")
-    report.findings += checkup.check_limit(envs)
-    report.findings += checkup.check_actions(env.action_space)
-    report.findings += checkup.check_rewards(seen)
+    report.findings += env_check.check_limit(envs)
+    report.findings += env_check.check_actions(env.action_space)
+    report.findings += env_check.check_rewards(played)
     if config.get("network"):
-        report.findings += checkup.check_scale(seen)
-    return seen if sound else None
+        report.findings += env_check.check_scale(played)
+    return played if sound else None
 
 
-def single(config: Config) -> gym.Env:
-    """One environment of a run, without what watches over it."""
+def single_env(config: Config) -> gym.Env:
+    """Make one environment of a run, without Gymnasium's environment checker."""
     from seqrl.envs import Serial, make
 
     args = {name: value for name, value in config["env_args"].items() if name != "device"}
@@ -120,77 +120,78 @@ def single(config: Config) -> gym.Env:
     return env
 
 
-def environment_facts(config: Config, envs: Environments, seen: Play, report: Report) -> None:
-    """What was seen of an environment."""
+def report_environment(config: Config, envs: Environments, played: Play, report: Report) -> None:
+    """Report spaces, autoreset, episodes, rewards and returns of an environment."""
     from seqrl.envs import time_limit
 
     spaces = f"{envs.single_observation_space} -> {envs.single_action_space}"
     report.fact("environment", f"{config['env']}: {' '.join(spaces.split())[:160]}")
     mode = getattr(envs, "mode", None)
-    how = "none: each environment is reset where its episode ends" if mode is None else mode.name
-    report.fact("autoreset", how)
-    steps, episodes = len(seen.rewards), len(seen.lengths)
+    separate = "none: each environment is reset where its episode ends"
+    report.fact("autoreset", separate if mode is None else mode.name)
+    steps, episodes = len(played.rewards), len(played.lengths)
     limit = time_limit(envs)
-    cut = f"{episodes - seen.cut:,} over, {seen.cut:,} cut, limit {limit or 'none'}"
+    cut = f"{episodes - played.truncated:,} over, {played.truncated:,} cut, limit {limit or 'none'}"
     report.fact("episodes", f"{episodes:,} in {steps:,} random steps: {cut}")
     if steps:
-        report.fact("rewards", f"{min(seen.rewards):g} to {max(seen.rewards):g}")
+        report.fact("rewards", f"{min(played.rewards):g} to {max(played.rewards):g}")
     if episodes:
-        report.fact("returns", f"{min(seen.returns):g} to {max(seen.returns):g}")
+        report.fact("returns", f"{min(played.returns):g} to {max(played.returns):g}")
 
 
-def examine_network(config: Config, space: gym.Space, seen: Play, report: Report) -> bool:
-    """The network on what was seen; whether an agent can be built on it."""
+def examine_network(config: Config, space: gym.Space, played: Play, report: Report) -> bool:
+    """Check the network on recorded observations; return whether an agent can use it."""
     if not config.get("network"):
         return True
-    from seqrl.networks.vitals import vitals
+    from seqrl.networks.diagnosis.vital_signs import vital_signs
     from seqrl.scripts import network_checks as checks
 
-    network = checks.fresh(config, space)
-    obs, start = checks.rolled(space, seen)
-    broken = checks.check_works(network, space, obs, start)
-    report.findings += broken
-    if broken:
+    network = checks.new_network(config, space)
+    obs, start = checks.as_rollout(space, played)
+    failures = checks.check_works(network, space, obs, start)
+    report.findings += failures
+    if failures:
         return False
-    found = vitals(network, obs, start)
+    signs = vital_signs(network, obs, start)
     contract = checks.check_contract(network, space)
-    kept = "breaks" if contract else "keeps"
-    report.fact("network", f"{checks.described(network, found)}; {kept} the rules of check_network")
-    report.findings += checks.check_inputs(found, space)
-    dead = checks.check_features(found, obs) or checks.check_gradients(found)
-    report.findings += dead or contract
+    keeps = "breaks" if contract else "keeps"
+    facts = checks.summary(network, signs)
+    report.fact("network", f"{facts}; {keeps} the rules of check_network")
+    report.findings += checks.check_inputs(signs, space)
+    dead_parts = checks.check_features(signs, obs) or checks.check_gradients(signs)
+    report.findings += dead_parts or contract
     return True
 
 
 def examine_agent(config: Config, envs: Environments, report: Report) -> None:
-    """The agent learns for a moment on every device that there is."""
+    """Let the agent learn for a moment on every device there is, and measure its speed."""
     from seqrl.core import Streams
-    from seqrl.scripts.build import build_agent
-    from seqrl.training.checkup import Finding
-    from seqrl.training.tempo import advice, tempo
+    from seqrl.envs.env_check import Finding
+    from seqrl.training.runs.parts import agent_for
+    from seqrl.training.runs.speed import advice, measure_speed
 
-    tempos, streams = {}, Streams.of(config["seed"])
+    speeds, streams = {}, Streams.of(config["seed"])
     for device in devices(config):
-        numbers = dict(config["agent_args"])
+        agent_args = dict(config["agent_args"])
         if config.get("network"):
-            numbers["device"] = device
-        agent = build_agent({**config, "agent_args": numbers}, envs, streams)
+            agent_args["device"] = device
+        agent = agent_for({**config, "agent_args": agent_args}, envs, streams)
         agent.horizon = config["steps"]
         try:
-            tempos[device] = tempo(agent, envs, streams.envs)
+            speeds[device] = measure_speed(agent, envs, streams.envs)
         except UserError as error:
             remedy = "a smaller --learning-rate, or see with --debug of `seqrl train` where"
             report.findings.append(Finding(f"learning fails: {error}", remedy))
             return
-        report.fact(f"on {device}", str(tempos[device]))
-    report.fact("device", advice(tempos))
+        report.fact(f"on {device}", str(speeds[device]))
+    report.fact("device", advice(speeds))
 
 
 def devices(config: Config) -> list[str]:
-    """Where this agent can run."""
+    """Return the devices on which this agent can run."""
     if not config.get("network"):
         return ["cpu"]
-    from seqrl.agents.torch_tools import pick_device
+    from seqrl.agents.deep.devices import pick_device
 
     return list(dict.fromkeys(["cpu", pick_device("auto")[0].type]))
 

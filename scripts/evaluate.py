@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqrl.core import UsageError
-from seqrl.scripts.options import Parser, check_least, guarded
+from seqrl.scripts.options import Parser, check_minimum, guarded
 
 if TYPE_CHECKING:
-    from seqrl.scripts.build import Parts
     from seqrl.training import Evaluation
+    from seqrl.training.runs.parts import RunParts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The script; answers its exit status."""
+    """Run the script; return its exit status."""
     return guarded(body, argv)
 
 
 def body(argv: Sequence[str]) -> int:
-    """Load a run, play, print."""
-    made = Parser(prog="seqrl evaluate", description="Play a trained agent greedily.")
-    add = made.add_argument
+    """Load a run, evaluate it, print the result."""
+    parser = Parser(prog="seqrl evaluate", description="Play a trained agent greedily.")
+    add = parser.add_argument
     add("run", help="a run's folder")
     add("--env", help="module:Id-v0 once more, where the run's environment is code of yours")
     add("--network", help="module:Class once more, where the run's network is code of yours")
@@ -35,32 +35,32 @@ def body(argv: Sequence[str]) -> int:
     add("--picture", metavar="FILE", help="draw policy, returns and memory as PNG")
     add("--gif", metavar="FILE", help="film the first episode as GIF")
     add("--debug", action="store_true", help="show tracebacks")
-    typed = made.read(argv)
-    check_least(typed, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
-    parts = load(Path(typed.run), {"env": typed.env, "network": typed.network}, best=typed.best)
-    found = play(parts, typed.episodes, typed.seed, typed.max_episode_steps, typed.show)
-    if typed.picture or typed.gif:
-        draw(parts, found, typed.seed, typed.picture, typed.gif)
+    args = parser.read(argv)
+    check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
+    parts = load(Path(args.run), {"env": args.env, "network": args.network}, best=args.best)
+    evaluation = evaluate_run(parts, args.episodes, args.seed, args.max_episode_steps, args.show)
+    if args.picture or args.gif:
+        save_pictures(parts, evaluation, args.seed, args.picture, args.gif)
     return 0
 
 
-def load(folder: Path, allowed: Mapping[str, str | None], *, best: bool = False) -> Parts:
-    """The parts of a run as its newest checkpoint has them, or as it was at its best.
+def load(folder: Path, allowed: Mapping[str, str | None], *, best: bool = False) -> RunParts:
+    """Return the parts of a run from its newest checkpoint, or from its best one.
 
-    Its folder may be anybody's: `allowed` has to name again what would be imported for it.
+    Its folder is not trusted: `allowed` has to name again any code that it would import.
     """
     from seqrl.core import explain
-    from seqrl.scripts.resume import own_config, parts_of
-    from seqrl.training import folder as runs
-    from seqrl.training import keeping
+    from seqrl.scripts.resume import allowed_config, build_parts
+    from seqrl.training.runs import folder as runs
+    from seqrl.training.runs import saved_run
 
-    config = own_config(folder, allowed)
+    config = allowed_config(folder, allowed)
     if best and not runs.best_path(folder).exists():
         raise UsageError(f"{folder}: no best agent was kept; train with --eval-every to keep it")
-    saved = keeping.read(runs.best_path(folder)) if best else keeping.newest(folder)
+    saved = saved_run.read(runs.best_path(folder)) if best else saved_run.newest(folder)
     if saved is None:
         raise UsageError(f"{folder}: nothing was saved there")
-    parts = parts_of(folder, config)
+    parts = build_parts(folder, config)
     try:
         parts.agent.load_state_dict(saved["loop"]["agent"])
     except UsageError as error:
@@ -70,8 +70,8 @@ def load(folder: Path, allowed: Mapping[str, str | None], *, best: bool = False)
     return parts
 
 
-def play(parts: Parts, episodes: int, seed: int, limit: int, show: bool) -> Evaluation:
-    """Evaluate and print."""
+def evaluate_run(parts: RunParts, episodes: int, seed: int, limit: int, show: bool) -> Evaluation:
+    """Evaluate and print; return the evaluation."""
     from seqrl.scripts.show import show_table, verdict
     from seqrl.training import evaluate
 
@@ -84,14 +84,17 @@ def play(parts: Parts, episodes: int, seed: int, limit: int, show: bool) -> Eval
     return found
 
 
-def draw(parts: Parts, found: Evaluation, seed: int, picture: str | None, gif: str | None) -> None:
-    """Write the files that are asked for; the episode is the first that was played."""
+def save_pictures(
+    parts: RunParts, evaluation: Evaluation, seed: int, picture: str | None, gif: str | None
+) -> None:
+    """Write the picture and film asked for; the film shows the first episode."""
     import numpy as np
 
-    from seqrl.scripts.pictures import gallery, save
+    from seqrl.scripts.pictures import save
+    from seqrl.training.runs.parts import agent_pictures
 
-    shown = gallery(parts.config, np.random.SeedSequence(seed))
-    save(shown, parts.agent, found, picture, gif)
+    pictures = agent_pictures(parts.config, np.random.SeedSequence(seed))
+    save(pictures, parts.agent, evaluation, picture, gif)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What there is: `seqrl list` prints agents and environments, a line each."""
+"""`seqrl list`: print agents and environments, a line each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from seqrl.scripts.options import Parser, guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The script; answers its exit status."""
+    """Run the script; return its exit status."""
     return guarded(body, argv)
 
 
 def body(argv: Sequence[str]) -> int:
     """Print the lists."""
-    made = Parser(prog="seqrl list", description="Agents and environments, a line each.")
-    made.add_argument("--debug", action="store_true", help="show tracebacks")
-    made.read(argv)
+    parser = Parser(prog="seqrl list", description="Agents and environments, a line each.")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.read(argv)
     from seqrl.agents.registry import AGENTS
 
     print("agents (seqrl train --agent NAME --help shows the flags)")
@@ -30,7 +30,7 @@ def body(argv: Sequence[str]) -> int:
 
 
 def environments() -> Iterator[str]:
-    """Ids with step limit and what is known of the returns there, ours first."""
+    """Yield a line for each environment: id, step limit, known scores; ours first."""
     import gymnasium as gym
 
     from seqrl.envs import reference_scores

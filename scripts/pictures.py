@@ -1,56 +1,28 @@
-"""The pictures of a run, from its config."""
+"""Writing the pictures and the film of an agent to files."""
 
 from __future__ import annotations
 
-import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from seqrl.core import UsageError
-from seqrl.envs import Environments
-from seqrl.training.evaluation import Evaluation
-from seqrl.training.gallery import Gallery
-
-
-def gallery(config: dict[str, Any], seed: np.random.SeedSequence | None) -> Gallery:
-    """What draws the agents of a run."""
-    return Gallery(partial(stage, config), seed=seed, watch=watch)
-
-
-def stage(config: dict[str, Any], **more: Any) -> Environments:
-    """One environment of a run, on the CPU, with more arguments."""
-    from seqrl.scripts.build import build_envs
-
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws, and looks for no screen
-    args = {name: x for name, x in config["env_args"].items() if name != "device"}
-    return build_envs({**config, "num_envs": 1, "env_args": args | more})
-
-
-def watch(agent: Any, obs: Any) -> Any:
-    """What the memory of an agent's network does over observations [T, ...]; None without one."""
-    if not hasattr(agent, "network"):
-        return None
-    from seqrl.networks.activity import activity
-
-    return activity(agent.network, obs)
+from seqrl.training.loop.evaluation import Evaluation
+from seqrl.training.pictures.picture_logger import AgentPictures
 
 
 def save(
-    shown: Gallery, agent: Any, found: Evaluation, picture: str | None, film: str | None
+    pictures: AgentPictures, agent: Any, evaluation: Evaluation, png: str | None, gif: str | None
 ) -> None:
-    """Write the pictures, one below the other, as PNG, and the episode as GIF."""
-    played = shown.play(agent)
-    if film is not None:
-        write(film, shown.film())
-    if picture is not None:
-        write(picture, pile([png for _, png in shown.stills(agent, found, played)]))
+    """Write the pictures, one below the other, to a PNG and the episode to a GIF, each if named."""
+    played = pictures.play(agent)
+    if gif is not None:
+        write(gif, pictures.film())
+    if png is not None:
+        write(png, stack([data for _, data in pictures.draw(agent, evaluation, played)]))
 
 
-def pile(pictures: list[bytes]) -> bytes:
-    """PNGs of one width as a single one."""
+def stack(pictures: list[bytes]) -> bytes:
+    """Return PNGs of one width as a single one, below each other."""
     import io
 
     from PIL import Image
@@ -67,7 +39,7 @@ def pile(pictures: list[bytes]) -> bytes:
 
 
 def write(path: str, data: bytes) -> None:
-    """A file; refused in a line where it cannot be written."""
+    """Write a file and say so; UsageError where it cannot be written."""
     try:
         Path(path).write_bytes(data)
     except OSError as error:

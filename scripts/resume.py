@@ -1,4 +1,4 @@
-"""`seqrl train --resume RUN`: go on with a run that was interrupted, as if it had not been."""
+"""`seqrl train --resume RUN`: continue an interrupted run, with the same result."""
 
 from __future__ import annotations
 
@@ -10,72 +10,73 @@ from typing import Any
 
 from seqrl.core import UsageError, explain
 from seqrl.scripts import options
-from seqrl.scripts.build import Parts, build
 from seqrl.scripts.running import execute
-from seqrl.training import Interaction, keeping
-from seqrl.training import folder as runs
-from seqrl.training.recorded import read_summary
+from seqrl.training import Interaction
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs import saved_run
+from seqrl.training.runs.folder import read_summary
+from seqrl.training.runs.parts import RunParts, build
 
-WITH_IT = {"--resume", "--env", "--network", "--quiet", "--debug"}
+ALLOWED = {"--resume", "--env", "--network", "--quiet", "--debug"}
 
 
-def resume(typed: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Load and run to the end; answers the exit status."""
-    check_alone(argv)
-    folder = Path(typed.resume)
-    config = own_config(folder, {"env": typed.env, "network": typed.network})
+def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Continue a run to its end; return the exit status."""
+    check_flags(argv)
+    folder = Path(args.resume)
+    config = allowed_config(folder, {"env": args.env, "network": args.network})
     if config.get("seeds"):
         raise UsageError(f"{folder} holds many seeds, which are not saved half-way: run it anew")
     with runs.locked(folder):
         if read_summary(folder, config) is not None:
-            if not typed.quiet:
+            if not args.quiet:
                 print(f"{folder} is finished: there is nothing left to do")
             return 0
-        return go_on(folder, config, typed.quiet)
+        return continue_run(folder, config, args.quiet)
 
 
-def go_on(folder: Path, config: dict[str, Any], quiet: bool) -> int:
-    """Run on from the newest checkpoint, or from the start where there is none."""
-    runs.clear_drafts(folder)
-    saved = keeping.newest(folder)
+def continue_run(folder: Path, config: dict[str, Any], quiet: bool) -> int:
+    """Continue from the newest checkpoint, or from the start where there is none."""
+    runs.clear_temporary_files(folder)
+    saved = saved_run.newest(folder)
     if saved is not None:
-        keeping.check_same_config(runs.as_stored(config), saved["config"])
-    parts = parts_of(folder, config)
+        saved_run.check_same_config(runs.as_stored(config), saved["config"])
+    parts = build_parts(folder, config)
     loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
     loop.reset(parts.streams.envs)
     if saved is None:
-        runs.clear(folder)
+        runs.clear_unsaved_run(folder)
     if not quiet:
         steps = 0 if saved is None else saved["loop"]["steps"]
         print(f"seqrl: {folder}: going on from env step {steps:,}", file=sys.stderr)
     return execute(config, parts, loop, folder, quiet=quiet, saved=saved)
 
 
-def check_alone(argv: Sequence[str]) -> None:
-    """Refuse flags that would change a run that is half done."""
-    for word in map(options.spelled, argv):
-        flag = word.partition("=")[0]
-        if flag.startswith("--") and flag not in WITH_IT:
+def check_flags(argv: Sequence[str]) -> None:
+    """Refuse flags that would change the settings of the run."""
+    for argument in map(options.normalized, argv):
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag not in ALLOWED:
             raise UsageError(f"{flag} with --resume: the run keeps the settings in its config.toml")
 
 
-def own_config(folder: Path, allowed: Mapping[str, str | None]) -> dict[str, Any]:
-    """The config of a run folder, which may be anybody's.
+def allowed_config(folder: Path, allowed: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the config of a run folder, which is not trusted.
 
-    `allowed` has to name again, by flag, the code that would be imported for it.
+    `allowed` has to name again, by flag, any code that it would import.
     """
     config = runs.read_config(folder)
-    for flag, again in allowed.items():
+    for flag, code in allowed.items():
         named = str(config.get(flag))
-        if ":" in named and named != again:
+        if ":" in named and named != code:
             raise UsageError(
                 f"{folder}: its {flag} imports code; to allow it, add --{flag} {named}"
             )
     return config
 
 
-def parts_of(folder: Path, config: dict[str, Any]) -> Parts:
-    """The parts of a run, new; a config that an older version wrote may not do."""
+def build_parts(folder: Path, config: dict[str, Any]) -> RunParts:
+    """Build the parts of a run; raise UsageError for a config of an older version."""
     try:
         return build(config)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

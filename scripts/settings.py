@@ -1,4 +1,4 @@
-"""Settings that are not typed: presets of ours, and files named by --config."""
+"""Settings that are not flags: presets of ours, and files named by --config."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqrl.core import UsageError, closest
-from seqrl.scripts.options import Parser, wanted
+from seqrl.scripts.options import Parser, flag_value
 
 PRESETS = Path(__file__).with_name("presets.toml")
-TABLES = {"env_args": "env_arg", "network_args": "network_arg", "bin_range": "bin_range"}
+TABLE_FLAGS = {"env_args": "env_arg", "network_args": "network_arg", "bin_range": "bin_range"}
 Settings = dict[str, Any]  # as in a run's config.toml
 
 
 class Preset(NamedTuple):
-    """Settings that were tuned, and what they were measured to reach."""
+    """Tuned settings of an agent for an environment, and the return they reached."""
 
     name: str
     agent: str
@@ -27,34 +27,33 @@ class Preset(NamedTuple):
     settings: Settings
 
     def fits(self, agent: str, env: str, network: bool) -> bool:
-        """Whether it was made for this pair."""
+        """Return whether the preset was made for this agent and environment."""
         return (self.agent, self.env, self.network) == (agent, env, network)
 
 
 def presets() -> dict[str, Preset]:
-    """All of them by name."""
+    """Return all presets by name."""
     found = tomllib.loads(PRESETS.read_text(encoding="utf-8"))
-    made = {name: Preset(name=name, **{"env": "", **entry}) for name, entry in found.items()}
-    return made
+    return {name: Preset(name=name, **{"env": "", **entry}) for name, entry in found.items()}
 
 
-def untyped(argv: Sequence[str]) -> tuple[Settings, str]:
-    """What presets and --config say for a command line, and a line about the preset.
+def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
+    """Return the settings of preset and --config, and a line about the preset.
 
-    What is in the file counts more than what is in the preset.
+    The file overrides the preset.
     """
-    file = read_file(wanted(argv, "--config", ""), argv)
-    preset = chosen(wanted(argv, "--preset", ""), argv, file)
+    file = read_file(flag_value(argv, "--config", ""), argv)
+    preset = choose_preset(flag_value(argv, "--preset", ""), argv, file)
     if preset is None:
         return file, ""
-    kept = fitting(preset, argv, file)
-    shown = ", ".join(f"{name}={value}" for name, value in plain(kept).items())
-    ours = {**kept, "agent": preset.agent}
-    return merged(ours, file), f"preset {preset.name} (--preset none leaves it out): {shown}"
+    settings = applicable(preset, argv, file)
+    shown = ", ".join(f"{name}={value}" for name, value in flatten(settings).items())
+    tuned = {**settings, "agent": preset.agent}
+    return merge(tuned, file), f"preset {preset.name} (--preset none leaves it out): {shown}"
 
 
-def chosen(name: str, argv: Sequence[str], file: Settings) -> Preset | None:
-    """The preset that is asked for, or that belongs to this agent and environment."""
+def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | None:
+    """Return the preset that is named, or the one for this agent and environment."""
     if name == "none":
         return None
     known = presets()
@@ -63,27 +62,27 @@ def chosen(name: str, argv: Sequence[str], file: Settings) -> Preset | None:
             listed = ", ".join(known)
             raise UsageError(f"--preset {name}.{closest(name, known)} Known: {listed}, none")
         return known[name]
-    agent = wanted(argv, "--agent", file.get("agent", "q-learning"))
-    env = wanted(argv, "--env", file.get("env", "FrozenLake-v1"))
-    network = agent == "reinforce" or bool(wanted(argv, "--network", file.get("network", "")))
+    agent = flag_value(argv, "--agent", file.get("agent", "q-learning"))
+    env = flag_value(argv, "--env", file.get("env", "FrozenLake-v1"))
+    network = agent == "reinforce" or bool(flag_value(argv, "--network", file.get("network", "")))
     return next((one for one in known.values() if one.fits(agent, env, network)), None)
 
 
-def fitting(preset: Preset, argv: Sequence[str], file: Settings) -> Settings:
-    """A preset's settings without those that the rest of the command line makes void."""
-    kept = {**preset.settings, "agent_args": dict(preset.settings.get("agent_args", {}))}
-    network = wanted(argv, "--network", file.get("network", ""))
+def applicable(preset: Preset, argv: Sequence[str], file: Settings) -> Settings:
+    """Return a preset's settings without those that flags and file rule out."""
+    settings = {**preset.settings, "agent_args": dict(preset.settings.get("agent_args", {}))}
+    network = flag_value(argv, "--network", file.get("network", ""))
     if network:
-        kept.pop("network", None)
+        settings.pop("network", None)
     if ":" in network:
-        kept.pop("network_args", None)  # they are for ours, not for one of the user's
-    if wanted(argv, "--temperature", file.get("agent_args", {}).get("temperature", "")) != "":
-        kept["agent_args"].pop("epsilon", None)
-    return kept
+        settings.pop("network_args", None)  # of our networks, not of the user's
+    if flag_value(argv, "--temperature", file.get("agent_args", {}).get("temperature", "")) != "":
+        settings["agent_args"].pop("epsilon", None)
+    return settings
 
 
 def read_file(name: str, argv: Sequence[str]) -> Settings:
-    """The settings of a TOML file in the form of a run's config.toml."""
+    """Return the settings of a TOML file, which is like a run's config.toml."""
     if not name:
         return {}
     try:
@@ -96,62 +95,62 @@ def read_file(name: str, argv: Sequence[str]) -> Settings:
         code = found.get(flag, "")
         if not isinstance(code, str):
             raise UsageError(f"--config {name}: {flag} is {code!r}, expected a text")
-        if ":" in code and wanted(argv, f"--{flag}", "") != code:
+        if ":" in code and flag_value(argv, f"--{flag}", "") != code:
             raise UsageError(f"--config {name}: it imports code; to allow it, add --{flag} {code}")
-    table("agent_args", found.get("agent_args", {}))
+    as_table("agent_args", found.get("agent_args", {}))
     return found
 
 
-def merged(under: Settings, over: Settings) -> Settings:
-    """The settings of both; those in `over` count more, of an agent's own ones each by itself."""
-    own = {**under.get("agent_args", {}), **over.get("agent_args", {})}
-    return {**under, **over, "agent_args": own}
+def merge(under: Settings, over: Settings) -> Settings:
+    """Return both settings; `over` overrides `under`, in agent_args entry by entry."""
+    agent_args = {**under.get("agent_args", {}), **over.get("agent_args", {})}
+    return {**under, **over, "agent_args": agent_args}
 
 
-def plain(settings: Settings) -> Settings:
-    """The settings with the agent's own and the network's among the others."""
+def flatten(settings: Settings) -> Settings:
+    """Return the settings without nesting: those in tables among the others."""
     flat: Settings = {}
     for name, value in settings.items():
         flat |= value if isinstance(value, dict) else {name: value}
     return flat
 
 
-def set_defaults(made: Parser, settings: Settings) -> None:
-    """Make the settings the flags' defaults, so that what is typed counts more."""
+def set_defaults(parser: Parser, settings: Settings) -> None:
+    """Make the settings the defaults of the flags, which override them."""
     defaults: Settings = {}
     for name, value in settings.items():
         if name == "agent_args":
-            defaults |= table(name, value)
-        elif name in TABLES:
-            defaults[TABLES[name]] = [
-                (int(k) if name == "bin_range" else k, v) for k, v in table(name, value).items()
+            defaults |= as_table(name, value)
+        elif name in TABLE_FLAGS:
+            defaults[TABLE_FLAGS[name]] = [
+                (int(k) if name == "bin_range" else k, v) for k, v in as_table(name, value).items()
             ]
-        elif name in SWITCHES:
-            defaults[SWITCHES[name]] = not value
+        elif name in NEGATED_FLAGS:
+            defaults[NEGATED_FLAGS[name]] = not value
         else:
             defaults[name] = value
-    check_known(made, defaults)
-    made.set_defaults(**{name: as_typed(value) for name, value in defaults.items()})
+    check_known(parser, defaults)
+    parser.set_defaults(**{name: as_text(value) for name, value in defaults.items()})
 
 
-SWITCHES = {"compile": "no_compile", "pictures": "no_pictures"}
+NEGATED_FLAGS = {"compile": "no_compile", "pictures": "no_pictures"}
 
 
-def table(name: str, value: Any) -> Mapping[str, Any]:
-    """The value, which has to be a table."""
+def as_table(name: str, value: Any) -> Mapping[str, Any]:
+    """Return the value; raise UsageError if it is no table."""
     if not isinstance(value, dict):
         raise UsageError(f"--config: {name} is {value!r}, expected a table [{name}]")
     return value
 
 
-def check_known(made: Parser, defaults: Settings) -> None:
-    """Refuse what is no flag here."""
-    known = {action.dest for action in made._actions} - {"help", "config", "preset", "resume"}
+def check_known(parser: Parser, defaults: Settings) -> None:
+    """Refuse settings that are no flag."""
+    known = {action.dest for action in parser._actions} - {"help", "config", "preset", "resume"}
     for name in defaults:
         if name not in known:
             raise UsageError(f"--config: unknown setting {name}.{closest(name, known)}")
 
 
-def as_typed(value: Any) -> Any:
-    """A number as its text, which the flag reads and checks as if it had been typed."""
+def as_text(value: Any) -> Any:
+    """Return a number as text, which argparse converts and checks like a typed one."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

@@ -1,4 +1,4 @@
-"""What was learned, in the terminal."""
+"""Text for the terminal: evaluation results, policies and tables."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import gymnasium as gym
 import numpy as np
 
 from seqrl.agents import Agent
-from seqrl.agents.tabular import Tabular
+from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.core import UsageError
 from seqrl.envs import Environments, Serial
 from seqrl.envs.grids import Grid, grid_of
-from seqrl.training.oracle import optimal_policy
+from seqrl.training.loop.oracle import optimal_policy
 
 if TYPE_CHECKING:
     from seqrl.training import Evaluation
 
 
-HORIZON = 10_000  # env steps that the undiscounted optimum looks ahead where nothing cuts episodes
+HORIZON = 10_000  # env steps of the undiscounted optimum where the task has no time limit
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """Mean return, or the success rate where a return is 0 or 1, with its interval."""
+    """Return the mean return, or the success rate where returns are 0 or 1, with its interval."""
     low, high = evaluation.interval.low, evaluation.interval.high
     episodes, cut = len(evaluation.returns), int(evaluation.truncated.sum())
     if np.isin(evaluation.returns, (0.0, 1.0)).all():
@@ -33,13 +33,13 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def draw_policy(agent: Agent, envs: Environments) -> str | None:
-    """The greedy policy as arrows over the map, where environment and agent allow it.
+    """Return a table's greedy policy as arrows on a grid world's map; None for other tasks.
 
-    The optimal one stands beside it where the environment's model is known.
+    The optimal one is beside it where the environment's model is known.
     """
     env = envs.envs[0] if isinstance(envs, Serial) else None
     grid = None if env is None else grid_of(env)
-    if env is None or grid is None or not isinstance(agent, Tabular):
+    if env is None or grid is None or not isinstance(agent, TabularAgent):
         return None
     learned = draw_grid(grid, agent.q.argmax(1))
     best = optimal_policy(env, agent.options.gamma, HORIZON)
@@ -47,7 +47,7 @@ def draw_policy(agent: Agent, envs: Environments) -> str | None:
 
 
 def side_by_side(learned: str, optimal: str) -> str:
-    """Two maps with their headings, the learned one to the left."""
+    """Return two maps with their headings, the learned one to the left."""
     left, right = (
         ["  " + head, *text.split("\n")]
         for head, text in (("learned", learned), ("optimal", optimal))
@@ -57,7 +57,7 @@ def side_by_side(learned: str, optimal: str) -> str:
 
 
 def draw_grid(grid: Grid, policy: np.ndarray) -> str:
-    """A map with an arrow for the action [S] in every cell where one is taken."""
+    """Return a map with an arrow for the action [S] in every non-terminal cell."""
     width = len(grid.cells[0])
     rows = []
     for y, cells in enumerate(grid.cells):
@@ -71,8 +71,8 @@ def draw_grid(grid: Grid, policy: np.ndarray) -> str:
 
 
 def show_table(agent: Agent, envs: Environments) -> str:
-    """Values and policy in the form that suits the space: map, Blackjack's maps, or a list."""
-    if not isinstance(agent, Tabular):
+    """Return values and policy as text: on a map, on Blackjack's maps, or as a list of states."""
+    if not isinstance(agent, TabularAgent):
         raise UsageError(f"{type(agent).__name__} has no table to show")
     grid = grid_of(envs.envs[0]) if isinstance(envs, Serial) else None
     if grid is not None:
@@ -83,7 +83,7 @@ def show_table(agent: Agent, envs: Environments) -> str:
 
 
 def show_grid(grid: Grid, q: np.ndarray, policy: str | None) -> str:
-    """The map with the greedy actions, then V and Q of each cell."""
+    """Return the map with the greedy actions, then V and Q of each cell."""
     width = len(grid.cells[0])
     values = q.max(1).reshape(-1, width)
     table = "\n".join("  " + " ".join(f"{v:8.3f}" for v in row) for row in values)
@@ -91,19 +91,19 @@ def show_grid(grid: Grid, q: np.ndarray, policy: str | None) -> str:
 
 
 def list_q(q: np.ndarray, names: str) -> str:
-    """Q, a state a line."""
+    """Return Q as text, a line for each state."""
     head = "state " + " ".join(f"{name:>9}" for name in names)
     lines = [f"{s:5} " + " ".join(f"{x:9.4f}" for x in row) for s, row in enumerate(q)]
     return "\n".join(["Q", head, *lines])
 
 
 def is_blackjack(space: gym.Space) -> bool:
-    """Whether the states are (player's sum, dealer's card, usable ace)."""
+    """Return whether the states are (player's sum, dealer's card, usable ace)."""
     return space == gym.spaces.Tuple([gym.spaces.Discrete(n) for n in (32, 11, 2)])
 
 
 def show_blackjack(q: np.ndarray) -> str:
-    """Two maps as in Sutton & Barto, Figure 5.2: H hits, S sticks, by sum and dealer's card."""
+    """Return two maps as in Sutton & Barto, Figure 5.2: H hits, S sticks; by sum and card."""
     table = q.reshape(32, 11, 2, 2)
     maps = []
     for ace, title in ((1, "usable ace"), (0, "no usable ace")):
@@ -120,8 +120,8 @@ def show_blackjack(q: np.ndarray) -> str:
     return "\n\n".join([*maps, "\n".join(["V, no usable ace", *values])])
 
 
-def show_states(agent: Tabular, most: int = 50) -> str:
-    """The rows of the table that were changed, up to `most`, highest value first."""
+def show_states(agent: TabularAgent, most: int = 50) -> str:
+    """Return the table's rows that were changed, `most` of them at most, highest value first."""
     changed = np.flatnonzero((agent.q != agent.q[0, 0]).any(1))
     order = changed[np.argsort(-agent.q[changed].max(1), kind="stable")][:most]
     head = f"{len(changed):,} of {len(agent.q):,} rows learned, the {len(order)} of highest value"

@@ -10,56 +10,56 @@ from typing import TYPE_CHECKING, Any
 
 from seqrl.scripts import options
 from seqrl.scripts.options import Parser
-from seqrl.scripts.settings import set_defaults, untyped
+from seqrl.scripts.settings import default_settings, set_defaults
 
 if TYPE_CHECKING:
-    from seqrl.scripts.build import Parts
+    from seqrl.training.runs.parts import RunParts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The script; answers its exit status."""
+    """Run the script; return its exit status."""
     return options.guarded(body, argv)
 
 
 def body(argv: Sequence[str]) -> int:
-    """Read, build, train, report."""
-    made = parser(argv)
-    typed = made.read(argv)
-    # what the library says on its own account
-    logging.getLogger("seqrl").setLevel(logging.ERROR if typed.quiet else logging.NOTSET)
-    if typed.resume is not None:
+    """Parse the arguments, build the parts, train, report."""
+    parser = make_parser(argv)
+    args = parser.read(argv)
+    # the library's own warnings
+    logging.getLogger("seqrl").setLevel(logging.ERROR if args.quiet else logging.NOTSET)
+    if args.resume is not None:
         from seqrl.scripts.resume import resume
 
-        return resume(typed, argv)
-    config = read(typed)
-    note = "" if typed.quiet else made.note
+        return resume(args, argv)
+    config = make_config(args)
+    note = "" if args.quiet else parser.note
     if config["seeds"]:
-        from seqrl.scripts.many import train_seeds
+        from seqrl.scripts.seeds import train_seeds
 
-        tell(note)
-        return train_seeds(config, typed)
-    from seqrl.scripts.build import build
+        print_note(note)
+        return train_seeds(config, args)
     from seqrl.scripts.running import execute
     from seqrl.training import Interaction
-    from seqrl.training import folder as runs
+    from seqrl.training.runs import folder as runs
+    from seqrl.training.runs.parts import build
 
     parts = build(config)
     loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
-    loop.reset(parts.streams.envs)  # what cannot begin leaves no folder behind
+    loop.reset(parts.streams.envs)  # before the folder is made, which an error here leaves unmade
     folder = runs.new_folder(
-        typed.logdir, config["env"], config["agent"], config["seed"], typed.run_dir
+        args.logdir, config["env"], config["agent"], config["seed"], args.run_dir
     )
     with runs.locked(folder):
         runs.write_config(folder, config)
-        tell(note)
+        print_note(note)
         warn_without_limit(parts)
-        return execute(config, parts, loop, folder, quiet=typed.quiet)
+        return execute(config, parts, loop, folder, quiet=args.quiet)
 
 
-def parser(argv: Sequence[str]) -> Parser:
-    """All flags; an agent's own ones where it is named."""
-    made = Parser(prog="seqrl train", description="Train an agent on an environment.")
-    add = made.add_argument
+def make_parser(argv: Sequence[str]) -> Parser:
+    """Return the parser of all flags, those of the agent named in `argv` included."""
+    parser = Parser(prog="seqrl train", description="Train an agent on an environment.")
+    add = parser.add_argument
     add(
         "--agent", default="q-learning", help="see `seqrl list`; --agent NAME --help: its own flags"
     )
@@ -74,13 +74,13 @@ def parser(argv: Sequence[str]) -> Parser:
     add("--worker-timeout", type=float, default=60.0, help="seconds such a process may be silent")
     add("--restart-workers", type=int, default=0, help="replace as many that die or hang, in all")
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
-    add("--network-arg", **options.repeated(options.pair), metavar="K=V", help="for the network")
-    add("--env-arg", **options.repeated(options.pair), metavar="K=V", help="for the environment")
+    add("--network-arg", **options.repeatable(options.pair), metavar="K=V", help="for the network")
+    add("--env-arg", **options.repeatable(options.pair), metavar="K=V", help="for the environment")
     add("--max-episode-steps", type=int, help="cut episodes after as many steps")
     add("--bins", type=int, help="cut each real dimension into as many equal widths")
     add(
         "--bin-range",
-        **options.repeated(options.bounds),
+        **options.repeatable(options.dimension_range),
         metavar="D=LOW:HIGH",
         help="of dimension D",
     )
@@ -100,45 +100,46 @@ def parser(argv: Sequence[str]) -> Parser:
     add("--preset", metavar="NAME", help="tuned settings; by default this pair's, none for none")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
-    helping = not {"-h", "--help"}.isdisjoint(argv)
-    settings, made.note = untyped(argv)
-    name = options.wanted(argv, "--agent", settings.get("agent", "" if helping else "q-learning"))
+    showing_help = not {"-h", "--help"}.isdisjoint(argv)
+    settings, parser.note = default_settings(argv)
+    default = settings.get("agent", "" if showing_help else "q-learning")
+    name = options.flag_value(argv, "--agent", default)
     if name:
         from seqrl.agents.registry import agent_class
 
-        network = bool(options.wanted(argv, "--network", settings.get("network") or ""))
-        options.add_agent_flags(made, agent_class(name, network))
-    set_defaults(made, settings)
-    return made
+        network = bool(options.flag_value(argv, "--network", settings.get("network") or ""))
+        options.add_agent_flags(parser, agent_class(name, network))
+    set_defaults(parser, settings)
+    return parser
 
 
-LEAST = {"steps": 1, "episodes": 1, "num_envs": 1, "max_episode_steps": 1, "seed": 0}
-LEAST |= {"eval_every": 1, "eval_episodes": 0, "patience": 1, "checkpoint_every": 1}
-LEAST |= {"bins": 1, "tiles": 1, "restart_workers": 0}
+MINIMUM = {"steps": 1, "episodes": 1, "num_envs": 1, "max_episode_steps": 1, "seed": 0}
+MINIMUM |= {"eval_every": 1, "eval_episodes": 0, "patience": 1, "checkpoint_every": 1}
+MINIMUM |= {"bins": 1, "tiles": 1, "restart_workers": 0}
 
 
-def read(typed: argparse.Namespace) -> dict[str, Any]:
-    """The config of the run: what config.toml will hold."""
+def make_config(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the config of the run, as config.toml will hold it."""
     from seqrl.agents.registry import agent_class
 
-    options.check_least(typed, LEAST | {"seeds": 1, "threads": 1})
-    config = {name: getattr(typed, name) for name in ("agent", "env", *LEAST)}
-    config["seeds"] = typed.seeds if typed.seeds > 1 else None
-    config["processes"] = typed.processes
-    config["worker_timeout"] = typed.worker_timeout if typed.processes else None
-    config["stop_at"], config["deterministic"] = typed.stop_at, typed.deterministic
+    options.check_minimum(args, MINIMUM | {"seeds": 1, "threads": 1})
+    config = {name: getattr(args, name) for name in ("agent", "env", *MINIMUM)}
+    config["seeds"] = args.seeds if args.seeds > 1 else None
+    config["processes"] = args.processes
+    config["worker_timeout"] = args.worker_timeout if args.processes else None
+    config["stop_at"], config["deterministic"] = args.stop_at, args.deterministic
     check_early_end(config)
-    config["compile"], config["pictures"] = not typed.no_compile, not typed.no_pictures
-    config["env_args"] = dict(typed.env_arg)
-    config |= network_of(typed)
-    config["bin_range"] = {str(d): list(ends) for d, ends in typed.bin_range}
-    cls = agent_class(typed.agent, bool(typed.network))
-    config["agent_args"] = options.agent_numbers(cls, vars(typed))
+    config["compile"], config["pictures"] = not args.no_compile, not args.no_pictures
+    config["env_args"] = dict(args.env_arg)
+    config |= network_config(args)
+    config["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
+    cls = agent_class(args.agent, bool(args.network))
+    config["agent_args"] = options.agent_arguments(cls, vars(args))
     return config
 
 
 def check_early_end(config: dict[str, Any]) -> None:
-    """Refuse an early end that nothing would look for."""
+    """Refuse flags of early stopping without evaluations."""
     from seqrl.core import UsageError
 
     for name in ("stop_at", "patience"):
@@ -147,30 +148,30 @@ def check_early_end(config: dict[str, Any]) -> None:
             raise UsageError(f"{flag}: it looks at evaluations; add --eval-every 10000")
 
 
-def network_of(typed: argparse.Namespace) -> dict[str, Any]:
-    """The network of the run; without one what can do with a table has one."""
+def network_config(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the network's settings, none where the agent learns a table."""
     from seqrl.agents.registry import AGENTS
     from seqrl.core import UsageError
 
-    if AGENTS[typed.agent].network or typed.network:
+    if AGENTS[args.agent].network or args.network:
         for flag in ("bins", "bin_range", "tiles"):
-            if getattr(typed, flag):
-                shown = flag.replace("_", "-")
-                raise UsageError(f"--{shown}: that is for tables, a network sees what there is")
-        return {"network": typed.network or "mlp", "network_args": dict(typed.network_arg)}
-    if typed.network_arg:
-        raise UsageError(f"--network-arg: {typed.agent} learns a table here; name a --network")
+            if getattr(args, flag):
+                name = flag.replace("_", "-")
+                raise UsageError(f"--{name}: that is for tables, a network sees what there is")
+        return {"network": args.network or "mlp", "network_args": dict(args.network_arg)}
+    if args.network_arg:
+        raise UsageError(f"--network-arg: {args.agent} learns a table here; name a --network")
     return {}
 
 
-def tell(note: str) -> None:
-    """A line on stderr, if there is one to say."""
+def print_note(note: str) -> None:
+    """Print a note to stderr, unless it is empty."""
     if note:
         print(f"seqrl: {note}", file=sys.stderr)
 
 
-def warn_without_limit(parts: Parts) -> None:
-    """Say so where an episode may never end."""
+def warn_without_limit(parts: RunParts) -> None:
+    """Print a warning where an episode may never end."""
     from seqrl.envs import may_never_end
 
     if may_never_end(parts.envs):

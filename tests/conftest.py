@@ -1,5 +1,6 @@
 """Toy environments, layouts and agents that the conformance suites share, as fixtures."""
 
+import logging
 import sys
 
 import cloudpickle
@@ -110,6 +111,12 @@ AGENTS = {
     "mc constant": (MonteCarlo, {}),
     "mc off-policy": (MonteCarlo, {"learning_rate": None, "off_policy": True}),
 }
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """A script's --quiet sets the level of the logger for whoever comes after."""
+    logging.getLogger("seqrl").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 
 from seqrl.scripts import resume, running, train
-from seqrl.training import folder as runs
+from seqrl.training.runs import folder as runs
 
 # flags of the run, and the env steps between two checkpoints
 KINDS = {

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 HOME = Path(__file__).resolve().parents[1]
 ROOMS = ("agents", "core", "envs", "networks", "scripts", "training")
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "runs", "typings")
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "typings")
 # tried first, as most bugs end here; then the rest of the fast suite
 FIRST = "q_learning sarsa monte_carlo exploration episodes value reinforce networks loop".split()
 ENOUGH = 0.9
@@ -32,85 +32,85 @@ class Bug(NamedTuple):
 
 BUGS = {
     "advantage sign": Bug(
-        "agents/reinforce.py",
+        "agents/deep/reinforce.py",
         "loss = -targets.mean(log_prob * advantage, mask)",
         "loss = targets.mean(log_prob * advantage, mask)",
     ),
     "no bootstrap at truncation (Q-learning)": Bug(
-        "agents/q_learning.py",
+        "agents/tabular/q_learning.py",
         "if s.terminated:",
         "if s.terminated or s.truncated:",
     ),
     "no bootstrap at truncation (REINFORCE)": Bug(
-        "agents/reinforce.py",
-        "tail = torch.where(batch.terminated, 0.0, at_end(values, batch.length))",
-        "tail = at_end(values, batch.length) * 0.0",
+        "agents/deep/reinforce.py",
+        "bootstrap = torch.where(batch.terminated, 0.0, at_end(values, batch.length))",
+        "bootstrap = at_end(values, batch.length) * 0.0",
     ),
     "bootstrap at termination (SARSA)": Bug(
-        "agents/sarsa.py",
-        "tail = 0.0 if s.terminated else expected(o.kind, m.q, s.after, rate)\n        while",
-        "tail = expected(o.kind, m.q, s.after, rate)\n        while",
+        "agents/tabular/sarsa.py",
+        "        bootstrap = 0.0 if s.terminated else expected(",
+        "        bootstrap = expected(",
     ),
     "bootstrap at termination (REINFORCE)": Bug(
-        "agents/reinforce.py",
-        "tail = torch.where(batch.terminated, 0.0, at_end(values, batch.length))",
-        "tail = at_end(values, batch.length)",
+        "agents/deep/reinforce.py",
+        "bootstrap = torch.where(batch.terminated, 0.0, at_end(values, batch.length))",
+        "bootstrap = at_end(values, batch.length)",
     ),
     "return off by one (n steps)": Bug(
-        "agents/returns.py",
+        "agents/tabular/returns.py",
         "for k in range(n - 1, -1, -1):",
         "for k in range(n - 2, -1, -1):",
     ),
     "return off by one (REINFORCE)": Bug(
-        "agents/whole_episodes.py",
+        "agents/experience/whole_episodes.py",
         "reward[t] + gamma * total, total)",
         "gamma * (reward[t] + total), total)",
     ),
     "missing detach": Bug(
-        "agents/reinforce.py",
+        "agents/deep/reinforce.py",
         'with torch.no_grad():\n            features, _ = self.critic["network"](rolled',
         'with torch.enable_grad():\n            features, _ = self.critic["network"](rolled',
     ),
     "epsilon never decays": Bug(
-        "agents/tabular.py",
-        "return rate(*self._explored, self.steps)",
-        "return rate(*self._explored, 0)",
+        "agents/tabular/tabular_agent.py",
+        "return rate(*self._epsilon, self.steps)",
+        "return rate(*self._epsilon, 0)",
     ),
     "wrong mask": Bug(
-        "agents/whole_episodes.py",
+        "agents/experience/whole_episodes.py",
         "return torch.arange(longest, device=length.device)[:, None] < length",
         "return torch.arange(longest, device=length.device)[:, None] <= length",
     ),
     "shared RNG stream": Bug("core/seeding.py", ".spawn(4))", ".spawn(1) * 4)"),
     "reward shifted by a step (tables)": Bug(
-        "agents/td.py",
+        "agents/tabular/td.py",
         "m.reward[i, at] = s.reward",
         "m.reward[i, max(at - 1, 0)] = s.reward",
     ),
     "reward shifted by a step (REINFORCE)": Bug(
-        "agents/episodes.py",
+        "agents/experience/episodes.py",
         'turn = {"obs": step.obs, "action": step.action, "reward": step.reward}',
         'self.late, late = step.reward, getattr(self, "late", step.reward * 0)\n'
         '        turn = {"obs": step.obs, "action": step.action, "reward": late}',
     ),
     "traces not reset at an episode's start": Bug(
-        "agents/td.py",
+        "agents/tabular/td.py",
         "        m.trace[i] = 0.0\n\n\ndef wait",
         "        m.trace[i] *= 1.0\n\n\ndef wait",
     ),
     "memory not reset at an episode's start": Bug(
         "networks/recurrent.py",
-        "return tuple(part.masked_fill(opening[:, None, None], 0.0) for part in memory)",
+        "return tuple(part.masked_fill(start[:, None, None], 0.0) for part in memory)",
         "return memory",
     ),
     "target network never synced": Bug(
-        "agents/value.py",
-        "            self.learner.follow(pace.target_rate)",
+        "agents/deep/value_agent.py",
+        "            self.learner.follow(update_args.target_rate)",
         "            pass",
     ),
     "priorities not updated": Bug(
-        "agents/experience.py",
-        "            self.store.prioritise(lesson.items, to_numpy(error()))",
+        "agents/deep/value_experience.py",
+        "            self.store.prioritise(weighted.indices, to_numpy(error()))",
         "            pass",
     ),
 }
@@ -122,6 +122,8 @@ def copy_of_the_source(folder: Path) -> None:
     (folder / "seqrl").mkdir()
     for room in ROOMS:
         (folder / "seqrl" / room).symlink_to(folder / room)
+    for path in (folder / "root").glob("*.py"):
+        (folder / "seqrl" / path.name).symlink_to(path)
     names = ", ".join(f"seqrl.{room}" for room in ROOMS)
     code = f"import {names}\nfor x in ({names}): print(x.__file__)"
     found = [Path(line).resolve() for line in python(folder, "-c", code).stdout.splitlines()]

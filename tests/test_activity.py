@@ -7,7 +7,7 @@ from gymnasium import spaces
 from torch import nn
 
 from seqrl.networks import GRU, LSTM, MLP, RNN, Attention, FrameStack, Network
-from seqrl.networks.activity import activity
+from seqrl.networks.diagnosis.activity import activity
 
 SPACE = spaces.Box(-1, 1, (3,), np.float32)
 T = 9
@@ -34,8 +34,8 @@ def test_lstm_gates_and_memory_are_those_of_a_numpy_lstm():
         c = f * c + i * np.tanh(g)
         h = o * np.tanh(c)
         rows.append((i, f, o, c, h))
-    (trace,) = activity(core, OBS).traces
-    assert trace.layer == "LSTM"
+    (trace,) = activity(core, OBS).layers
+    assert trace.name == "LSTM"
     names = ["input gate", "forget gate", "output gate", "cell", "output"]
     assert sorted(trace.parts) == sorted(names)
     for name, expected in zip(names, zip(*rows, strict=True), strict=True):
@@ -49,7 +49,7 @@ def test_a_peephole_lstm_shows_gates_that_see_the_cell():
     nn.init.normal_(layer.peephole)
     w, u, b, d = weights(layer)
     see = layer.peephole.detach().numpy()
-    (trace,) = activity(core, OBS).traces
+    (trace,) = activity(core, OBS).layers
     parts = trace.parts
     for t in range(T):
         h = parts["output"][t - 1] if t else np.zeros(4)
@@ -66,8 +66,8 @@ def test_gru_gates_and_memory_are_those_of_a_numpy_gru_in_both_layers():
     torch.manual_seed(0)
     core = GRU(3, 4, layers=2)
     inputs = OBS.astype(float)
-    found = activity(core, OBS).traces
-    assert [trace.layer for trace in found] == ["GRU layer 1 of 2", "GRU layer 2 of 2"]
+    found = activity(core, OBS).layers
+    assert [trace.name for trace in found] == ["GRU layer 1 of 2", "GRU layer 2 of 2"]
     for layer, trace in zip(core.layers, found, strict=True):
         w, u, b, d = weights(layer)
         h, outputs = np.zeros(4), []
@@ -86,7 +86,7 @@ def test_elman_shows_its_memory_above_an_encoder():
     torch.manual_seed(0)
     core = RNN(MLP(SPACE, (5,)), 4)
     out, _ = core(torch.tensor(OBS)[:, None], torch.eye(T, 1, dtype=torch.bool))
-    (trace,) = activity(core, OBS).traces
+    (trace,) = activity(core, OBS).layers
     assert list(trace.parts) == ["memory"]
     np.testing.assert_allclose(trace.parts["memory"], out[:, 0].detach(), atol=1e-6)
 
@@ -96,7 +96,7 @@ def test_attention_weights_make_the_output_of_the_layer():
     torch.manual_seed(0)
     window, heads = 4, 2
     core = Attention(3, 8, heads=heads, window=window)
-    (trace,) = activity(core, OBS).traces
+    (trace,) = activity(core, OBS).layers
     assert trace.attention and list(trace.parts) == ["head 1", "head 2"]
     lag = np.arange(T)[:, None] - np.arange(T)
     for head in trace.parts.values():
@@ -106,7 +106,7 @@ def test_attention_weights_make_the_output_of_the_layer():
     block = core.blocks[0]
     with torch.no_grad():
         out, _ = core(torch.tensor(OBS)[:, None], torch.eye(T, 1, dtype=torch.bool))
-        angles = torch.arange(T)[:, None] * core.rates
+        angles = torch.arange(T)[:, None] * core.frequencies
         x = core.enter(torch.tensor(OBS)) + torch.cat([angles.sin(), angles.cos()], -1)
         values = block.project(block.norm(x))[:, 16:]
         pieces = zip(trace.parts.values(), values.chunk(heads, 1), strict=True)
@@ -133,7 +133,7 @@ def test_the_gradient_is_the_product_of_the_steps_derivatives():
     found = activity(core, OBS)
     _, u, _, _ = weights(core.layers[0])
     jacobian, expected = np.eye(4), []
-    for h in found.traces[0].parts["memory"][:0:-1]:
+    for h in found.layers[0].parts["memory"][:0:-1]:
         jacobian = jacobian @ ((1 - h**2)[:, None] * u)
         expected.append(np.linalg.norm(jacobian) / 2)
     np.testing.assert_allclose(found.gradient, expected[::-1], rtol=1e-4)
@@ -155,7 +155,7 @@ def test_rows_worked_out_a_few_at_a_time_give_the_same(monkeypatch):
     torch.manual_seed(0)
     core = GRU(3, 5)
     whole = activity(core, OBS).gradient
-    monkeypatch.setattr("seqrl.networks.activity.ROOM", 2 * 5 * T)
+    monkeypatch.setattr("seqrl.networks.diagnosis.activity.MAX_HELD", 2 * 5 * T)
     np.testing.assert_allclose(activity(core, OBS).gradient, whole, rtol=1e-6)
 
 
@@ -178,8 +178,8 @@ class Sum(Network):
 
 def test_a_memory_of_ones_own_is_shown_as_numbers_with_its_gradient():
     found = activity(Sum(), OBS)
-    assert found.traces[0].layer == "memory"
-    np.testing.assert_allclose(found.traces[0].parts["memory"][1], OBS[0] / 2 + OBS[1], rtol=1e-6)
+    assert found.layers[0].name == "memory"
+    np.testing.assert_allclose(found.layers[0].parts["memory"][1], OBS[0] / 2 + OBS[1], rtol=1e-6)
     np.testing.assert_allclose(found.gradient, 0.5 ** np.arange(T - 1, 0, -1.0), rtol=1e-6)
 
 

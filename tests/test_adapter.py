@@ -44,7 +44,7 @@ def valid_rows(envs, turns, **options):
     for outcome in outcomes:
         for i in np.flatnonzero(outcome.valid):
             what = outcome.next_obs, outcome.reward, outcome.terminated, outcome.truncated
-            rows[i].append([leaf.tolist() for leaf in tree.leaves(tree.row(what, i))])
+            rows[i].append([leaf.tolist() for leaf in tree.leaves(tree.take(what, i))])
     return rows
 
 
@@ -60,7 +60,7 @@ def test_rows_are_of_the_space_and_belong_to_the_outcome(counting, arrange, layo
     before = [[leaf.copy() for leaf in tree.leaves(obs)] for obs in seen]
     for obs in seen:
         for i in range(adapt(envs).num_envs):
-            assert space.contains(tree.row(obs, i))
+            assert space.contains(tree.take(obs, i))
     adapt(envs).reset()
     for obs, copies in zip(seen, before, strict=True):
         assert all(map(np.array_equal, tree.leaves(obs), copies))
@@ -72,7 +72,7 @@ def test_flags_of_any_kind(counting, arrange, layout, flag):
     assert valid_rows(arrange(layout, makers[:1]), 9) == valid_rows(arrange(layout, makers[1:]), 9)
     loop = Interaction(q_learning(makers[0]()), arrange(layout, makers[:1]))
     loop.run(6)
-    assert loop.episodes == 3
+    assert loop.books.episodes == 3
     _, outcomes = play(loop.envs, 9)
     assert all(o.terminated.dtype == o.truncated.dtype == bool for o in outcomes)
 

@@ -1,30 +1,58 @@
-"""The arrows between the rooms, and what a tabular run does not import."""
+"""The arrows between rooms and wings, circles between files, and what a tabular run imports."""
 
 import ast
 import re
 import runpy
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import seqrl.core
+from seqrl.agents.tabular.tabular_agent import TableArrays
+from seqrl.training.loop import compiled
 
-ROOMS = {
-    "core": set(),
-    "agents": {"core", "networks"},
-    "envs": {"core"},
-    "networks": {"core"},
-    "training": {"core", "agents", "envs"},
-    "scripts": {"core", "agents", "envs", "networks", "training"},
-}
 HOME = Path(seqrl.core.__file__).parents[1]
+# what a wing, or the files at the top of a room, may import besides core and itself
+ARROWS = {
+    "core": set(),
+    "agents": {"agents.tabular", "agents.deep", "networks"},
+    "agents.tabular": {"agents"},
+    "agents.experience": set(),
+    "agents.deep": {"agents", "agents.tabular", "agents.experience", "networks", "networks.plain"},
+    "networks": set(),
+    "networks.plain": {"networks"},
+    "networks.diagnosis": {"networks"},
+    "envs": {"envs.tasks"},
+    "envs.tasks": {"envs"},
+    "training": set(),
+    "training.loop": {"agents", "agents.tabular", "envs", "training"},
+    "training.pictures": {"agents", "agents.tabular", "envs", "training.loop"},
+    "training.runs": {
+        *("agents", "agents.tabular", "envs", "networks.diagnosis"),
+        *("training", "training.loop", "training.pictures"),
+    },
+    "training.comparison": {"envs", "training", "training.runs"},
+    "root": {"scripts", "training.loop"},
+}
+ARROWS["scripts"] = set(ARROWS)
 DOTTED = re.compile(r"seqrl\.(\w+)[\w.:]*")  # also in a registry, whose modules come later
 
 
-def rooms_named(tree):
-    """The rooms that a module imports, at its top, inside a function or by a name in a string."""
+def product_files():
+    """Every product file, by its dotted name without `seqrl.`."""
+    folders = {wing.partition(".")[0] for wing in ARROWS}
+    files = (path for folder in sorted(folders) for path in sorted((HOME / folder).rglob("*.py")))
+    return {".".join(path.relative_to(HOME).with_suffix("").parts): path for path in files}
+
+
+FILES = product_files()
+
+
+def names_in(tree):
+    """The dotted names that a module imports, at its top, inside a function or in a string."""
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -33,29 +61,114 @@ def rooms_named(tree):
             assert not node.level, "imports are absolute"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value]
-        yield from (found[1] for name in names if (found := DOTTED.fullmatch(name)))
+            names = [node.value.replace(":", ".")]
+        yield from (name.removeprefix("seqrl.") for name in names if DOTTED.fullmatch(name))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_arrows_go_one_way(room):
-    files = sorted((HOME / room).rglob("*.py"))
-    assert files
-    for file in files:
-        named = set(rooms_named(ast.parse(file.read_text(encoding="utf-8"))))
-        assert named <= ROOMS[room] | {room}, file
+@cache
+def parsed(name):
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
+
+
+def file_of(name):
+    """The file in which a dotted name is defined, looked up through the rooms' `__init__`."""
+    if name in FILES:
+        return name
+    if f"{name}.__init__" in FILES:
+        return f"{name}.__init__"
+    package, _, last = name.rpartition(".")
+    if package in FILES:
+        return package
+    facade = f"{package}.__init__"
+    if facade not in FILES:
+        return None
+    found = (n for n in names_in(parsed(facade)) if n.rpartition(".")[2] == last)
+    return next((file_of(n) for n in found), facade)
+
+
+def wing_of(file):
+    """The wing that a file is in, or its room."""
+    package = file.rpartition(".")[0]
+    return package if package in ARROWS else file.partition(".")[0]
+
+
+@cache
+def imported(file):
+    """The product files that a file imports."""
+    found = {file_of(name) for name in names_in(parsed(file))}
+    return found - {None, file}
+
+
+@pytest.mark.parametrize("wing", ARROWS)
+def test_arrows_go_one_way(wing):
+    own = [file for file in FILES if wing_of(file) == wing and not file.endswith("__init__")]
+    assert own
+    for file in own:
+        reached = {wing_of(other) for other in imported(file)}
+        assert reached <= ARROWS[wing] | {wing, "core"}, file
+
+
+def test_every_folder_with_code_is_a_wing():
+    assert {file.rpartition(".")[0] for file in FILES} == set(ARROWS)
+
+
+def test_no_file_is_in_a_circle():
+    # an `__init__` names what others define and is not followed
+    after = {f: {o for o in imported(f) if not o.endswith("__init__")} for f in FILES}
+    after = {file: others for file, others in after.items() if not file.endswith("__init__")}
+    while leaves := [file for file, others in after.items() if not others]:
+        for leaf in leaves:
+            del after[leaf]
+        after = {file: others - set(leaves) for file, others in after.items()}
+    assert not after
 
 
 def test_the_arrows_are_read():
     text = """
-import seqrl.agents.td
+import seqrl.agents.tabular.td
 def f():
     from seqrl import networks
-    from seqrl.training.folder import new_folder
+    from seqrl.agents import QLearning
+    from seqrl.training.runs.folder import new_folder
 LAZY = {"x": "seqrl.scripts.train:main"}
 "in a sentence, seqrl.core is no arrow"
 """
-    assert set(rooms_named(ast.parse(text))) == {"agents", "networks", "training", "scripts"}
+    found = {file_of(name) for name in names_in(ast.parse(text))}
+    assert found == {
+        "agents.tabular.td",
+        "agents.tabular.q_learning",
+        "networks.__init__",
+        "training.runs.folder",
+        "scripts.train",
+    }
+    assert {wing_of(file) for file in found} == {
+        *("agents.tabular", "networks", "training.runs", "scripts")
+    }
+
+
+def test_git_tracks_every_product_file():
+    """An ignored name would leave a file out of what others get, without a word."""
+    inside = subprocess.run(["git", "rev-parse"], cwd=HOME, capture_output=True).returncode == 0
+    if inside:
+        paths = [str(path) for path in FILES.values()]
+        done = subprocess.run(["git", "check-ignore", *paths], cwd=HOME, capture_output=True)
+        assert done.stdout == b""
+
+
+def test_arrays_are_unrolled_in_the_order_of_their_fields():
+    """Numba takes named tuples by position only."""
+    (unrolling,) = (
+        node
+        for node in ast.walk(parsed("training.loop.compiled"))
+        if isinstance(node, ast.FunctionDef) and node.name == "turns_each"
+    )
+    calls = {}
+    for node in ast.walk(unrolling):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            parts = (a.value if isinstance(a, ast.Subscript) else a for a in node.args)
+            calls[node.func.id] = tuple(getattr(part, "attr", None) for part in parts)
+    for kind in (TableArrays, compiled.World, compiled.Ended):
+        assert calls[kind.__name__] == kind._fields
 
 
 def imported_by(code):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from seqrl.core import UsageError
-from seqrl.training import checkpoint
-from seqrl.training.checkpoint import DTYPES, MAGIC, SEAL_SIZE, digest, load, save
+from seqrl.training.runs import checkpoint
+from seqrl.training.runs.checkpoint import DTYPES, HASH_SIZE, MAGIC, digest, load, save
 
 SMALL = {"q": np.arange(4.0), "n": (3, None, [True, "é"]), "rate": float("inf"), 7: -0.0}
 
@@ -180,7 +180,7 @@ def test_any_flipped_bit_is_refused(path):
     save(path, SMALL)
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
-    seal = 8 * (len(MAGIC) + SEAL_SIZE)
+    seal = 8 * (len(MAGIC) + HASH_SIZE)
     lines = [range(8 * (len(MAGIC) - 1), 8 * len(MAGIC) + 8), range(seal - 16, seal)]
     places = [*lines[0], *lines[1], *rng.integers(8 * len(whole), size=300).tolist()]
     for place in places:
@@ -194,7 +194,7 @@ def test_any_flipped_bit_is_refused(path):
 def test_a_damaged_header_and_a_damaged_array_are_told_apart(path):
     save(path, SMALL)
     whole = path.read_bytes()
-    for place, message in ((len(MAGIC) + SEAL_SIZE + 9, "the header is damaged"), (-9, "entry q")):
+    for place, message in ((len(MAGIC) + HASH_SIZE + 9, "the header is damaged"), (-9, "entry q")):
         damaged = bytearray(whole)
         damaged[place] ^= 1
         path.write_bytes(damaged)
@@ -360,7 +360,7 @@ KILLED = """
 import os, resource, signal, sys
 from pathlib import Path
 import numpy as np
-from seqrl.training import checkpoint
+from seqrl.training.runs import checkpoint
 
 path = Path(sys.argv[1])
 old, new = ({"a": np.full(5000, x), "b": [x] * 200, "c": np.full(3000, x)} for x in (1.0, 2.0))

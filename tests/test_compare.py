@@ -20,14 +20,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import seqrl.core
 from seqrl.core import UsageError
-from seqrl.scripts import command, crew
+from seqrl.scripts import command
 from seqrl.scripts import compare as script
-from seqrl.training import folder as folders
-from seqrl.training import plot, report
-from seqrl.training.charts import OURS, write_charts
-from seqrl.training.compare import compare, curves
-from seqrl.training.recorded import find_runs, labels, read_run, running_mean
-from seqrl.training.scale import score_scale
+from seqrl.training.comparison import plot, report
+from seqrl.training.comparison.charts import EVENT_FILES, write_charts
+from seqrl.training.comparison.compare import compare, curves
+from seqrl.training.comparison.recorded import find_runs, labels, read_run, running_mean
+from seqrl.training.comparison.scale import score_scale
+from seqrl.training.runs import executor
+from seqrl.training.runs import folder as folders
 
 HOME = Path(seqrl.core.__file__).parents[1]
 WRITTEN = {f"compare.{kind}" for kind in ("md", "csv", "json", "png")}
@@ -98,7 +99,7 @@ def test_one_command_leaves_ordinary_runs_and_a_comparison(done):
 def test_a_second_run_runs_nothing_and_gives_the_same_table(done, monkeypatch, capsys):
     home, flags, out = done
     before = contents(home)
-    monkeypatch.setattr(crew, "start", None)
+    monkeypatch.setattr(executor, "start", None)
     assert script.main(flags) == 0
     first = capsys.readouterr()
     assert first.err == "seqrl: 0 runs to do, 4 are there already\n"
@@ -121,7 +122,7 @@ def test_a_killed_run_is_named_the_others_finish_and_a_restart_runs_only_it(
     tmp_path, monkeypatch, capsys
 ):
     flags = ["--agents", "sarsa", *COMMON, "--seeds", "2", "--logdir", str(tmp_path)]
-    start, started = crew.start, []
+    start, started = executor.start, []
 
     def deadly(job, logdir):
         process, folder = start(job, logdir)
@@ -130,7 +131,7 @@ def test_a_killed_run_is_named_the_others_finish_and_a_restart_runs_only_it(
             process.send_signal(signal.SIGKILL)
         return process, folder
 
-    monkeypatch.setattr(crew, "start", deadly)
+    monkeypatch.setattr(executor, "start", deadly)
     assert script.main(flags) == 1
     found = capsys.readouterr()
     home = tmp_path / "FrozenLake-v1" / "sarsa"
@@ -167,24 +168,24 @@ def test_a_run_that_fails_is_named_with_its_last_word(tmp_path, monkeypatch, cap
 def test_an_interrupt_ends_every_process_and_keeps_what_was_learned(tmp_path, monkeypatch):
     config = {"agent": "sarsa", "env": "FrozenLake-v1", "steps": 10**9}
     words = "--agent sarsa --env FrozenLake-v1 --steps 1000000000 --no-compile".split()
-    jobs = [crew.Job("sarsa", {**config, "seed": seed}, words) for seed in range(3)]
-    start, processes = crew.start, []
+    jobs = [executor.Job("sarsa", {**config, "seed": seed}, words) for seed in range(3)]
+    start, processes = executor.start, []
 
     def noted(job, logdir):
         processes.append(start(job, logdir))
         return processes[-1]
 
     def interrupted(seconds):
-        if all(crew.steps_done(folder) > 0 for _, folder in processes):
+        if all(executor.steps_done(folder) > 0 for _, folder in processes):
             signal.raise_signal(signal.SIGTERM)
         sleep(min(seconds, 0.05))
 
     sleep = time.sleep
-    monkeypatch.setattr(crew, "start", noted)
-    monkeypatch.setattr(crew.time, "sleep", interrupted)
+    monkeypatch.setattr(executor, "start", noted)
+    monkeypatch.setattr(executor.time, "sleep", interrupted)
     try:
         with pytest.raises(KeyboardInterrupt):
-            crew.run_all(jobs, str(tmp_path), 2, quiet=True)
+            executor.run_all(jobs, str(tmp_path), 2, quiet=True)
     finally:
         left = [process for process, _ in processes if process.poll() is None]
         for process in left:
@@ -193,7 +194,7 @@ def test_an_interrupt_ends_every_process_and_keeps_what_was_learned(tmp_path, mo
     assert [process.returncode for process, _ in processes] == [143, 143]
     for _, folder in processes:
         assert 0 < json.loads((folder / "summary.json").read_text())["steps"] < 10**9
-        assert crew.finished_folder(str(tmp_path), jobs[0]) is None
+        assert executor.finished_folder(str(tmp_path), jobs[0]) is None
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -202,8 +203,8 @@ def test_the_run_that_is_wanted_is_known_by_its_settings_not_its_name(tmp_path):
     wanted["agent_args"] = {"gamma": 0.9}
 
     def found(seed, **other):
-        job = crew.Job("sarsa", {**wanted, "seed": seed, **other}, [])
-        return crew.finished_folder(str(tmp_path), job)
+        job = executor.Job("sarsa", {**wanted, "seed": seed, **other}, [])
+        return executor.finished_folder(str(tmp_path), job)
 
     assert found(1) is None
     recorded(tmp_path, "sarsa", 10)
@@ -229,9 +230,9 @@ def test_the_run_that_is_wanted_is_known_by_its_settings_not_its_name(tmp_path):
 
 def jobs_of(text):
     """The plan of a command line."""
-    typed, passed = script.parser().parse_known_args(text.split())
-    script.check_passed(typed, passed, script.parser())
-    return list(script.plan(typed, passed))
+    typed, passed = script.make_parser().parse_known_args(text.split())
+    script.check_run_flags(typed, passed, script.make_parser())
+    return list(script.planned_jobs(typed, passed))
 
 
 def test_the_plan_is_the_product_of_everything_seed_by_seed():
@@ -619,17 +620,17 @@ def test_without_matplotlib_the_rest_is_there_and_the_command_is_named(
 
 
 def test_names_are_moved_apart_as_little_as_it_takes():
-    assert_allclose(plot.apart(np.array([0.1, 0.5, 0.9]), 0.1), [0.1, 0.5, 0.9])
-    assert_allclose(plot.apart(np.array([0.5, 0.5]), 0.1), [0.45, 0.55])
+    assert_allclose(plot.spaced(np.array([0.1, 0.5, 0.9]), 0.1), [0.1, 0.5, 0.9])
+    assert_allclose(plot.spaced(np.array([0.5, 0.5]), 0.1), [0.45, 0.55])
     middle = (0.4 + (0.5 - 0.1) + (0.52 - 0.2)) / 3
-    assert_allclose(plot.apart(np.array([0.4, 0.5, 0.52]), 0.1), middle + np.array([0, 0.1, 0.2]))
-    assert_allclose(plot.apart(np.array([0.99, 1.0, 1.0]), 0.1), [0.8, 0.9, 1.0])
+    assert_allclose(plot.spaced(np.array([0.4, 0.5, 0.52]), 0.1), middle + np.array([0, 0.1, 0.2]))
+    assert_allclose(plot.spaced(np.array([0.99, 1.0, 1.0]), 0.1), [0.8, 0.9, 1.0])
 
 
 @settings(derandomize=True, database=None, deadline=None, max_examples=60)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8).map(sorted))
 def test_names_never_overlap_and_stay_in_order(heights):
-    moved = plot.apart(np.array(heights), 0.1)
+    moved = plot.spaced(np.array(heights), 0.1)
     assert (np.diff(moved) >= 0.1 - 1e-9).all()
     assert moved[0] >= -1e-9 and moved[-1] <= 1 + 1e-9
 
@@ -637,7 +638,7 @@ def test_names_never_overlap_and_stay_in_order(heights):
 def test_the_axis_cuts_only_a_clumsy_beginning():
     def ends(values, scale=None):
         band = plot.Estimate(*[np.asarray(values, dtype=float)] * 3)
-        return plot.limits([band], scale)
+        return plot.y_limits([band], scale)
 
     low, high, cut = ends([-2000, -1000, -100, -50, -20, -20, -20, -20, -20, -20])
     assert cut and -200 < low < -20 < high < 0
@@ -734,7 +735,7 @@ def test_an_earlier_comparison_is_replaced_and_nothing_else(tmp_path):
     out = tmp_path / "out"
     for stale in (out, out / "gone", out / "a"):
         stale.mkdir(exist_ok=True)
-        (stale / OURS.replace("*", "1")).write_text("old")
+        (stale / EVENT_FILES.replace("*", "1")).write_text("old")
         (stale / "events.out.tfevents.1.mine").write_text("mine")
     write_charts(out, table_of(tmp_path / "runs"), "")
     left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}

@@ -19,8 +19,9 @@ from seqrl.core import RunError
 from seqrl.core.seeding import Streams
 from seqrl.envs import Serial, make
 from seqrl.scripts import train as script
-from seqrl.training import Interaction, TensorBoard, checkpoint, interaction, run, train
-from seqrl.training import native as native_turns
+from seqrl.training import Interaction, TensorBoard, run, train
+from seqrl.training.loop import detect, interaction
+from seqrl.training.runs import checkpoint
 
 TASKS = {
     "lake": ("FrozenLake-v1", {}),
@@ -79,14 +80,21 @@ def loop_of(new_agent, name, n, *, compile, role=0, **numbers):
 
 def assert_same(one, other):
     """Tables, weights, waiting steps, books, environments and random numbers of two runs."""
-    for name, part in one.agent.memory._asdict().items():
+    for name, part in one.agent.arrays._asdict().items():
         # an episode's own room may differ: how far it was ever filled is not part of the run
-        assert np.array_equal(part, getattr(other.agent.memory, name)), name
+        assert np.array_equal(part, getattr(other.agent.arrays, name)), name
     assert one.recorder.episodes == other.recorder.episodes
-    assert list(one.recent) == list(other.recent)
+    assert list(one.books.recent) == list(other.books.recent)
     books = [
         checkpoint.digest(
-            [loop.fingerprint(), loop.obs, loop.start, loop.returns, loop.lengths, loop.agent.steps]
+            [
+                loop.fingerprint(),
+                loop.obs,
+                loop.start,
+                loop.books.returns,
+                loop.books.lengths,
+                loop.agent.steps,
+            ]
         )
         for loop in (one, other)
     ]
@@ -198,7 +206,7 @@ class Noting:
         self.every, self.noted = every, []
 
     def __call__(self, loop):
-        self.noted.append((loop.steps, loop.episodes, checkpoint.digest(loop.fingerprint())))
+        self.noted.append((loop.steps, loop.books.episodes, checkpoint.digest(loop.fingerprint())))
 
 
 @rows
@@ -245,7 +253,7 @@ def test_the_log_is_the_same(n, agent, tmp_path):
 
 
 def test_a_thinned_spreadsheet_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqrl.training.tensorboard.ROWS", 20)
+    monkeypatch.setattr("seqrl.training.runs.episodes_csv.ROWS", 20)
     texts = []
     for way in (False, True):
         loop = loop_of(q_learning, "lake", 1, compile=way, role=way)
@@ -260,7 +268,7 @@ def test_a_thinned_spreadsheet_is_the_same(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [1, 7, 15, 90, 999])
 def test_rows_in_one_go_are_those_one_by_one(size, tmp_path, monkeypatch):
     """Complete to 20, then every tenth, from 200 every hundredth, wherever a batch begins."""
-    monkeypatch.setattr("seqrl.training.tensorboard.ROWS", 20)
+    monkeypatch.setattr("seqrl.training.runs.episodes_csv.ROWS", 20)
     steps = np.arange(1, 1000)
     logger = TensorBoard(tmp_path)
     for part in np.split(steps, range(size, 999, size)):
@@ -273,8 +281,8 @@ def test_rows_in_one_go_are_those_one_by_one(size, tmp_path, monkeypatch):
 
 def test_many_episodes_in_a_call(monkeypatch):
     """More than there is room for at once, and more steps than a call takes."""
-    monkeypatch.setattr(native_turns, "ROOM", 5)
-    monkeypatch.setattr(native_turns, "CALL", 33)
+    monkeypatch.setattr(detect, "MOST_EPISODES", 5)
+    monkeypatch.setattr(detect, "CALL", 33)
     for n in (1, 4):
         check_both_ways(q_learning, "lake", n, steps=2003)
 
@@ -288,7 +296,7 @@ def test_an_episode_longer_than_the_room_for_its_steps():
         2,
         steps=3001,
     )
-    assert loop.agent.memory.action.shape[1] > MonteCarlo.waiting_steps
+    assert loop.agent.arrays.action.shape[1] > MonteCarlo.waiting_steps
     assert envs.num_envs == 2
 
 
@@ -453,7 +461,7 @@ def test_wrong_models_are_refused_before_a_step():
 
 
 def test_streams_are_numpy_s_to_the_last_bit():
-    from seqrl.training import compiled
+    from seqrl.training.loop import compiled
 
     rng = Streams.of(5).agent
     theirs, ours = np.random.default_rng(rng), np.random.default_rng(rng)
@@ -469,7 +477,7 @@ def draw_many(words, n):
     """Draws of the compiled stream: what a call of `turns` would make."""
     import numba
 
-    from seqrl.training import compiled
+    from seqrl.training.loop import compiled
 
     @numba.njit
     def fill(words, numbers):
@@ -483,7 +491,7 @@ def draw_many(words, n):
 
 
 def test_the_first_compilation_is_said_once(monkeypatch, caplog):
-    from seqrl.training import compiled
+    from seqrl.training.loop import compiled
 
     envs = make("FrozenLake-v1")
     with caplog.at_level(logging.WARNING, "seqrl"):
@@ -498,11 +506,10 @@ def test_the_first_compilation_is_said_once(monkeypatch, caplog):
 
 def test_a_change_of_any_compiled_source_is_noticed(monkeypatch):
     """Numba itself would look at one file only."""
-    from seqrl.agents import tables
-    from seqrl.training import compiled
+    from seqrl.training.loop import compiled
 
     before = compiled.stamp()
-    monkeypatch.setattr(compiled, "SHARED", {tables: compiled.SHARED[tables]})
+    monkeypatch.setattr(compiled.compilable, "modules", lambda: [table])
     assert 0 < len(compiled.stamp()) < len(before)
 
 
@@ -527,7 +534,7 @@ loop.run(2_000_000)
 before = resident()
 loop.run(10_000_000)
 logger.close()
-print(loop.compiled, loop.steps, loop.episodes, resident() - before)
+print(loop.compiled, loop.steps, loop.books.episodes, resident() - before)
 """
 
 

@@ -12,9 +12,10 @@ import torch
 from gymnasium import spaces
 
 from seqrl.envs import adapt
-from seqrl.networks.vitals import column_size
+from seqrl.envs import env_check as checkup
+from seqrl.networks.diagnosis.vital_signs import column_size
 from seqrl.scripts import command, doctor
-from seqrl.training import checkup, tempo
+from seqrl.training.runs import speed as measure_speed
 
 HEALTHY = [
     "--agent q-learning --env FrozenLake-v1",
@@ -222,8 +223,8 @@ def here(tmp_path, monkeypatch):
     """A folder with the planted faults as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(tempo, "SECONDS", 0.05)
-    monkeypatch.setattr(tempo, "PATIENCE", 60.0)  # on a busy machine as well
+    monkeypatch.setattr(measure_speed, "SECONDS", 0.05)
+    monkeypatch.setattr(measure_speed, "MAX_SECONDS", 60.0)  # on a busy machine as well
     monkeypatch.setattr(checkup, "play", partial(checkup.play, seconds=60.0))
     (tmp_path / "planted.py").write_text(MODULE)
     yield tmp_path
@@ -372,7 +373,7 @@ def test_two_plays_part_at_the_step_that_differs():
     assert checkup.first_difference(seen(1.0, 2.0, 3.0), seen(1.0, 2.0)) is None
     assert checkup.first_difference(seen(1.0, 2.0, 3.0), seen(1.0, 2.0, 4.0)) == 3
     moved = seen(1.0, 2.0)
-    moved.views[1] = 7
+    moved.observations[1] = 7
     assert checkup.first_difference(seen(1.0, 2.0), moved) == 0
 
 
@@ -405,12 +406,12 @@ def test_a_limit_of_a_single_environment_counts():
 
 
 def test_the_faster_device_is_advised():
-    measured = partial(tempo.Tempo, 1.0, 1.0, 1.0, learned=True)
+    measured = partial(measure_speed.Speed, 1.0, 1.0, 1.0, learned=True)
     both = {"cpu": measured(together=3000.0), "cuda": measured(together=1000.0)}
-    assert tempo.advice(both) == "--device cpu, 3.0 times as fast as the other here"
+    assert measure_speed.advice(both) == "--device cpu, 3.0 times as fast as the other here"
     both["cuda"] = measured(together=4500.0)
-    assert tempo.advice(both).startswith("--device cuda, 1.5 times")
-    assert tempo.advice({"cpu": both["cpu"]}) == "cpu: there is no other"
+    assert measure_speed.advice(both).startswith("--device cuda, 1.5 times")
+    assert measure_speed.advice({"cpu": both["cpu"]}) == "cpu: there is no other"
 
 
 def test_the_size_of_a_column_is_its_root_mean_square():

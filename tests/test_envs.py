@@ -399,7 +399,7 @@ def test_draws_are_fair(device):
     draws = Draws() if device is None else TorchDraws(device)
     draws.seed(np.random.default_rng(0))
     n = 60_000
-    orders = host(draws.orders(3, n)) @ [9, 3, 1]
+    orders = host(draws.permutations(3, n)) @ [9, 3, 1]
     _, counts = np.unique(orders, return_counts=True)
     assert len(counts) == 6 and abs(counts - n / 6).max() < 4 * (n * 5 / 36) ** 0.5
     counts = np.bincount(host(draws.integers(5, n)))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from seqrl.agents.episodes import ROOM, EpisodeStore
+from seqrl.agents.experience.episodes import INITIAL_LENGTH, EpisodeStore
 from seqrl.core import Transition, tree
-from seqrl.training import checkpoint
-from seqrl.training.interaction import split
+from seqrl.training.loop.turns import split
+from seqrl.training.runs import checkpoint
 
 
 def turn(obs, start, reward=None, end="", valid=None, kind="numpy"):
@@ -98,7 +98,7 @@ def test_a_turn_that_was_split_brings_the_same_episodes():
 
 
 def test_columns_grow_with_the_longest_episode():
-    store, long = EpisodeStore(), 3 * ROOM
+    store, long = EpisodeStore(), 3 * INITIAL_LENGTH
     for t in range(long):
         last = t == long - 1
         store.add(turn([t, -t], [t == 0, t % 10 == 0], end=("t" if last else "-") + "-"))
@@ -109,9 +109,9 @@ def test_columns_grow_with_the_longest_episode():
 
 def test_columns_do_not_grow_with_the_run():
     store = EpisodeStore()
-    for t in range(4 * ROOM):
+    for t in range(4 * INITIAL_LENGTH):
         store.add(turn([t], [t % 2 == 0], end="t" if t % 2 else "-"))
-    assert len(store.columns["reward"]) == ROOM and len(store) == 2 * ROOM
+    assert len(store.columns["reward"]) == INITIAL_LENGTH and len(store) == 2 * INITIAL_LENGTH
 
 
 def test_the_number_of_environments_may_change():

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa, linear
-from seqrl.agents.exploration import EPSILON, TEMPERATURE, expected, explore, probability
-from seqrl.agents.tables import best, value
+from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE, expected, explore, probability
+from seqrl.agents.tabular.table import best, value
 from seqrl.core import generator
 
 ROW = (0,)

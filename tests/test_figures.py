@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 
 from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
-from seqrl.envs.blackjack import HIT, SEEN, SHAPE, STICK, blackjack_model, index, observed
+from seqrl.envs.blackjack import (
+    HIT,
+    NUM_OBSERVATIONS,
+    SHAPE,
+    STICK,
+    blackjack_model,
+    index,
+    observed,
+)
 from seqrl.envs.finite import FiniteMDP, finite_model, listed_outcomes
+from seqrl.envs.optimum import optimum, policy_value, start_value
 from seqrl.training import Episode, Interaction, evaluate, train
-from seqrl.training.optimum import optimum, policy_value, start_value
 
 SEEDS = range(5)
 ENOUGH = 10_000_000  # env steps of a run that its number of episodes ends
@@ -133,7 +141,7 @@ def test_blackjack_by_monte_carlo() -> None:
         policy = trained(MonteCarlo, env, 1_000_000, seed).q.argmax(1)
         play = policy[observed()]
         values.append(start_value(model, policy_value(model, play, 1.0, 20)))
-        differ = (policy != best.policy[0, :SEEN]).reshape(SHAPE)[figure]
+        differ = (policy != best.policy[0, :NUM_OBSERVATIONS]).reshape(SHAPE)[figure]
         wrong.append(int(differ.sum()))
     assert sorted(values)[1] >= best.start_value - 0.01, values
     assert sorted(wrong)[3] <= 14, wrong

@@ -372,14 +372,14 @@ def test_blackjack_pays_like_gymnasiums(
     env.player, env.dealer, env._np_random = list(hand), dealer[:2], Deck(*dealer[2:])
     reward = env.step(0)[1]
     score = sum(dealer) + 10 * (1 in dealer)
-    pay = blackjack._natural(sab, natural) if hand == [1, 10] else blackjack._plain
+    pay = blackjack._natural_payoff(sab, natural) if hand == [1, 10] else blackjack._payoff
     player = sum(hand) + 10 * (1 in hand)
     assert reward == pay(player, score if score <= 21 else 0, sorted(dealer) == [1, 10])
 
 
 def test_blackjack_deals_and_plays_the_dealer_by_the_book() -> None:
     """Two-card chances and the dealer's last card, by hand."""
-    dealt = blackjack._dealt()
+    dealt = blackjack._dealt_hands()
     assert sum(dealt.values()) == pytest.approx(1)
     assert dealt[21, 1] == pytest.approx(2 * 1 / 13 * 4 / 13)
     assert dealt[20, 0] == pytest.approx((4 / 13) ** 2)
@@ -387,12 +387,12 @@ def test_blackjack_deals_and_plays_the_dealer_by_the_book() -> None:
     assert dealt[5, 0] == pytest.approx(2 * (1 / 13) ** 2)  # 2 and 3
     from_16 = {17: 1, 18: 1, 19: 1, 20: 1, 21: 1, 0: 8}  # of 13 cards: ace to five, else bust
     for score, count in from_16.items():
-        assert blackjack._dealer((16, 0))[score] == pytest.approx(count / 13)
+        assert blackjack._dealer_scores((16, 0))[score] == pytest.approx(count / 13)
     # soft 16: ace to five make 17 to 21; six to nine make hard 12 to 15, a ten hard 16
     cards = {12: 1, 13: 1, 14: 1, 15: 1, 16: 4}
-    bust = sum(count / 13 * blackjack._dealer((low, 0))[0] for low, count in cards.items())
-    assert blackjack._dealer((16, 1))[0] == pytest.approx(bust)
-    assert blackjack._dealer((17, 1)) == {17: 1.0}  # stands on a soft 17
+    bust = sum(count / 13 * blackjack._dealer_scores((low, 0))[0] for low, count in cards.items())
+    assert blackjack._dealer_scores((16, 1))[0] == pytest.approx(bust)
+    assert blackjack._dealer_scores((17, 1)) == {17: 1.0}  # stands on a soft 17
 
 
 def test_blackjack_as_gymnasium_plays_it() -> None:
@@ -409,7 +409,7 @@ def test_blackjack_as_gymnasium_plays_it() -> None:
         rewards.append(env.step(0)[1])
     expected = (model.probability * model.reward).sum(-1)[:, 0] @ model.initial
     assert abs(np.mean(rewards) - expected) <= 4 * np.std(rewards) / np.sqrt(games)
-    deals = np.bincount(blackjack.observed(), model.initial, blackjack.SEEN)
+    deals = np.bincount(blackjack.observed(), model.initial, blackjack.NUM_OBSERVATIONS)
     assert sum(deals[s] for s in starts) > 0.99 and (deals[list(starts)] > 0).all()
     likely = int(deals.argmax())
     spread = np.sqrt(games * deals[likely] * (1 - deals[likely]))
@@ -418,7 +418,7 @@ def test_blackjack_as_gymnasium_plays_it() -> None:
 
 def test_models_need_neither_torch_nor_numba() -> None:
     code = (
-        "import sys, seqrl.envs.finite, seqrl.envs.blackjack, seqrl.training.optimum\n"
+        "import sys, seqrl.envs.finite, seqrl.envs.blackjack, seqrl.envs.optimum\n"
         "assert not {'torch', 'numba'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrl.core import UsageError
-from seqrl.training import folder as runs
-from seqrl.training.folder import new_folder, plain_name
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs.folder import new_folder, plain_name
 
 
 @pytest.fixture(autouse=True)

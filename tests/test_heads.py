@@ -6,8 +6,8 @@ import torch
 from gymnasium import spaces
 from torch import distributions
 
-from seqrl.agents.heads import make_head
-from seqrl.agents.torch_tools import NumpyDraw, TorchDraw
+from seqrl.agents.deep.draws import NumpyDraw, TorchDraw
+from seqrl.agents.deep.heads import make_head
 from seqrl.core import UsageError
 
 SPACES = {

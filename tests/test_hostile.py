@@ -21,7 +21,7 @@ from seqrl.core import UsageError
 from seqrl.envs import make
 from seqrl.networks import LSTM, MLP
 from seqrl.training import Interaction
-from seqrl.training.checkpoint import MAGIC, SEAL_SIZE, digest, load, save
+from seqrl.training.runs.checkpoint import HASH_SIZE, MAGIC, digest, load, save
 
 DAMAGED = 2000
 
@@ -60,7 +60,7 @@ def saved_bytes(kind, folder):
     loop = LOOPS[kind]()
     loop.reset(np.random.SeedSequence(1))
     loop.run(400)
-    while loop._surplus is None or loop.start.all():
+    while loop.stepped.surplus is None or loop.start.all():
         loop.run(1)
     save(folder / "original", loop.state_dict())
     return (folder / "original").read_bytes()
@@ -88,7 +88,7 @@ def places(tree, name=""):
 
 def layout(whole):
     """What a file consists of: (name as it is said, where it ends)."""
-    header = len(MAGIC) + SEAL_SIZE
+    header = len(MAGIC) + HASH_SIZE
     end = header + int(whole[len(MAGIC) + 65 : header])
     content = json.loads(whole[header:end])
     parts = [("the first line", len(MAGIC)), ("the header", end)]
@@ -264,7 +264,7 @@ import resource, sys
 from pathlib import Path
 import numpy
 from seqrl.core import UsageError
-from seqrl.training import checkpoint
+from seqrl.training.runs import checkpoint
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (2 << 30), size + (2 << 30)))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -420,10 +420,10 @@ def test_an_agent_that_refuses_tables_is_as_it_was(folder):
     path, agent = folder / "tables", LOOPS["sarsa"]().agent
     path.write_bytes(saved_bytes("sarsa", folder))
     state, before = load(path)["agent"], digest(agent.state_dict())
-    rows = state["memory"]["rows"]
+    rows = state["arrays"]["active"]
     for wrong in (48, -1):  # compiled turns would read and write there
         rows[1, 0, 0] = wrong
-        with pytest.raises(UsageError, match=r"agent/memory/rows: .*from 0 to 47"):
+        with pytest.raises(UsageError, match=r"agent/arrays/active: .*from 0 to 47"):
             agent.load_state_dict(state)
         assert digest(agent.state_dict()) == before
     rows[1, 0, 0] = 47

@@ -46,7 +46,7 @@ def one_to_one(space: gym.Space) -> None:
     assert all(state in space for state in states)
     rows = index(batched(space, states))
     assert sorted(rows) == [(i,) for i in range(len(states))]
-    assert index.rows == len(states)
+    assert index.total == len(states)
 
 
 discrete = st.builds(
@@ -118,7 +118,7 @@ def test_bins_have_equal_widths() -> None:
     numbers = column(-1e300, -9, -2, -1.01, -1, -0.01, 0, 0.99, 1, 1.99, 2, 9, 1e300)
     expected = [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3]
     assert [row for (row,) in index(numbers)] == expected
-    assert index.rows == 4
+    assert index.total == 4
 
 
 def test_a_range_of_one_s_own() -> None:
@@ -159,7 +159,7 @@ def test_bins_beside_countable_parts() -> None:
     ]
     rows = index(batched(space, states))
     assert sorted(rows) == [(i,) for i in range(24)]
-    assert index.rows == 24
+    assert index.total == 24
 
 
 def test_whole_numbers_in_a_box() -> None:
@@ -175,7 +175,7 @@ def test_one_tile_is_bins() -> None:
 def test_tiles_by_hand() -> None:
     """4 bins of width 1, two tilings of 5 tiles: the second is shifted by half a width."""
     index = TableIndex(LINE, bins=4, tiles=2)
-    assert index.rows == 10
+    assert index.total == 10
     expected = {-2: (0, 5), -1.4: (0, 6), -0.9: (1, 6), -0.5: (1, 7), 1.9: (3, 9)}
     assert index(column(*expected)) == list(expected.values())
     # what is outside looks like the end that it lies beyond
@@ -185,7 +185,7 @@ def test_tiles_by_hand() -> None:
 def test_tiles_of_two_dimensions_by_hand() -> None:
     """4 tilings shifted by (0, 0), (1, 3), (2, 2), (3, 1) quarters of a width; 3 x 3 tiles each."""
     index = TableIndex(spaces.Box(0, 2, (2,)), bins=2, tiles=4)
-    assert index.rows == 36
+    assert index.total == 36
     ((first, second, third, fourth),) = index(np.array([[0.3, 0.4]]))
     # in widths (.3, .4), (.55, 1.15), (.8, .9), (1.05, .65)
     assert (first, second, third, fourth) == (0, 9 + 1, 18, 27 + 3)
@@ -228,7 +228,7 @@ def test_environments_of_users(name: str) -> None:
     seen = np.array([env.step(env.action_space.sample())[0] for _ in range(9)])
     rows = np.array(index(seen))
     assert rows.shape == (9, 4)
-    assert rows.min() >= 0 and rows.max() < index.rows
+    assert rows.min() >= 0 and rows.max() < index.total
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from seqrl.agents import EpsilonGreedy, QLearning
 from seqrl.core import Decision, Transition, UsageError, tree
 from seqrl.envs import adapt, make
 from seqrl.training import Interaction, evaluate, train
-from seqrl.training.checkpoint import digest
+from seqrl.training.runs.checkpoint import digest
 
 ENDS = {
     "terminated": [(3, True, False)],
@@ -50,7 +50,7 @@ class Recording:
     def rows(self):
         """(row, transition) of all valid rows in the order in which they were learned."""
         return [
-            (i, Transition(*(tree.row(part, i) for part in turn)))
+            (i, Transition(*(tree.take(part, i) for part in turn)))
             for turn in self.turns
             for i in np.flatnonzero(turn.valid)
         ]
@@ -109,7 +109,13 @@ def rotated(counting, script, n, **options):
 
 def bits(loop):
     """Everything that two equal runs have in common, and the books beside it."""
-    rows = [loop.obs, loop.start, loop.returns, loop.lengths, list(map(list, loop.recent))]
+    rows = [
+        loop.obs,
+        loop.start,
+        loop.books.returns,
+        loop.books.lengths,
+        list(map(list, loop.books.recent)),
+    ]
     return digest([loop.fingerprint(), rows])
 
 
@@ -217,17 +223,17 @@ def test_only_a_truncation_bootstraps(
         exploration=EpsilonGreedy(0.0),
     )
     expected = np.arange(120.0).reshape(40, 3)
-    agent.memory.q[:] = expected
+    agent.arrays.q[:] = expected
     if agent.options.double:
-        agent.memory.twins[:] = expected
+        agent.arrays.twins[:] = expected
     loop = Interaction(agent, envs)
     loop.run(2)
     for state, reward, tail in ((0, 12, tails[0]), (10, 112, tails[1])):
         old = expected[state, 2] if agent.options.double else reward + tail
         expected[state, 2] = (reward + tail + old) / 2  # of two tables one has moved
     np.testing.assert_array_equal(agent.q, expected)
-    assert agent.steps == loop.steps == loop.episodes == 2
-    assert list(loop.recent) == [(12, 1), (112, 1)]
+    assert agent.steps == loop.steps == loop.books.episodes == 2
+    assert list(loop.books.recent) == [(12, 1), (112, 1)]
 
 
 def test_a_run_takes_exactly_the_steps_asked_and_goes_on_with_the_surplus(
@@ -257,9 +263,9 @@ def test_an_abandoned_episode_is_forgotten(counting, layout, arrange, new_agent)
     loop.run(2)
     loop.reset()
     loop.run(1)
-    assert agent.memory.waiting[0] <= 1
-    assert (agent.memory.trace[0] != 0).sum() <= 1
-    assert loop.lengths.tolist() == [1] and loop.episodes == 0
+    assert agent.arrays.waiting[0] <= 1
+    assert (agent.arrays.trace[0] != 0).sum() <= 1
+    assert loop.books.lengths.tolist() == [1] and loop.books.episodes == 0
 
 
 def test_a_reset_drops_the_surplus_and_the_memory(counting, arrange):
@@ -285,7 +291,7 @@ def test_episodes_are_reported_at_the_env_step_of_their_own_row(counting, arrang
     listener = Listener()
     loop = Interaction(Recording(), arrange("serial", makers), recorder=listener)
     loop.run(8)  # turns end at 3, 6, 8: row 2 is left over
-    assert [(e.step, e.row, e.length) for e in listener.heard] == [
+    assert [(e.step, e.env, e.length) for e in listener.heard] == [
         (3, 2, 1),
         (4, 0, 2),
         (6, 2, 1),
@@ -295,7 +301,7 @@ def test_episodes_are_reported_at_the_env_step_of_their_own_row(counting, arrang
     assert listener.heard[-1][:2] == (9, 2)
     # row 0: 10 + a, 20 + a; the policy's actions in states 0 and 1 are 1 and 2
     assert listener.heard[1].total == 11 + 22
-    assert loop.episodes == 5 and not loop.stopped
+    assert loop.books.episodes == 5 and not loop.stopped
 
 
 def test_an_episode_counts_as_cut_only_where_it_is_not_over(counting, arrange, layout):
@@ -372,7 +378,7 @@ def test_the_loop_cuts_as_a_time_limit_does(counting, arrange, layout, limit):
     Interaction(theirs, gym.wrappers.TimeLimit(makers[0](), limit)).run(30)
     for (_, got), (_, wanted) in zip(ours.rows(), theirs.rows(), strict=True):
         assert same_tree(outcome_of(wanted), outcome_of(got))
-    assert max(length for _, length in cut.recent) == limit
+    assert max(length for _, length in cut.books.recent) == limit
 
 
 def loops_of(new_agent, env="FrozenLake-v1", n=3):

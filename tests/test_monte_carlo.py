@@ -69,7 +69,7 @@ def test_the_average_is_over_episodes() -> None:
     assert cells(agent) == [2.75, 2, 5.5, 4]
     feed(agent, [(2, 1, 1)])
     assert agent.q[2, 1] == 3
-    assert agent.memory.weight.tolist() == [[1, 0], [1, 1], [0, 3]]
+    assert agent.arrays.weight.tolist() == [[1, 0], [1, 1], [0, 3]]
 
 
 def test_a_first_visit_is_one_of_its_own_episode() -> None:
@@ -115,7 +115,7 @@ def test_off_policy() -> None:
     agent = feed(learner(off_policy=True), FIVE, chances=CHANCES)
     assert cells(agent) == pytest.approx([2.8, 2, 5.5, 8], rel=1e-12)
     weights = np.array([[40, 0], [2, 16], [0, 1]])
-    np.testing.assert_allclose(agent.memory.weight, weights, rtol=1e-12)
+    np.testing.assert_allclose(agent.arrays.weight, weights, rtol=1e-12)
 
 
 def test_off_policy_goes_no_further_back_than_an_action_that_is_not_greedy() -> None:
@@ -151,8 +151,8 @@ def test_off_policy_weights_stay_finite() -> None:
     steps = [(t % 3, t % 2, 1.0) for t in range(1100)]
     for _ in range(2):
         feed(agent, steps, chances=(0.25,) * 1100)
-    assert np.isfinite(agent.q).all() and np.isfinite(agent.memory.weight).all()
-    assert agent.memory.weight.max() > 1e200
+    assert np.isfinite(agent.q).all() and np.isfinite(agent.arrays.weight).all()
+    assert agent.arrays.weight.max() > 1e200
 
 
 def test_long_episodes() -> None:
@@ -160,8 +160,8 @@ def test_long_episodes() -> None:
     agent = learner(gamma=1.0, first_visit=False)
     feed(agent, [(t % 3, 0, 1.0) for t in range(300)])
     np.testing.assert_allclose(agent.q[:, 0], [151.5, 150.5, 149.5])
-    assert agent.memory.action.shape[1] >= 300
-    assert agent.memory.waiting.tolist() == [0]
+    assert agent.arrays.action.shape[1] >= 300
+    assert agent.arrays.waiting.tolist() == [0]
 
 
 class Noisy(gym.Env[Any, Any]):
@@ -185,7 +185,7 @@ def test_environments_side_by_side() -> None:
     """Episodes of several environments learn one after the other, and all count."""
     agent = MonteCarlo(Noisy.observation_space, Noisy.action_space, first_visit=False)
     train(agent, gym.vector.SyncVectorEnv([Noisy] * 4), 4 * 3 * 25, seed=0)
-    assert agent.memory.weight.sum() == 4 * 3 * 25
+    assert agent.arrays.weight.sum() == 4 * 3 * 25
 
 
 def test_first_visits_of_tiles() -> None:

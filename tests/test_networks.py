@@ -20,7 +20,7 @@ from seqrl.networks import (
     check_network,
     probe,
 )
-from seqrl.networks.check import largest_gap, reached, sample_rollout
+from seqrl.networks.diagnosis.check import causal_mask, largest_gap, sample_rollout
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
@@ -128,7 +128,7 @@ def test_gradients_flow_within_an_episode_and_stop_at_its_start(name, layers):
         for n in range(2):
             (grad,) = torch.autograd.grad(out[t, n].sum(), obs, retain_graph=True)
             felt = grad.abs().sum(-1) > 0
-            came = torch.stack([reached(start, i, n)[t] for i in range(10)])
+            came = torch.stack([causal_mask(start, i, n)[t] for i in range(10)])
             assert torch.equal(felt, came), (t, n)
 
 

@@ -17,7 +17,7 @@ from seqrl.networks import (
     encoder,
     flat,
 )
-from seqrl.networks.check import largest_gap, part, sample_rollout
+from seqrl.networks.diagnosis.check import largest_gap, sample_rollout, slice_time
 
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (10, 5, 1), np.uint8)
@@ -147,6 +147,6 @@ def test_source_kinds_and_helpers():
     assert flat(TREE).features == 3 + 3 + 50 + 4
     assert encoder(VECTOR, hidden=()).features == 3
     obs, start, other = sample_rollout(TREE, 4, 2, seed=1)
-    assert start[1:].any(0).all() and part(obs, slice(1))["a"].shape == (1, 2, 3)
+    assert start[1:].any(0).all() and slice_time(obs, slice(1))["a"].shape == (1, 2, 3)
     assert largest_gap(obs, other) > 0
     assert largest_gap(torch.tensor([float("nan")]), torch.tensor([0.0])) == float("inf")

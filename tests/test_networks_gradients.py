@@ -130,19 +130,19 @@ def test_gradients_equal_hand_written_bptt(name, starts):
     start = np.zeros((T, N), bool)
     if starts == "inside":  # several in one environment, at t = 0 in another, none in the third
         start[3, 0] = start[4, 0] = start[8, 0] = start[0, 1] = True
-    entering = [rng.standard_normal((N, H)) * 0.5 for _ in range(network.parts)]
+    entering = [rng.standard_normal((N, H)) * 0.5 for _ in range(network.memory_tensors)]
 
     weights = {key: value.detach().numpy() for key, value in layer.named_parameters()}
     expected, grads, d_entering = reference(weights, x, start, entering, error, **options)
 
     inputs = torch.from_numpy(x).requires_grad_()
     memory = [torch.from_numpy(part)[:, None].requires_grad_() for part in entering]
-    state = tuple(memory) if network.parts > 1 else memory[0]
+    state = tuple(memory) if network.memory_tensors > 1 else memory[0]
     out, last = network(inputs, torch.from_numpy(start), state)
     (out * torch.from_numpy(error)).sum().backward()
 
     np.testing.assert_allclose(out.detach().numpy(), expected, **TIGHT)
-    last_h = last[0] if network.parts > 1 else last
+    last_h = last[0] if network.memory_tensors > 1 else last
     np.testing.assert_allclose(last_h[:, 0].detach().numpy(), expected[-1], **TIGHT)
     np.testing.assert_allclose(inputs.grad.numpy(), grads["x"], **TIGHT)
     for key, weight in layer.named_parameters():

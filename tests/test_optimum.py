@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrl.core.errors import UsageError
+from seqrl.envs import optimum as module
 from seqrl.envs.blackjack import blackjack_model, observed
 from seqrl.envs.finite import FiniteMDP, Model, finite_model, garnet, tabulate
-from seqrl.training import optimum as module
-from seqrl.training.optimum import action_values, optimum, policy_value, reachable, start_value
+from seqrl.envs.optimum import action_values, optimum, policy_value, reachable, start_value
 
 # State 0: action 0 stays and pays 1, action 1 moves to state 1 for nothing.
 # State 1: action 0 ends and pays 3 with chance 1/2, else stays; action 1 returns and pays 1.
@@ -217,7 +217,7 @@ def test_what_cannot_be_solved_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     for horizon in (0, 2.5):
         with pytest.raises(UsageError, match="expected a whole number of steps"):
             optimum(TWO, 1.0, horizon)
-    monkeypatch.setattr(module, "LARGEST", 1)
+    monkeypatch.setattr(module, "MAX_DENSE_STATES", 1)
     with pytest.raises(UsageError, match=r"2 states: .* at most 1 is solved; give horizon"):
         optimum(TWO, 0.9)
     assert optimum(TWO, 0.9, 5).policy.shape == (5, 2)

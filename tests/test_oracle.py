@@ -13,8 +13,8 @@ from seqrl.envs import Serial, make
 from seqrl.envs.finite import FiniteMDP
 from seqrl.scripts.show import draw_policy, show_table
 from seqrl.training import Interaction
-from seqrl.training.evaluation import Evaluator
-from seqrl.training.oracle import Oracle, optimal_policy
+from seqrl.training.loop.evaluation import Evaluator
+from seqrl.training.loop.oracle import Oracle, optimal_policy
 
 # state 0: action 0 stays and pays 1, action 1 pays 5 and ends in state 1; 2 is never reached
 P = [
@@ -87,14 +87,14 @@ def test_value_error_is_a_root_mean_square():
     chain = [[[(1.0, 1, 0.0, False)]], [[(1.0, 2, 1.0, True)]], [[(1.0, 2, 0.0, True)]]]
     envs = Serial([FiniteMDP(chain, INITIAL)])
     agent = table(envs, q=[[0.5 + 3], [1 + 4], [50]], gamma=0.5)
-    found = Oracle.of(envs).readings(agent, 0.0)
+    found = Oracle.of(envs).metrics(agent, 0.0)
     assert found == {"value_error": pytest.approx(math.sqrt((3**2 + 4**2) / 2))}
 
 
 @pytest.mark.parametrize("limit", [3, None])
 def test_undiscounted_tables_have_no_value_error(limit):
     envs = task(limit)
-    found = Oracle.of(envs).readings(table(envs, gamma=1.0), 0.0)
+    found = Oracle.of(envs).metrics(table(envs, gamma=1.0), 0.0)
     assert set(found) == ({"optimal_return", "regret"} if limit else set())
 
 
@@ -110,9 +110,9 @@ def test_without_a_model_there_is_nothing_to_say(env):
 
 
 def test_what_would_take_too_long_is_left_out(monkeypatch):
-    monkeypatch.setattr("seqrl.training.oracle.EFFORT", 17)
+    monkeypatch.setattr("seqrl.training.loop.oracle.EFFORT", 17)
     assert Oracle.of(task(limit=3)).optimal_return() is None  # 3 states x 2 actions x 3 steps
-    monkeypatch.setattr("seqrl.training.oracle.EFFORT", 18)
+    monkeypatch.setattr("seqrl.training.loop.oracle.EFFORT", 18)
     assert Oracle.of(task(limit=3)).optimal_return() == 7
 
 

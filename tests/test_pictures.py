@@ -16,15 +16,20 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from seqrl.agents import QLearning, TableIndex
 from seqrl.core import Decision, UsageError
 from seqrl.envs import Serial, make
-from seqrl.envs.blackjack import SEEN, blackjack_model, index
+from seqrl.envs.blackjack import NUM_OBSERVATIONS, blackjack_model, index
 from seqrl.envs.finite import finite_model
 from seqrl.envs.grids import grid_of
+from seqrl.envs.optimum import optimum
 from seqrl.scripts import evaluate, train
-from seqrl.training import behaviour, film, maps, pictures, traces
 from seqrl.training import evaluate as play
-from seqrl.training.film import FRAMES, Camera, Shot, filmed, gif
-from seqrl.training.gallery import MOST, Exhibition, Gallery, size_of
-from seqrl.training.optimum import optimum
+from seqrl.training.pictures import behaviour, canvas, film, maps, memory
+from seqrl.training.pictures.film import MAX_FRAMES, Frame, FrameRecorder, gif, make_recorded
+from seqrl.training.pictures.picture_logger import (
+    MAX_DRAWN,
+    AgentPictures,
+    PictureLogger,
+    image_size,
+)
 
 LAKE = {"desc": ["SF", "HG"], "is_slippery": False}
 SEED = np.random.SeedSequence(0)
@@ -56,31 +61,35 @@ def test_a_grid_worlds_policy_worked_by_hand():
     assert grid.cells == ["SF", "HG"]
     np.testing.assert_array_equal(found.learned.actions[0], [2, 0])
     np.testing.assert_array_equal(found.learned.values[0], [0.5, 0.7])
-    np.testing.assert_array_equal(found.best.actions[0], [2, 1])
-    np.testing.assert_allclose(found.best.values[0], [0.9, 1.0])
-    np.testing.assert_array_equal(found.wrong, [[False, True], [False, False]])
-    np.testing.assert_array_equal(found.asked, [[True, True], [False, False]])
-    assert maps.count_wrong(found, "red") == "red: worse than the best action, 1 of 2 states"
+    np.testing.assert_array_equal(found.optimal.actions[0], [2, 1])
+    np.testing.assert_allclose(found.optimal.values[0], [0.9, 1.0])
+    np.testing.assert_array_equal(found.suboptimal, [[False, True], [False, False]])
+    np.testing.assert_array_equal(found.reachable, [[True, True], [False, False]])
+    assert maps.suboptimal_note(found, "red") == "red: worse than the best action, 1 of 2 states"
 
 
 def test_where_the_model_is_not_known_nothing_is_called_best_or_wrong():
     """A wrapper may change anything; a hole is still no place for an action."""
     env = gym.wrappers.TransformReward(lake().envs[0], float)
     _, found = behaviour.grid_policy(table(env), env)
-    assert found.best is None and not found.wrong.any() and maps.count_wrong(found, "") == ""
-    np.testing.assert_array_equal(found.asked, [[True, True], [False, False]])
-    assert pictures.png(maps.draw_grid(*behaviour.grid_policy(table(env), env)))
+    assert (
+        found.optimal is None
+        and not found.suboptimal.any()
+        and maps.suboptimal_note(found, "") == ""
+    )
+    np.testing.assert_array_equal(found.reachable, [[True, True], [False, False]])
+    assert canvas.png(maps.draw_grid(*behaviour.grid_policy(table(env), env)))
 
 
 def test_undiscounted_the_best_looks_ahead_to_the_time_limit():
     env = lake(max_episode_steps=1).envs[0]
     _, found = behaviour.grid_policy(table(env, gamma=1.0), env)
-    np.testing.assert_array_equal(found.best.values[0], [0.0, 1.0])
+    np.testing.assert_array_equal(found.optimal.values[0], [0.0, 1.0])
 
 
 def test_a_network_is_asked_in_the_same_way():
     pytest.importorskip("torch")
-    from seqrl.agents.reinforce import Reinforce
+    from seqrl.agents.deep.reinforce import Reinforce
     from seqrl.networks import MLP
 
     env = lake().envs[0]
@@ -96,12 +105,12 @@ def test_a_network_is_asked_in_the_same_way():
                 np.testing.assert_allclose(found.learned.values[0, s], value, rtol=1e-5)
             else:
                 assert found.learned.values is None
-    assert pictures.png(maps.draw_grid(*behaviour.grid_policy(agent, env)))
+    assert canvas.png(maps.draw_grid(*behaviour.grid_policy(agent, env)))
 
 
 def test_values_of_the_value_network_draw_nothing_and_leave_its_mode():
     torch = pytest.importorskip("torch")
-    from seqrl.agents.reinforce import Reinforce
+    from seqrl.agents.deep.reinforce import Reinforce
     from seqrl.networks import GRU
 
     env = lake().envs[0]
@@ -128,15 +137,15 @@ def test_the_value_of_tiles_is_their_mean():
 def test_blackjack_shows_the_optimum_where_the_table_holds_it():
     env = gym.make("Blackjack-v1", sab=True)
     agent = table(env, gamma=1.0)
-    agent.q[:] = optimum(blackjack_model(True), 1.0, 20).q[:SEEN]
+    agent.q[:] = optimum(blackjack_model(True), 1.0, 20).q[:NUM_OBSERVATIONS]
     found = behaviour.blackjack_policy(agent, env)
-    assert not found.wrong.any() and found.asked.sum() == 210
+    assert not found.suboptimal.any() and found.reachable.sum() == 210
     # Sutton & Barto (2018), Figure 5.2: stick on 13 against 2, hit 16 against 10, hit a soft 17
     assert [found.learned.actions[at] for at in ((0, 2, 1), (0, 5, 9), (1, 6, 4))] == [0, 1, 1]
     worth = agent.q[index((13, 0), 2)]
     np.testing.assert_allclose(found.learned.values[0, 2, 1], worth.max())
     worth[:] = -worth
-    wrong = behaviour.blackjack_policy(agent, env).wrong
+    wrong = behaviour.blackjack_policy(agent, env).suboptimal
     assert np.argwhere(wrong).tolist() == [[0, 2, 1]]
 
 
@@ -144,10 +153,10 @@ def test_taxi_shows_the_optimum_where_the_table_holds_it():
     env = gym.make("Taxi-v4")
     agent = table(env)
     agent.q[:] = optimum(env, agent.options.gamma).q
-    assert not behaviour.taxi_policy(agent, env).wrong.any()
+    assert not behaviour.taxi_policy(agent, env).suboptimal.any()
     state = env.unwrapped.encode(2, 3, 1, 0)
     agent.q[state] = np.arange(6)  # drop off where nobody is
-    assert np.argwhere(behaviour.taxi_policy(agent, env).wrong).tolist() == [[2, 3, 1, 0]]
+    assert np.argwhere(behaviour.taxi_policy(agent, env).suboptimal).tolist() == [[2, 3, 1, 0]]
 
 
 def test_other_environments_have_no_map():
@@ -164,15 +173,15 @@ def test_the_played_episode_is_the_first_of_an_evaluation():
     found = play(agent, make("FrozenLake-v1"), 3, seed=5)
     played = behaviour.play_episode(agent, envs, np.random.SeedSequence(5), 1000)
     assert len(played.rewards) == len(played.obs) == found.lengths[0]
-    assert played.rewards.sum() == found.returns[0] and played.obs[0] == 0 and played.over
+    assert played.rewards.sum() == found.returns[0] and played.obs[0] == 0 and played.ended
     short = behaviour.play_episode(agent, envs, np.random.SeedSequence(5), 2)
-    assert len(short.rewards) == 2 and not short.over
+    assert len(short.rewards) == 2 and not short.ended
 
 
 def test_what_a_step_multiplies_the_gradient_by():
     """From 1/8 to 1 in three steps is one half a step back, by hand."""
-    assert traces.rate_of(np.array([0.125, 0.3, 0.4, 1.0])) == ": times 0.5 a step back"
-    assert traces.rate_of(np.array([1.0])) == ""
+    assert memory.factor_text(np.array([0.125, 0.3, 0.4, 1.0])) == ": times 0.5 a step back"
+    assert memory.factor_text(np.array([1.0])) == ""
 
 
 # how they look
@@ -203,25 +212,25 @@ PICTURES = {
     "grid": grid_picture,
     "taxi": taxi_picture,
     "blackjack": blackjack_picture,
-    "many returns": lambda: pictures.draw_returns(waves(100), -0.1, 0.1, 3),
-    "one return": lambda: pictures.draw_returns(np.full(5, -13.0), -13.0, -13.0, 0),
-    "gates": lambda: traces.draw_memory("LSTM", GATES),
-    "constant memory": lambda: traces.draw_memory("RNN", {"memory": np.zeros((3, 2))}),
-    "one head": lambda: traces.draw_attention("attention", {"head 1": LOOKS}),
-    "heads": lambda: traces.draw_attention("attention", {f"head {k}": LOOKS for k in range(6)}),
-    "vanished": lambda: traces.draw_gradient(10.0 ** -np.arange(30.0, 0, -1)),
-    "exploded": lambda: traces.draw_gradient(np.array([np.inf, 1e30, 10.0])),
+    "many returns": lambda: canvas.draw_returns(waves(100), -0.1, 0.1, 3),
+    "one return": lambda: canvas.draw_returns(np.full(5, -13.0), -13.0, -13.0, 0),
+    "gates": lambda: memory.draw_memory("LSTM", GATES),
+    "constant memory": lambda: memory.draw_memory("RNN", {"memory": np.zeros((3, 2))}),
+    "one head": lambda: memory.draw_attention("attention", {"head 1": LOOKS}),
+    "heads": lambda: memory.draw_attention("attention", {f"head {k}": LOOKS for k in range(6)}),
+    "vanished": lambda: memory.draw_gradient(10.0 ** -np.arange(30.0, 0, -1)),
+    "exploded": lambda: memory.draw_gradient(np.array([np.inf, 1e30, 10.0])),
 }
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_opaque_fits_its_frame_and_is_the_same_each_time(name):
-    data = pictures.png(PICTURES[name]())
-    assert data == pictures.png(PICTURES[name]())
+    data = canvas.png(PICTURES[name]())
+    assert data == canvas.png(PICTURES[name]())
     assert not any(word in data for word in (b"tEXt", b"tIME", b"iTXt", b"Software"))
     image = opened(data)
     assert image.width == 600 and image.height <= 700
-    assert size_of(data) == image.size
+    assert image_size(data) == image.size
     pixels = np.asarray(image.convert("RGBA"))
     assert (pixels[..., 3] == 255).all()
     assert (pixels[:, [0, -1]] == 255).all() and (pixels[[0, -1]] == 255).all()  # nothing cut off
@@ -254,43 +263,43 @@ class Long(gym.Env):
 def rolled(envs):
     """The shots of one episode."""
     camera = envs.envs[0]
-    camera.roll()
+    camera.start_recording()
     behaviour.play_episode(table(camera), envs, SEED, 1000)
-    return camera.shots
+    return camera.frames
 
 
 def test_a_camera_takes_one_episode_from_its_start_to_its_end():
-    envs, reason = filmed(lambda **more: Serial([Long(**more)]))
+    envs, reason = make_recorded(lambda **more: Serial([Long(**more)]))
     assert reason == "" and envs.envs[0].fps == 10
     for _ in range(2):
         shots = rolled(envs)
         assert [shot.step for shot in shots] == list(range(8))
         assert [shot.total for shot in shots] == [t / 2 for t in range(8)]
-        assert [shot.frame[0, 0, 0] for shot in shots] == list(range(8))
+        assert [shot.image[0, 0, 0] for shot in shots] == list(range(8))
 
 
-@pytest.mark.parametrize("length", [FRAMES - 1, FRAMES, FRAMES + 1, 4 * FRAMES + 1])
+@pytest.mark.parametrize("length", [MAX_FRAMES - 1, MAX_FRAMES, MAX_FRAMES + 1, 4 * MAX_FRAMES + 1])
 def test_a_long_episode_keeps_every_so_many_frames_and_the_last(length):
-    envs, _ = filmed(lambda **more: Serial([Long(length, **more)]))
+    envs, _ = make_recorded(lambda **more: Serial([Long(length, **more)]))
     *before, last = [shot.step for shot in rolled(envs)]
     every = before[1]
-    assert len(before) < FRAMES + 1 and last == length
+    assert len(before) < MAX_FRAMES + 1 and last == length
     assert before == list(range(0, length, every))[: len(before)] and last - before[-1] <= every
-    assert len(before) > FRAMES / 2 - 1
+    assert len(before) > MAX_FRAMES / 2 - 1
 
 
 def test_a_map_stands_in_where_the_environment_cannot_draw(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
-    envs, reason = filmed(lambda **more: lake(**more))
+    envs, reason = make_recorded(lambda **more: lake(**more))
     assert reason == ""
-    frames = [shot.frame for shot in rolled(envs)]  # the first action is left, into the wall
+    frames = [shot.image for shot in rolled(envs)]  # the first action is left, into the wall
     orange = [np.argwhere((frame == (230, 159, 0)).all(-1)).mean(0) for frame in frames[:1]]
-    np.testing.assert_allclose(orange[0], [film.CELL / 2] * 2, atol=1)
+    np.testing.assert_allclose(orange[0], [film.MAX_CELL / 2] * 2, atol=1)
     env = lake().envs[0]
     env.reset(seed=0)
     env.step(2)
     dot = np.argwhere((film.map_frame(grid_of(env), env.unwrapped) == (230, 159, 0)).all(-1))
-    np.testing.assert_allclose(dot.mean(0), [film.CELL / 2, film.CELL * 1.5], atol=1)
+    np.testing.assert_allclose(dot.mean(0), [film.MAX_CELL / 2, film.MAX_CELL * 1.5], atol=1)
 
 
 class Still:
@@ -301,18 +310,18 @@ class Still:
 
 
 def test_images_that_are_observed_are_the_film():
-    envs, reason = filmed(lambda **more: make("seqrl/Catch-v0", **more))
+    envs, reason = make_recorded(lambda **more: make("seqrl/Catch-v0", **more))
     camera = envs.envs[0]
-    camera.roll()
+    camera.start_recording()
     played = behaviour.play_episode(Still(), envs, SEED, 1000)
-    assert reason == "" and len(camera.shots) == 10
-    for obs, shot in zip(played.obs, camera.shots, strict=False):
-        np.testing.assert_array_equal(obs, shot.frame)
+    assert reason == "" and len(camera.frames) == 10
+    for obs, shot in zip(played.obs, camera.frames, strict=False):
+        np.testing.assert_array_equal(obs, shot.image)
 
 
 def test_what_cannot_be_shown_says_why():
-    envs, reason = filmed(lambda **more: make("seqrl/TMaze-v0", **more))
-    assert not isinstance(envs.envs[0], Camera)
+    envs, reason = make_recorded(lambda **more: make("seqrl/TMaze-v0", **more))
+    assert not isinstance(envs.envs[0], FrameRecorder)
     assert reason == "it renders nothing and its observations are no images"
 
 
@@ -321,17 +330,19 @@ def test_what_cannot_be_shown_says_why():
     [((10, 5, 1), (160, 340)), ((84, 84, 3), (252, 272)), ((400, 600, 3), (320, 233))],
 )
 def test_a_gif_moves_at_the_right_speed_and_is_the_same_each_time(shape, size):
-    shots = [Shot(step, 0.25, np.full(shape, 20 * step, np.uint8)) for step in (0, 2, 4, 5)]
+    shots = [Frame(step, 0.25, np.full(shape, 20 * step, np.uint8)) for step in (0, 2, 4, 5)]
     data = gif(shots, 10)
     assert data == gif(shots, 10)
     image = opened(data)
-    assert image.size == size == size_of(data) and image.n_frames == 4 and image.info["loop"] == 0
+    assert (
+        image.size == size == image_size(data) and image.n_frames == 4 and image.info["loop"] == 0
+    )
     durations, colours = [], []
     for k in range(4):
         image.seek(k)
         durations.append(image.info["duration"])
         colours.append(image.convert("RGB").getpixel((3, 100))[0])
-    assert durations == [200, 200, 100, film.LAST]
+    assert durations == [200, 200, 100, film.LAST_FRAME_MS]
     np.testing.assert_allclose(colours, [0, 40, 80, 100], atol=4)
 
 
@@ -400,26 +411,26 @@ class Wall:
         self.said.append(markdown)
 
 
-def exhibition(steps=10_000, every=100, watch=None):
-    shown = Gallery(lambda **more: lake(**more), seed=SEED, watch=watch)
-    return Exhibition(shown, Wall(), every=every, steps=steps)
+def picture_logger(steps=10_000, every=100, watch=None):
+    shown = AgentPictures(lambda **more: lake(**more), seed=SEED, activity_of=watch)
+    return PictureLogger(shown, Wall(), every=every, steps=steps)
 
 
 @pytest.mark.parametrize(("every", "drawn"), [(100, 21), (1000, 10), (3000, 4), (10_000, 1)])
 def test_at_most_about_twenty_evaluations_are_drawn(every, drawn):
     """Of evaluations every 1,000 steps all ten are, of a hundred the first of each twentieth."""
-    show = exhibition(every=every)
+    show = picture_logger(every=every)
     due = [s for s in [*range(every, 10_000, every), 10_000] if show.due(s)]
-    assert len(due) in (drawn, drawn - 1) and due[-1] == 10_000 and len(due) <= MOST + 1
-    assert str(MOST) in show.album.said[0]
+    assert len(due) in (drawn, drawn - 1) and due[-1] == 10_000 and len(due) <= MAX_DRAWN + 1
+    assert str(MAX_DRAWN) in show.writer.said[0]
 
 
 def test_what_goes_wrong_ends_the_drawing_with_one_line_and_not_the_run(caplog):
     def watch(agent, obs):
         raise ValueError("no idea")
 
-    show = exhibition(watch=watch)
-    agent = table(show.gallery.env)
+    show = picture_logger(watch=watch)
+    agent = table(show.agent_pictures.env)
     found = play(agent, lake(), 2, seed=0)
     with caplog.at_level(logging.WARNING, "seqrl"):
         for step in (5000, 10_000):
@@ -427,7 +438,7 @@ def test_what_goes_wrong_ends_the_drawing_with_one_line_and_not_the_run(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "seqrl: pictures are left out: ValueError: no idea"
     ]
-    assert {step for step, *_ in show.album.shown} == {5000}
+    assert {step for step, *_ in show.writer.shown} == {5000}
 
 
 @pytest.fixture
@@ -450,7 +461,7 @@ def test_without_matplotlib_a_run_says_once_that_there_are_no_pictures(tmp_path,
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on the usual lake, without pictures."""
+    """A run on the usual lake, without canvas."""
     folder = tmp_path_factory.mktemp("runs") / "lake"
     trained(folder, "--steps", "900", "--no-pictures")
     return folder
@@ -496,9 +507,9 @@ def test_evaluate_without_matplotlib_films_but_does_not_draw(run, tmp_path, caps
 
 def test_a_film_needs_a_camera():
     with pytest.raises(UsageError, match="it renders nothing"):
-        Gallery(lambda **more: make("seqrl/TMaze-v0", **more)).film()
+        AgentPictures(lambda **more: make("seqrl/TMaze-v0", **more)).film()
 
 
 def test_the_model_is_known_behind_the_camera():
-    shown = Gallery(lambda **more: lake(**more))
-    assert shown.camera is not None and finite_model(shown.env) is not None
+    shown = AgentPictures(lambda **more: lake(**more))
+    assert shown.recorder is not None and finite_model(shown.env) is not None

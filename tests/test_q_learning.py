@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from seqrl.agents import EpsilonGreedy, QLearning, TableIndex
-from seqrl.agents.tabular import Step
-from seqrl.agents.td import step_later
+from seqrl.agents.tabular.tabular_agent import Step
+from seqrl.agents.tabular.td import step_later
 from seqrl.core import Transition, UsageError
 
 FIVE = [(0, 0, 0), (1, 1, 4), (0, 0, 2), (1, 0, -2), (2, 1, 8)]
@@ -75,8 +75,8 @@ def test_double() -> None:
         agent: Any = learner(double=True)
         agent.rng = Coins(0.0, 0.5, 0.99, 0.49, 0.0)
         feed(agent, FIVE, 1, cut)
-        assert agent.memory.twins[0].tolist() == [[0, 0], [-1, 0], [0, last]]
-        assert agent.memory.twins[1].tolist() == [[1, 0], [0, 2], [0, 0]]
+        assert agent.arrays.twins[0].tolist() == [[0, 0], [-1, 0], [0, last]]
+        assert agent.arrays.twins[1].tolist() == [[1, 0], [0, 2], [0, 0]]
         assert cells(agent) == [0.5, -0.5, 1, mean]
 
 
@@ -138,10 +138,10 @@ def test_n_step_of_one_is_one_step_bit_for_bit() -> None:
     for _ in range(300):
         s, after, a = rng.integers(3), rng.integers(3), rng.integers(2)
         r, over = rng.normal(), rng.random() < 0.2
-        tail = 0.0 if over else other.q[after].max()
+        bootstrap = 0.0 if over else other.q[after].max()
         step = Step(False, (s,), a, 0.0, r, (after,), bool(over), False)
-        one.learn_row(one.memory, options, 0, step, 0.3, 0.0, one.rng)
-        step_later(other.memory, options, 0, step, tail, 0.3, 0)
+        one.learn_step(one.arrays, options, 0, step, 0.3, 0.0, one.rng)
+        step_later(other.arrays, options, 0, step, bootstrap, 0.3, 0)
     assert one.q.tobytes() == other.q.tobytes()
     assert one.q.any()
 
@@ -209,7 +209,7 @@ def test_optimism_tries_everything() -> None:
 
 def test_optimism_of_both_tables() -> None:
     agent = learner(double=True, initial_value=10.0)
-    assert (agent.q == 10).all() and (agent.memory.twins == 10).all()
+    assert (agent.q == 10).all() and (agent.arrays.twins == 10).all()
 
 
 def test_actions_are_counted_from_the_start_of_their_space() -> None:
@@ -262,5 +262,5 @@ def test_a_table_too_large_for_memory_is_refused() -> None:
 
 def test_a_saved_table_of_another_shape_is_refused() -> None:
     other = QLearning(gym.spaces.Discrete(4), gym.spaces.Discrete(2))
-    with pytest.raises(UsageError, match=r"memory/q: .*\[4, 2\].*\[3, 2\]"):
+    with pytest.raises(UsageError, match=r"arrays/q: .*\[4, 2\].*\[3, 2\]"):
         learner().load_state_dict(other.state_dict())

@@ -13,14 +13,15 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
 from seqrl.agents import Reinforce
-from seqrl.agents.episodes import Batch
-from seqrl.agents.moments import RunningMoments
-from seqrl.agents.targets import mean
-from seqrl.agents.whole_episodes import discounted, valid_steps
+from seqrl.agents.deep.moments import RunningMoments
+from seqrl.agents.deep.targets import mean
+from seqrl.agents.experience.episodes import EpisodeBatch
+from seqrl.agents.experience.whole_episodes import discounted, valid_steps
 from seqrl.core import RunError, Transition, UsageError, tree
 from seqrl.envs import Serial, adapt, make
 from seqrl.networks import MLP, NETWORKS, Network, build
-from seqrl.training import Interaction, checkpoint, evaluate, train
+from seqrl.training import Interaction, evaluate, train
+from seqrl.training.runs import checkpoint
 
 BOX, TWO = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
 CPU_AND_GPU = [
@@ -52,7 +53,7 @@ def episodes(*rewards, ends=None, dtype=torch.float32, seed=0):
     reward = torch.zeros(longest, n, dtype=dtype)
     for i, row in enumerate(rewards):
         reward[: len(row), i] = torch.tensor(row, dtype=dtype)
-    return Batch(
+    return EpisodeBatch(
         obs=torch.randn((longest, n, 1), generator=random, dtype=dtype),
         action=torch.randint(2, (longest, n), generator=random),
         reward=reward,
@@ -258,12 +259,12 @@ def test_padding_changes_nothing(name, monkeypatch):
     advantage = torch.randn(5, 3, generator=torch.Generator().manual_seed(9))
     found = []
 
-    def descend(module, optimizer, loss, name):
+    def gradient_step(module, optimizer, loss, name):
         gradients = torch.autograd.grad(loss, [w for w in module.parameters() if w.requires_grad])
         found.append(torch.cat([g.flatten() for g in gradients]))
         return torch.zeros(())
 
-    monkeypatch.setattr(agent, "_descend", descend)
+    monkeypatch.setattr(agent, "_gradient_step", gradient_step)
     alone = [(slice(n), slice(i, i + 1)) for i, n in enumerate(batch.length.tolist())]
     for part in [(slice(None), slice(None)), *alone]:
         cut = batch._replace(obs=batch.obs[part], action=batch.action[part])
@@ -299,7 +300,7 @@ def test_the_policy_that_learns_is_the_one_that_acted(monkeypatch):
 
 def test_the_entropy_bonus_follows_its_schedule(monkeypatch):
     agent, losses = agent_of(baseline="none", entropy_coef="linear:0.8:0"), []
-    monkeypatch.setattr(agent, "_descend", lambda m, o, loss, n: losses.append(loss.item()))
+    monkeypatch.setattr(agent, "_gradient_step", lambda m, o, loss, n: losses.append(loss.item()))
     agent.horizon = 100
     for agent.steps, coefficient in ((0, 0.8), (75, 0.2), (200, 0.0)):
         metrics = agent._update(episodes([1.0, 2.0]))
@@ -500,7 +501,7 @@ def test_tensors_stay_on_their_device(name, device, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.agent, "learn", watched)
     loop.run(64 * 60 + 7)  # into the second episode, within a turn
     assert kinds == {device}
-    assert loop.agent.updates == 1 and loop.episodes == 64
+    assert loop.agent.updates == 1 and loop.books.episodes == 64
     assert loop.agent.store.columns["obs"].device.type == device
     checkpoint.save(tmp_path / "file", loop.state_dict())
     again = tensor_loop(name, device, 2)
@@ -708,16 +709,16 @@ def test_cartpole_is_balanced(seed):
 
 
 def last_mean(loop):
-    return np.mean([total for total, _ in loop.recent])
+    return np.mean([total for total, _ in loop.books.recent])
 
 
-class Best:
+class EarlyStopping:
     """The best mean of 100 episodes."""
 
     best = -np.inf
 
     def episode(self, loop, episode):
-        if len(loop.recent) == 100:
+        if len(loop.books.recent) == 100:
             self.best = max(self.best, last_mean(loop))
 
 
@@ -727,7 +728,7 @@ def defaults(env, name, steps, seed, n=16, **args):
     torch.manual_seed(seed)
     space = envs.single_observation_space
     agent = Reinforce(build(name, space, **args), envs.single_action_space, space, device="cpu")
-    watch = Best()
+    watch = EarlyStopping()
     loop = Interaction(agent, envs, recorder=watch)
     agent.reseed(seed)
     agent.horizon = steps

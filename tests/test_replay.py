@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from seqrl.agents.items import Items, ranges, sequences, single_steps
-from seqrl.agents.packing import pack
-from seqrl.agents.replay import Replay, Rollouts
-from seqrl.agents.rows import Rows, check_memory
+from seqrl.agents.experience.batches import Indices, ranges, sequences, single_steps
+from seqrl.agents.experience.columns import Columns, check_replay_memory
+from seqrl.agents.experience.packing import pack
+from seqrl.agents.experience.replay import Replay
+from seqrl.agents.experience.rollout import Rollout
 from seqrl.core import Transition, UsageError
 
 GAMMA = 0.5
@@ -95,12 +96,12 @@ def test_single_steps_are_those_that_happened(n, n_step):
         replay.add(world.turn())
         if turn % 13:
             continue
-        items, weight = replay.draw(64, rng)
+        indices, weight = replay.draw(64, rng)
         assert weight is None
-        batch = packed(single_steps(replay.rows, items, n_step, GAMMA, done=True))
+        batch = packed(single_steps(replay.rows, indices, n_step, GAMMA, done=True))
         for j in range(64):
             obs, after = number(batch.obs[0, j].numpy()), number(batch.after[0, j].numpy())
-            told = world.told[items.column[j]]
+            told = world.told[indices.column[j]]
             at = [row[0] for row in told].index(obs)
             found = (batch.action[0, j], batch.total[0, j], batch.discount[0, j])
             expected = reference(told, at, n_step)
@@ -116,8 +117,8 @@ def test_every_step_still_there_is_drawn_as_often_as_any_other():
     world, replay = World(3, over=0.3), Replay(3 * 40)
     for _ in range(100):
         replay.add(world.turn())
-    items, _ = replay.draw(60_000, np.random.default_rng(0))
-    _, counts = np.unique(np.stack(items), axis=1, return_counts=True)
+    indices, _ = replay.draw(60_000, np.random.default_rng(0))
+    _, counts = np.unique(np.stack(indices), axis=1, return_counts=True)
     real = sum(
         not replay.rows.is_final((np.array([row]), np.array([i])))[0]
         for i, (first, last) in enumerate(zip(replay.rows.oldest, replay.rows.last, strict=True))
@@ -136,12 +137,12 @@ def test_sequences_are_what_happened_in_order(n, stored):
         replay.add(world.turn())
         if turn % 15 or not len(replay):
             continue
-        items, _ = replay.draw(32, rng)
-        batch = packed(sequences(replay.rows, items, 6, 2))
+        indices, _ = replay.draw(32, rng)
+        batch = packed(sequences(replay.rows, indices, 6, 2))
         assert batch.obs.shape == (7, 32, 2, 4) and batch.obs.dtype == torch.uint8
-        assert (items.row % 4 == 0).all()
+        assert (indices.row % 4 == 0).all()
         for j in range(32):
-            told, seen = world.told[items.column[j]], number(batch.obs[:, j].numpy()).tolist()
+            told, seen = world.told[indices.column[j]], number(batch.obs[:, j].numpy()).tolist()
             ids = [row[0] for row in told]
             line = []  # obs, or what followed the last step, with the row it belongs to
             for row in told:
@@ -167,7 +168,7 @@ def test_sequences_are_what_happened_in_order(n, stored):
 
 
 def test_a_fresh_memory_is_kept_as_zeros():
-    world, rows = World(2), Rows(20, 1, states=True)
+    world, rows = World(2), Columns(20, 1, states=True)
     step = world.turn()._replace(state=None, valid=np.ones(2, bool))
     rows.prepare(step)
     for state in rows.states[0], rows.states[1]["h"]:
@@ -199,14 +200,14 @@ def test_priorities_are_those_last_given(n, length, period):
         if not there:
             continue
         known = {item: known.get(item, highest) for item in there}
-        items, chance = replay.draw(16, rng)
+        indices, chance = replay.draw(16, rng)
         total = sum(known.values())
-        for row, column, found in zip(*items, chance, strict=True):
+        for row, column, found in zip(*indices, chance, strict=True):
             assert found == pytest.approx(known[row, column] * len(known) / total)
         assert replay.tree.total == pytest.approx(total)
         error = rng.random(16) * 9
-        replay.prioritise(items, error)
-        for row, column, size in zip(*items, error, strict=True):
+        replay.prioritise(indices, error)
+        for row, column, size in zip(*indices, error, strict=True):
             known[row, column] = (size + 1e-6) ** 0.5
         highest = max(highest, max((size + 1e-6) ** 0.5 for size in error))
 
@@ -215,15 +216,15 @@ def test_priorities_are_those_last_given(n, length, period):
 @pytest.mark.parametrize("n_step, waits", [(1, False), (1, True), (3, False), (3, True)])
 def test_rollouts_hand_out_every_step_once_when_it_is_ready(n, n_step, waits):
     world = World(n)
-    rollouts = Rollouts(n_step, waits=waits, steps=12, stored_state=False)
+    rollouts = Rollout(n_step, waits=waits, steps=12, stored_state=False)
     taken = [[] for _ in range(n)]
     for turn in range(200):
         rollouts.add(world.turn())
         if turn % 3:
             continue
-        items = ranges(*rollouts.take())
-        real = ~rollouts.rows.is_final(items)
-        picked = Items(items.row[real], items.column[real])
+        indices = ranges(*rollouts.take())
+        real = ~rollouts.rows.is_final(indices)
+        picked = Indices(indices.row[real], indices.column[real])
         if not len(picked.row):
             continue
         batch = packed(single_steps(rollouts.rows, picked, n_step, GAMMA, done=True))
@@ -240,7 +241,7 @@ def test_rollouts_hand_out_every_step_once_when_it_is_ready(n, n_step, waits):
 
 
 def test_observations_are_kept_once_and_as_they_are():
-    rows = Rows(1000)
+    rows = Columns(1000)
     step = World(2).turn()
     rows.prepare(step)
     assert rows.parts["obs"].shape == (500, 2, 2, 4) and rows.parts["obs"].dtype == np.uint8
@@ -249,7 +250,7 @@ def test_observations_are_kept_once_and_as_they_are():
 
 def test_what_cannot_be_kept_is_refused():
     with pytest.raises(UsageError, match=r"buffer_size 9: .* takes 1,048,576.0 GiB"):
-        check_memory(2**50, 9)
+        check_replay_memory(2**50, 9)
     with pytest.raises(UsageError, match=r"buffer_size 12: too small for 3 environments"):
         Replay(12, length=6, period=4).add(World(3).turn())
 
@@ -264,9 +265,9 @@ def test_a_replay_goes_on_from_what_was_saved(turns, priority):
     for _ in range(turns):
         first.add(world.turn())
         if len(first):
-            items, _ = first.draw(8, rng)
+            indices, _ = first.draw(8, rng)
             if priority:
-                first.prioritise(items, rng.random(8))
+                first.prioritise(indices, rng.random(8))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for _ in range(20):
         step = world.turn()

@@ -11,8 +11,9 @@ from gymnasium.wrappers import TimeLimit
 from seqrl.agents import QLearning, TableIndex
 from seqrl.core import Decision
 from seqrl.envs import adapt, get_state, make, set_state
-from seqrl.training import Interaction, checkpoint
-from seqrl.training.evaluation import Evaluator
+from seqrl.training import Interaction
+from seqrl.training.loop.evaluation import Evaluator
+from seqrl.training.runs import checkpoint
 
 # environment, its arguments, bins of a real dimension
 TASKS = {
@@ -60,7 +61,13 @@ def loop_of(new_agent, envs, bins):
 
 def bits(loop):
     """The digest of everything that two equal runs have in common, and of the books beside it."""
-    books = [loop.obs, loop.start, loop.returns, loop.lengths, [list(pair) for pair in loop.recent]]
+    books = [
+        loop.obs,
+        loop.start,
+        loop.books.returns,
+        loop.books.lengths,
+        [list(pair) for pair in loop.books.recent],
+    ]
     return checkpoint.digest([loop.fingerprint(), books])
 
 

@@ -140,7 +140,7 @@ def test_a_rate_is_a_plain_function_of_numbers() -> None:
 
 def test_agents_count_env_steps_against_their_horizon() -> None:
     agent = QLearning(gym.spaces.Discrete(2), gym.spaces.Discrete(2))
-    readings: dict[str, Any] = dict(agent.readings)
+    readings: dict[str, Any] = dict(agent.last_metrics)
     look = ("train/learning_rate", "rollout/exploration_rate")
     for horizon, steps, expected in (
         (None, 500, (0.1, 1.0)),

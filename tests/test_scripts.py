@@ -18,18 +18,18 @@ import numpy as np
 import pytest
 
 from seqrl import training
-from seqrl.agents import tabular
-from seqrl.agents.exploration import EPSILON, TEMPERATURE
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.schedules import Schedule, linear
+from seqrl.agents.tabular import tabular_agent
+from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE
 from seqrl.core import UsageError
 from seqrl.envs.making import time_limit
-from seqrl.scripts import build as building
 from seqrl.scripts import command, evaluate, options, running, train
 from seqrl.scripts import list as listing
-from seqrl.training import checkpoint
-from seqrl.training import folder as runs
-from seqrl.training.tensorboard import TensorBoard
+from seqrl.training.runs import checkpoint
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs import parts as building
+from seqrl.training.runs.tensorboard import TensorBoard
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--eval-episodes", "0", "--quiet"]
@@ -145,12 +145,12 @@ def only_run(here):
 
 
 def q_of(folder):
-    return checkpoint.load(runs.checkpoints(folder)[0])["loop"]["agent"]["memory"]["q"]
+    return checkpoint.load(runs.checkpoints(folder)[0])["loop"]["agent"]["arrays"]["q"]
 
 
 def parts_of(*words):
     """What the words are built into."""
-    return building.build(train.read(train.parser(words).read(words)))
+    return building.build(train.make_config(train.make_parser(words).read(words)))
 
 
 # what a run leaves
@@ -387,7 +387,7 @@ def test_underscores_equals_signs_and_other_names_mean_the_same():
     other = "--algo=sarsa --env_id Taxi-v4 --total_timesteps=70 --num_envs=2 --learning_rate 0.3"
     third = "--algo sarsa --env-id=Taxi-v4 --total-timesteps 70 --num-envs=2 --learning-rate=0.3"
     read = [
-        train.read(train.parser(words).read(words))
+        train.make_config(train.make_parser(words).read(words))
         for words in (plain.split(), [*other.split(), "--no_expected"], third.split())
     ]
     assert read[0] == read[1] == read[2] and read[0]["steps"] == 70
@@ -395,7 +395,7 @@ def test_underscores_equals_signs_and_other_names_mean_the_same():
 
 def test_the_last_of_two_agents_counts():
     words = ["--agent", "q-learning", "--agent", "sarsa", "--expected"]
-    assert train.read(train.parser(words).read(words))["agent_args"]["expected"] is True
+    assert train.make_config(train.make_parser(words).read(words))["agent_args"]["expected"] is True
 
 
 @pytest.mark.parametrize(
@@ -525,7 +525,7 @@ def test_evaluate_takes_the_newest_checkpoint(here, type_):
     type_(train, "--steps", 100, *SHORT)
     folder = only_run(here)
     tree = checkpoint.load(runs.checkpoints(folder)[0])
-    tree["loop"]["agent"]["memory"]["q"][:, 1] = 7.5
+    tree["loop"]["agent"]["arrays"]["q"][:, 1] = 7.5
     checkpoint.save(runs.checkpoint_path(folder, 200), tree)
     assert "7.5000" in type_(evaluate, folder, "--episodes", 1, "--show")[1]
 
@@ -739,7 +739,7 @@ def test_modules_in_the_current_folder_come_last(here, mine, process):
         ("damaged", ["damaged/checkpoint/step-000000000050.ckpt", "take an older checkpoint"]),
         ("empty_config", ["empty_config", "KeyError"]),
         ("text_config", ["text_config/config.toml"]),
-        ("other_env", ["agent/memory/q: float64 [16, 4]", "float64 [500, 6]"]),
+        ("other_env", ["agent/arrays/q: float64 [16, 4]", "float64 [500, 6]"]),
         ("wrong_numbers", ["num_envs 'many'"]),
         ("wrong_parts", ["wrong_parts", "TypeError"]),
         ("foreign", ["foreign", "KeyError: 'agent'"]),
@@ -759,7 +759,7 @@ def test_evaluate_refuses_what_is_no_run(here, type_, words, parts):
         "wrong_parts": (config.replace("gamma", "gamme"), whole),
         "damaged": (config, whole[:-1]),
         "foreign": (config, {"agents": 1}),
-        "foreign_table": (config, {"agent": {**tree["loop"]["agent"], "memory": {}}}),
+        "foreign_table": (config, {"agent": {**tree["loop"]["agent"], "arrays": {}}}),
     }
     for name, (text, saved) in changed.items():
         (made := here / name).mkdir()
@@ -818,12 +818,12 @@ def test_a_failed_run_names_environment_seed_and_step(type_, mine):
 
 
 def test_a_fault_of_an_agent_loses_nothing_either(here, type_, monkeypatch):
-    def learn(self, step, real=tabular.Tabular.learn):
+    def learn(self, step, real=tabular_agent.TabularAgent.learn):
         if self.steps == 20:
             raise IndexError("a bug")
         return real(self, step)
 
-    monkeypatch.setattr(tabular.Tabular, "learn", learn)
+    monkeypatch.setattr(tabular_agent.TabularAgent, "learn", learn)
     status, _, err = type_(train, "--steps", 50, "--run-dir", "r", *SHORT)
     assert status == 1 and refusal(err, ["IndexError: a bug", "learned until then is in r"])
     assert checkpoint.load(runs.checkpoints(here / "r")[0])["loop"]["agent"]["steps"] == 20

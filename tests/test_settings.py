@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from seqrl.scripts import settings, train
-from seqrl.training import folder as runs
+from seqrl.training.runs import folder as runs
 
 CODE = "class Net: pass\n"
 
@@ -20,8 +20,8 @@ def here(tmp_path, monkeypatch):
 def config_of(line):
     """What config.toml of a run will hold, and the line about a preset."""
     argv = line.split()
-    made = train.parser(argv)
-    return train.read(made.read(argv)), made.note
+    made = train.make_parser(argv)
+    return train.make_config(made.read(argv)), made.note
 
 
 def refused(line, capsys):
@@ -33,15 +33,15 @@ def refused(line, capsys):
 
 @pytest.mark.parametrize("name", settings.presets())
 def test_every_preset_gives_a_run_that_can_begin(name):
-    from seqrl.scripts.build import build
+    from seqrl.training.runs.parts import build
 
     preset = settings.presets()[name]
     words = preset.command.split()
     assert words[:2] == ["seqrl", "train"] and preset.reached
     config, note = config_of(" ".join(words[2:]))
     assert note.startswith(f"preset {name} ") and config["agent"] == preset.agent
-    flat = settings.plain(config)
-    tuned = settings.plain(preset.settings)
+    flat = settings.flatten(config)
+    tuned = settings.flatten(preset.settings)
     assert {name: x for name, x in tuned.items() if name != "network"}.items() <= flat.items()
     build(config).envs.close()
 

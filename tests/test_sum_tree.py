@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqrl.agents.sum_tree import WIDTH, SumTree
+from seqrl.agents.experience.sum_tree import WIDTH, SumTree
 
 sizes = pytest.mark.parametrize("size", [1, 2, WIDTH, WIDTH + 1, 5000, WIDTH**2 + 1])
 

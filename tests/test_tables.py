@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa
-from seqrl.agents.returns import discounted
-from seqrl.agents.tables import best, greedy, greedy_at_random, move, ties, value
+from seqrl.agents.tabular.returns import discounted
+from seqrl.agents.tabular.table import best, greedy, greedy_at_random, move, ties, value
 from seqrl.core import Transition, generator
 from seqrl.envs import make
 from seqrl.envs.finite import garnet
@@ -127,7 +127,7 @@ def recorded(n: int) -> list[Transition]:
     loop.reset(np.random.SeedSequence(n))
     steps = []
     for _ in range(400):
-        steps.append(loop.turn()[0])
+        steps.append(loop.stepped.play()[0])
         walker.learn(steps[-1])
     return steps
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from seqrl.agents import exploration, targets
-from seqrl.agents.exploration import EPSILON, TEMPERATURE
+from seqrl.agents.deep import targets
+from seqrl.agents.tabular import policy
+from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE
 
 
 def test_double_takes_the_value_of_the_other_networks_choice():
@@ -18,7 +19,7 @@ def test_double_takes_the_value_of_the_other_networks_choice():
 def test_the_expected_value_is_that_of_the_tables(kind, rate):
     q = np.array([[1.0, -2.0, 0.5], [0.0, 0.0, 3.0], [2.0, 2.0, 2.0]])
     found = targets.expected(kind, torch.tensor(q), rate)
-    by_row = [exploration.expected(kind, q, (i,), rate) for i in range(3)]
+    by_row = [policy.expected(kind, q, (i,), rate) for i in range(3)]
     assert found.tolist() == pytest.approx(by_row, abs=1e-12)
 
 
@@ -55,9 +56,11 @@ def test_squash_and_its_inverse():
 
 def test_penalties_are_half_the_square_near_the_target():
     value, target = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.5, -1.0, 3.0])
-    assert targets.penalty("squared", value, target).tolist() == [0.125, 0.5, 4.5]
-    assert targets.penalty("huber", value, target).tolist() == [0.125, 0.5, 2.5]
-    assert targets.penalty("huber", value, target, "mean").item() == pytest.approx(3.125 / 3)
+    assert targets.elementwise_loss("squared", value, target).tolist() == [0.125, 0.5, 4.5]
+    assert targets.elementwise_loss("huber", value, target).tolist() == [0.125, 0.5, 2.5]
+    assert targets.elementwise_loss("huber", value, target, "mean").item() == pytest.approx(
+        3.125 / 3
+    )
 
 
 def test_the_error_of_a_sequence_is_mostly_its_largest():

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +17,9 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from seqrl.scripts import train
-from seqrl.training import TensorBoard, tensorboard
-from seqrl.training.interaction import Episode
+from seqrl.training import TensorBoard
+from seqrl.training.loop.books import Books, Episode
+from seqrl.training.runs import episodes_csv, tensorboard
 
 SCALARS = {
     "rollout/episode_return",
@@ -194,14 +194,14 @@ def test_the_hparams_columns_are_those_of_all_agents(server):
 def fake_loop(**metrics):
     """As much of a loop as a logger looks at."""
     watch = SimpleNamespace(seconds=0.0)
-    return SimpleNamespace(steps=0, recent=deque(maxlen=100), metrics=metrics, watch=watch)
+    return SimpleNamespace(steps=0, books=Books(), metrics=metrics, watch=watch)
 
 
 def play(logger, loop, ends, total=1.0):
     """Episodes that end at these env steps."""
     before = 0
     for step in ends:
-        loop.recent.append((total, step - before))
+        loop.books.recent.append((total, step - before))
         loop.watch.seconds += 0.5
         logger.episode(loop, Episode(step, 0, total, step - before, False))
         before = step
@@ -304,7 +304,7 @@ def test_every_episode_of_a_run_is_in_the_csv_and_its_returns_are_exact(tmp_path
     rng = np.random.default_rng(0)
     totals = rng.normal(size=500) * 10.0 ** rng.integers(-300, 300, 500)
     for i, total in enumerate(totals.tolist(), 1):
-        loop.recent.append((total, 1))
+        loop.books.recent.append((total, 1))
         logger.episode(loop, Episode(i, 0, total, 1, False))
     logger.episodes(np.array([600]), totals[:1], np.array([100]))
     logger.close()
@@ -314,14 +314,14 @@ def test_every_episode_of_a_run_is_in_the_csv_and_its_returns_are_exact(tmp_path
 
 def test_the_csv_is_complete_to_a_million_rows_then_every_tenth_and_hundredth():
     million = 10**6
-    assert tensorboard.ROWS == million
+    assert episodes_csv.ROWS == million
     places = [0, 1, million - 1, million, 10 * million - 1, 10 * million, 10**8 - 1, 10**8]
-    assert [tensorboard.thinning(i) for i in places] == [1, 1, 1, 10, 10, 100, 100, 1000]
+    assert [episodes_csv.thinning(i) for i in places] == [1, 1, 1, 10, 10, 100, 100, 1000]
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
 def test_later_episodes_are_thinned_and_the_run_says_so(tmp_path, monkeypatch, together):
-    monkeypatch.setattr(tensorboard, "ROWS", 50)  # the same rule at a smaller number
+    monkeypatch.setattr(episodes_csv, "ROWS", 50)  # the same rule at a smaller number
     logger, loop = TensorBoard(tmp_path), fake_loop()
     logger.begin(loop, 10**9)
     if together:

@@ -12,19 +12,20 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
 from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
+from seqrl.agents.deep.value_agent import ValueAgent
+from seqrl.agents.deep.value_arguments import DEFAULTS
 from seqrl.agents.registry import agent_class
-from seqrl.agents.value import ValueAgent
-from seqrl.agents.value_settings import DEFAULTS
 from seqrl.core import RunError, Transition, UsageError
 from seqrl.core.seeding import Streams
 from seqrl.envs import Serial, adapt, make
+from seqrl.envs.optimum import optimum, policy_value
 from seqrl.networks import MLP, NETWORKS, build
 from seqrl.scripts import evaluate as evaluate_script
 from seqrl.scripts import options, train
-from seqrl.scripts.build import build as scripts_build
-from seqrl.training import Interaction, checkpoint, evaluate
-from seqrl.training.folder import read_config
-from seqrl.training.optimum import optimum, policy_value
+from seqrl.training import Interaction, evaluate
+from seqrl.training.runs import checkpoint
+from seqrl.training.runs.folder import read_config
+from seqrl.training.runs.parts import build as scripts_build
 
 BOX, TWO = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
 
@@ -108,7 +109,7 @@ def test_a_linear_network_on_one_hot_states_is_a_table(name, exploration, float6
     if name in ("sarsa", "q-learning n-step", "sarsa n-step", "monte-carlo"):
         loop._finish = lambda *ended: setattr(loop, "stopped", True)  # leave no step waiting
         loop.run(100)
-    expected = table.memory.q
+    expected = table.arrays.q
     assert abs(expected).max() > 1 and np.count_nonzero(expected) > 10
     np.testing.assert_allclose(layer.weight.detach().numpy().T, expected, rtol=1e-6, atol=1e-6)
     assert agent.steps == table.steps
@@ -199,7 +200,7 @@ def test_n_steps_of_a_replay_by_hand():
     agent = linear_agent(n_step=2, double=False, learning_starts=2)
     agent.learn(turn_of(1.0, 0, 4.0, 2.0))
     agent.learn(turn_of(2.0, 0, 6.0, 3.0, start=False))
-    agent.experience.pace = agent.pace._replace(batch_size=2000)
+    agent.experience.update_args = agent.update_args._replace(batch_size=2000)
     metrics = agent.learn(turn_of(3.0, 0, 8.0, 5.0, start=False, cut=True))
     errors = [4 + 0.5 * (6 + 0.5 * 9) - 1, 6 + 0.5 * (8 + 0.5 * 15) - 2, 8 + 0.5 * 15 - 3]
     found = set(np.round(agent.last.error[0].numpy(), 4).tolist())
@@ -322,7 +323,7 @@ def test_a_run_goes_on_bit_for_bit(name, layout, others, kind, tmp_path):
 
 def test_what_is_logged_goes_on_after_a_resume():
     loop, again = loop_of("mlp"), loop_of("mlp", seed=2)
-    assert not loop.agent.state_dict()["told"]
+    assert not loop.agent.state_dict()["last_numbers"]
     loop.run(60)
     again.load_state_dict(copy.deepcopy(loop.state_dict()))
     for each in (loop, again):
@@ -486,9 +487,9 @@ def test_flags_are_those_that_matter_with_the_targets_defaults(target):
     assert ("buffer_size" in shown) == ("double" in shown) == (target == "q-learning")
     assert ("expected" in shown) == (target == "sarsa")
     made = cls(MLP(BOX, 8), TWO, BOX, device="cpu")
-    assert made.rule.target == target
+    assert made.target_args.target == target
     plain = agent_of(target=target)
-    assert (plain.rule, plain.pace) == (made.rule, made.pace)
+    assert (plain.target_args, plain.update_args) == (made.target_args, made.update_args)
     for name, default in DEFAULTS[target].items():
         if name in shown:
             assert shown[name].default == default
@@ -503,8 +504,8 @@ def test_a_network_is_all_that_is_typed(agent, tmp_path, capsys):
     assert evaluate_script.main([str(tmp_path), "--episodes", "2"]) == 0
     assert "mean return" in capsys.readouterr().out
     parts = scripts_build(read_config(tmp_path))
-    assert isinstance(parts.agent, ValueAgent) and parts.agent.rule.target == agent
-    assert parts.agent.exploration == Boltzmann(0.5) and parts.agent.pace.train_every == 50
+    assert isinstance(parts.agent, ValueAgent) and parts.agent.target_args.target == agent
+    assert parts.agent.exploration == Boltzmann(0.5) and parts.agent.update_args.train_every == 50
 
 
 # errors
@@ -633,8 +634,8 @@ def test_catch_is_solved_from_pixels():
 def learned_by_preset(env, seed, steps):
     """The agent after what a user types, the preset included."""
     line = f"--agent q-learning --network mlp --env {env} --seed {seed} --steps {steps}".split()
-    made = train.parser(line)
-    config = train.read(made.read(line))
+    made = train.make_parser(line)
+    config = train.make_config(made.read(line))
     assert made.note.startswith("preset")
     parts = scripts_build(config)
     parts.agent.horizon = steps

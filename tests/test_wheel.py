@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ConfigParser()
 CONFIG.read(ROOT / "setup.cfg")
 ROOMS = CONFIG["options"]["packages"].split()
-FOLDERS = {name: ROOT / name.removeprefix("seqrl.") for name in ROOMS}
+MAPPED = dict(re.findall(r"(\S+) = (\S+)", CONFIG["options"]["package_dir"]))
+FOLDERS = {
+    name: ROOT / MAPPED.get(name, name.removeprefix("seqrl.").replace(".", "/")) for name in ROOMS
+}
 
 
 def pip(*words):
@@ -41,8 +44,9 @@ def isolation():
 def source(tmp_path_factory):
     """A copy of the sources, as setuptools leaves traces where it builds."""
     source = tmp_path_factory.mktemp("source")
-    for folder in FOLDERS.values():
-        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in MAPPED.values():
+        left_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, source / folder, ignore=left_out)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     return source
@@ -90,12 +94,11 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(wheel, source):
     expected = {
         f"{name.replace('.', '/')}/{path.name}"
         for name, folder in FOLDERS.items()
-        for path in (source / folder.name).iterdir()
+        for path in (source / folder.relative_to(ROOT)).iterdir()
         if path.suffix == ".py" or path.name in ("py.typed", "presets.toml")
     }
     assert held == expected
-    for name in ROOMS:
-        assert f"{name.replace('.', '/')}/py.typed" in held
+    assert "seqrl/py.typed" in held
 
 
 def test_every_folder_with_code_is_a_room():
@@ -107,9 +110,9 @@ def test_every_folder_with_code_is_a_room():
         for top in tops
         for path in top.glob("**/__init__.py")
     }
-    assert {f"seqrl.{name.replace('/', '.')}" for name in found} == set(ROOMS)
-    mapped = dict(re.findall(r"(\S+) = (\S+)", CONFIG["options"]["package_dir"]))
-    assert {name: ROOT / folder for name, folder in mapped.items()} == FOLDERS
+    assert {ROOT / name for name in found} == set(FOLDERS.values())
+    tops = {name: folder for name, folder in MAPPED.items() if folder != "root"}
+    assert tops == {f"seqrl.{folder}": folder for folder in tops.values()}
 
 
 def test_every_room_is_imported_from_the_new_environment(run, installed):
@@ -126,3 +129,6 @@ def test_the_installed_command_trains_evaluates_and_lists(run, installed, tmp_pa
     assert "saved in" in out and (folder / "summary.json").exists()
     assert "success rate" in run("seqrl", "evaluate", str(folder), "--episodes", "3")
     assert "q-learning" in run("seqrl", "list")
+    assert run("python", "-m", "seqrl", "list") == run("seqrl", "list")
+    version = run("python", "-c", "import seqrl; print(seqrl.__version__, seqrl.train.__name__)")
+    assert version.split() == [CONFIG["metadata"]["version"], "train"]

@@ -20,7 +20,8 @@ from seqrl.agents import QLearning, TableIndex
 from seqrl.core import RunError, UsageError
 from seqrl.core.seeding import ints
 from seqrl.envs import Workers, adapt, get_state, make, may_never_end, set_state, time_limit
-from seqrl.training import Interaction, checkpoint
+from seqrl.training import Interaction
+from seqrl.training.runs import checkpoint
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 SEED = np.random.SeedSequence(5)
@@ -115,7 +116,9 @@ def loop_of(envs, bins=None, **options):
 
 
 def bits(loop):
-    return checkpoint.digest([loop.fingerprint(), loop.obs, loop.start, loop.returns, loop.lengths])
+    return checkpoint.digest(
+        [loop.fingerprint(), loop.obs, loop.start, loop.books.returns, loop.books.lengths]
+    )
 
 
 # ---- the same bits
@@ -386,7 +389,7 @@ def test_a_lost_worker_is_replaced(kind, hire, accident, tmp_path, caplog):
     assert step.valid.tolist() == [True, False, True]
     assert step.truncated.tolist() == after.start.tolist() == [False, True, False]
     assert step.reward[1] == 0 and not step.terminated.any()
-    assert {length for _, length in loop.recent} == {6}  # none has the lost steps
+    assert {length for _, length in loop.books.recent} == {6}  # none has the lost steps
     assert [line.count("environment 1 (seed ") for line in caplog.messages] == [1, 1]
 
 
@@ -626,7 +629,7 @@ def test_a_hundred_accidents(faulty, tmp_path, capsys):
             for _ in range(300):
                 envs.step(np.zeros(3, int))
         (dead if trial % 2 else hung).append(time.monotonic() - float(note.read_text()))
-        pids += [worker.process.pid for worker in envs.envs] + [envs._guard.process.pid]
+        pids += [worker.process.pid for worker in envs.envs] + [envs._watchdog.process.pid]
         envs.close()
     time.sleep(1)
     left = [pid for pid in pids if alive(pid)]

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from seqrl.training.evaluation import Evaluation, evaluate
-from seqrl.training.interaction import Callback, Episode, Interaction, Recorder
-from seqrl.training.many import Runs, train_many
-from seqrl.training.training import Logger, results, run, train
+from seqrl.training.loop.books import Episode
+from seqrl.training.loop.evaluation import Evaluation, evaluate
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.protocol import Callback, Recorder
+from seqrl.training.loop.train import Logger, results, run, train
+from seqrl.training.runs.seeds import Runs, train_seeds
 
 __all__ = [
     "Callback",
@@ -20,14 +22,14 @@ __all__ = [
     "results",
     "run",
     "train",
-    "train_many",
+    "train_seeds",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """TensorBoard's packages take 0.2 s to import; only who logs pays."""
     if name == "TensorBoard":
-        from seqrl.training.tensorboard import TensorBoard
+        from seqrl.training.runs.tensorboard import TensorBoard
 
         return TensorBoard
     raise AttributeError(name)

@@ -1,10 +1,10 @@
-"""How sure are we: learning curves and scores of several runs, summed up and compared.
+"""Statistics of learning curves and scores over several runs: estimates, intervals and tests.
 
 Axis 0 is the runs (seeds) everywhere, and more is better. A missing value is NaN:
 
 - in one curve (`resample`, `area_under_curve`, ...) it stays unknown and is never bridged;
 - a summary over runs (`mean`, `iqm`, `bootstrap`, ...) leaves it out, so that runs of unequal
-  length share one picture; `count` says how many runs a number stands on;
+  length can be summarised together; `count` says how many runs that leaves;
 - a comparison (`probability_of_improvement`, `permutation_test`, ...) refuses it, because leaving
   out the runs that failed would favour the algorithm that fails.
 """
@@ -25,12 +25,12 @@ Floats = NDArray[np.float64]
 Sample = ArrayLike | Sequence[ArrayLike]  # runs [R, ...], or a list of such arrays: the strata
 Statistic = Callable[[Floats, int], Floats]  # reduces one axis, NaN left out
 
-EXACT = 20_000  # up to this many splits of the runs a permutation test counts them all
+MAX_SPLITS = 20_000  # up to this many splits of the runs a permutation test counts them all
 BLOCK = 1 << 20  # numbers held at a time while resampling (8 MB)
 
 
 class Estimate(NamedTuple):
-    """A number and its interval; all three have the same shape, NaN where nothing can be said."""
+    """A number and its interval; all three have the same shape, NaN where unknown."""
 
     value: Any
     low: Any
@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two algorithms: the difference of their means (first minus second) and what it is worth."""
+    """Two algorithms: the difference of their means (first minus second) and its significance."""
 
     difference: float
     p_value: float
@@ -49,7 +49,7 @@ class Comparison(NamedTuple):
 def common_grid(
     curves: Iterable[tuple[ArrayLike, ArrayLike]], points: int = 200, *, end: int | None = None
 ) -> NDArray[np.int64]:
-    """At most `points` even whole steps up to `end` (default: the last step of the longest curve).
+    """Return at most `points` even steps up to `end` (default: the last step of the longest curve).
 
     Step 0 is left out: no run has a value there. Raises UsageError if all curves are empty.
     """
@@ -63,9 +63,9 @@ def common_grid(
 def resample(
     steps: ArrayLike, values: ArrayLike, grid: ArrayLike, *, end: float | None = None
 ) -> Floats:
-    """The curve's values at the grid's steps, each value carried forward until the next point.
+    """Return the curve's values at the grid's steps, each value carried forward to the next point.
 
-    steps [P] ascending (of equal steps the last counts), values [P], grid [G]; answers [G], NaN
+    steps [P] ascending (of equal steps the last counts), values [P], grid [G]; returns [G], NaN
     before the first point and after `end`, the run's last step (default: that of the last point;
     a run mostly goes on a little after its last finished episode).
     """
@@ -76,7 +76,7 @@ def resample(
 
 
 def area_under_curve(steps: ArrayLike, values: ArrayLike, *, end: float | None = None) -> float:
-    """The curve's mean over time: how good a run was all along, in the unit of `values`.
+    """Return the curve's mean over the env steps, in the unit of `values`.
 
     Trapezoids from the first to the last point, the last value carried on to `end`, divided by the
     steps covered. One point gives its value; no point, or NaN in a value, gives NaN.
@@ -89,9 +89,9 @@ def area_under_curve(steps: ArrayLike, values: ArrayLike, *, end: float | None =
 
 
 def steps_to_threshold(steps: ArrayLike, values: ArrayLike, threshold: float) -> float:
-    """The first step whose value is at least `threshold`; NaN if the run never got there.
+    """Return the first step whose value is at least `threshold`; NaN if there is none.
 
-    A mean over the runs that did get there flatters: say how many did beside it.
+    A mean over the runs that reached it is biased: report how many did beside it.
     """
     steps, values, _ = _curve(steps, values, None)
     reached = np.flatnonzero(values >= threshold)
@@ -99,7 +99,7 @@ def steps_to_threshold(steps: ArrayLike, values: ArrayLike, threshold: float) ->
 
 
 def _curve(steps: ArrayLike, values: ArrayLike, end: float | None) -> tuple[Floats, Floats, float]:
-    """Steps, values and last step as floats, checked."""
+    """Return steps, values and last step as floats, checked."""
     steps, values = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
     if steps.ndim != 1 or steps.shape != values.shape:
         raise UsageError(
@@ -115,31 +115,31 @@ def _curve(steps: ArrayLike, values: ArrayLike, end: float | None) -> tuple[Floa
 
 
 def count(x: ArrayLike, axis: int = 0) -> NDArray[np.int64]:
-    """How many values are there (not NaN)."""
+    """Return the number of values that are not NaN."""
     return np.asarray((~np.isnan(np.asarray(x, dtype=float))).sum(axis))
 
 
 def mean(x: ArrayLike, axis: int = 0) -> Floats:
-    """Arithmetic mean of the values that are there; NaN where none is."""
-    return _middle(x, axis, lambda n: 0 * n)
+    """Return the mean of the values that are not NaN; NaN where there are none."""
+    return _trimmed_mean(x, axis, lambda n: 0 * n)
 
 
 def median(x: ArrayLike, axis: int = 0) -> Floats:
-    """Median of the values that are there; NaN where none is."""
-    return _middle(x, axis, lambda n: (n - 1) // 2)
+    """Return the median of the values that are not NaN; NaN where there are none."""
+    return _trimmed_mean(x, axis, lambda n: (n - 1) // 2)
 
 
 def iqm(x: ArrayLike, axis: int = 0) -> Floats:
-    """Interquartile mean: without the lowest and the highest quarter (rounded down) of the values.
+    """Return the interquartile mean: without the lowest and highest quarter (rounded down).
 
-    Deaf to single lucky runs as a median is, yet using half of the data; Agarwal et al. 2021, "Deep
-    Reinforcement Learning at the Edge of the Statistical Precipice". NaN where no value is.
+    Robust to a lucky run like a median, yet using half of the data; Agarwal et al. 2021, "Deep
+    Reinforcement Learning at the Edge of the Statistical Precipice". NaN is left out as in `mean`.
     """
-    return _middle(x, axis, lambda n: n // 4)
+    return _trimmed_mean(x, axis, lambda n: n // 4)
 
 
-def _middle(x: ArrayLike, axis: int, cut: Callable[[Any], Any]) -> Floats:
-    """Mean without the `cut(n)` lowest and highest of the n values present."""
+def _trimmed_mean(x: ArrayLike, axis: int, cut: Callable[[Any], Any]) -> Floats:
+    """Return the mean without the `cut(n)` lowest and highest of n values that are not NaN."""
     ordered = np.sort(np.moveaxis(np.asarray(x, dtype=float), axis, -1))  # NaN goes last
     present = count(ordered, -1)[..., None]
     rank = np.arange(ordered.shape[-1])
@@ -149,7 +149,7 @@ def _middle(x: ArrayLike, axis: int, cut: Callable[[Any], Any]) -> Floats:
 
 
 def normalize(scores: ArrayLike, random: float, optimum: float) -> Floats:
-    """Scores on the scale where the random policy has 0 and the best possible 1."""
+    """Return scores on the scale where the random policy has 0 and the optimal one 1."""
     if not (np.isfinite([random, optimum]).all() and random != optimum):
         raise UsageError(
             f"cannot normalise by random {random} and optimum {optimum}: "
@@ -166,24 +166,24 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic over runs with its percentile interval from runs drawn again with replacement.
+    """Return a statistic over runs with its percentile bootstrap interval.
 
     x [R, ...] one array, or a list of arrays [R_k, ...], the strata (environments): each is drawn
     from on its own, then all are pooled and every run counts once. A whole run is drawn at a time,
-    so curves [R, G] give bands [G], and a resample without any value at a point says nothing there.
+    so curves [R, G] give bands [G]; a resample without any value at a point does not count there.
     NaN where any stratum has fewer than two values. Raises UsageError on infinite values.
     Efron and Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13; stratified as in Agarwal
-    et al. 2021. Few runs make it too narrow: for a normal mean, a 95 % interval holds the truth
+    et al. 2021. With few runs it is too narrow: for a normal mean, a 95 % interval holds the truth
     83 % of the time with 5 runs, 90 % with 10 and 93 % with 20.
     """
     strata, rng = _strata(x), generator(seed)
     pooled = np.concatenate(strata)  # [R, ...]
     starts = np.cumsum([0] + [len(part) for part in strata[:-1]])
-    rows = [
+    indices = [
         start + rng.integers(0, len(part), (resamples, len(part)))
         for start, part in zip(starts, strata, strict=True)
     ]
-    drawn, size = np.concatenate(rows, axis=1), max(1, BLOCK // max(1, pooled.size))  # [B, R]
+    drawn, size = np.concatenate(indices, axis=1), max(1, BLOCK // max(1, pooled.size))  # [B, R]
     if statistic is mean:
         blocks = [resampled_means(pooled, drawn)]
     else:
@@ -193,13 +193,13 @@ def bootstrap(
 
 
 def resampled_means(x: Floats, drawn: NDArray[np.int64]) -> Floats:
-    """The means of runs x [R, ...] drawn again [B, R], NaN left out: a product of matrices."""
+    """Return means [B, ...] of runs x [R, ...] resampled by indices [B, R], NaN left out."""
     flat, size = x.reshape(len(x), -1), drawn.shape[1]
-    place = drawn + size * np.arange(len(drawn))[:, None]
-    times = np.bincount(place.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+    bins = drawn + size * np.arange(len(drawn))[:, None]
+    counts = np.bincount(bins.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
     known = ~np.isnan(flat)
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is promised
-        means = (times @ np.where(known, flat, 0.0)) / (times @ known)
+        means = (counts @ np.where(known, flat, 0.0)) / (counts @ known)
     return means.reshape(len(drawn), *x.shape[1:])
 
 
@@ -211,7 +211,7 @@ def performance_profile(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """The fraction of runs above each threshold, with pointwise bands (Agarwal et al. 2021).
+    """Return the fraction of runs above each threshold, with pointwise bands (Agarwal et al. 2021).
 
     scores [R] or a list of strata [R_k], thresholds [T]; value, low and high are [T].
     """
@@ -223,7 +223,7 @@ def performance_profile(
 
 
 def _interval(draws: Floats, few: Any, confidence: float) -> tuple[Floats, Floats]:
-    """Percentile interval of resampled statistics [B, ...], NaN where `few` holds."""
+    """Return the percentile interval of resampled statistics [B, ...], NaN where `few` holds."""
     if not 0 < confidence < 1:
         raise UsageError(
             f"confidence {confidence}: expected a number between 0 and 1, such as 0.95"
@@ -236,7 +236,7 @@ def _interval(draws: Floats, few: Any, confidence: float) -> tuple[Floats, Float
 
 
 def _strata(x: Any, complete: bool = False) -> list[Floats]:
-    """A list of checked arrays [R_k, ...]: x itself, or the members of a list of arrays."""
+    """Return a list of checked arrays [R_k, ...]: x itself, or the members of a list of arrays."""
     one = isinstance(x, np.ndarray) or not len(x) or np.ndim(x[0]) == 0
     strata = [np.asarray(part, dtype=float) for part in ([x] if one else x)]
     if any(not len(part) for part in strata):
@@ -252,7 +252,7 @@ def _strata(x: Any, complete: bool = False) -> list[Floats]:
 def probability_of_improvement(
     x: Sample, y: Sample, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """How often a run of x beats a run of y, ties counting half, with a bootstrap interval.
+    """Return P(a run of x beats a run of y), ties counting half, with a bootstrap interval.
 
     x [n] and y [m], or lists of strata in the same order, of which the mean is taken; in [0, 1]. It
     is U / (n m) of Mann and Whitney 1947, as in Agarwal et al. 2021. Both sides are resampled; the
@@ -266,18 +266,18 @@ def probability_of_improvement(
     value, draws = 0.0, np.zeros(resamples)
     for a, b in zip(ours, theirs, strict=True):
         wins = (a[:, None] > b) + 0.5 * (a[:, None] == b)  # [n, m]
-        times_a, times_b = (rng.multinomial(k, np.full(k, 1 / k), resamples) for k in wins.shape)
+        counts_a, counts_b = (rng.multinomial(k, np.full(k, 1 / k), resamples) for k in wins.shape)
         value += wins.mean() / len(ours)
-        draws += ((times_a @ wins) * times_b).sum(1) / wins.size / len(ours)
+        draws += ((counts_a @ wins) * counts_b).sum(1) / wins.size / len(ours)
     few = any(len(part) < 2 for part in ours + theirs)
     return Estimate(value, *_interval(draws, few, confidence))
 
 
 def permutation_test(x: ArrayLike, y: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Any:
-    """Two-sided p-value of the difference of means, were it chance which side a run belongs to.
+    """Return the two-sided p-value of the difference of means, under exchangeability of the runs.
 
     x [n, ...] and y [m, ...]; a p-value for each column [...], the splits being shared. All splits
-    count if there are at most EXACT, else `resamples` random ones and the one observed (Phipson and
+    count if at most MAX_SPLITS, else `resamples` random ones and the one observed (Phipson and
     Smyth 2010: a p-value is never zero). No normality is assumed (Efron and Tibshirani, ch. 15).
     The least it can give is 2 / C(2n, n): 3 runs a side never show a difference at 5 %.
     """
@@ -285,9 +285,9 @@ def permutation_test(x: ArrayLike, y: ArrayLike, *, resamples: int = 10_000, see
     n, total = len(a), len(a) + len(b)
     pooled = np.concatenate([a, b]).reshape(total, -1)
     pooled = pooled - pooled.mean(0)  # so that large common offsets cost no digits
-    exact = math.comb(total, n) <= EXACT
+    exact = math.comb(total, n) <= MAX_SPLITS
     size = max(1, BLOCK // max(pooled.shape))
-    splits = _every_split(n, total, size) if exact else _splits(n, total, size, resamples, seed)
+    splits = _all_splits(n, total, size) if exact else _draw_splits(n, total, size, resamples, seed)
     expected = pooled.sum(0) * (n / total)
     slack = 1e-12 * np.abs(pooled).sum(0)  # equal differences, summed in another order, are ties
     observed = np.abs(pooled[:n].sum(0) - expected) - slack
@@ -296,8 +296,8 @@ def permutation_test(x: ArrayLike, y: ArrayLike, *, resamples: int = 10_000, see
     return p_values.reshape(a.shape[1:])[()]
 
 
-def _every_split(n: int, total: int, size: int) -> Iterator[Floats]:
-    """Every way to put n of all runs on the first side: blocks of 0/1 rows [<= size, total]."""
+def _all_splits(n: int, total: int, size: int) -> Iterator[Floats]:
+    """Yield all choices of n runs for the first side: blocks of 0/1 vectors [<= size, total]."""
     every = combinations(range(total), n)
     while chosen := list(islice(every, size)):
         block = np.zeros((len(chosen), total))
@@ -305,15 +305,15 @@ def _every_split(n: int, total: int, size: int) -> Iterator[Floats]:
         yield block
 
 
-def _splits(n: int, total: int, size: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """As many random ways to do so, in such blocks."""
+def _draw_splits(n: int, total: int, size: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield `resamples` random choices, in blocks like those of `_all_splits`."""
     rng, split = generator(seed), (np.arange(total) < n).astype(float)
     for i in range(0, resamples, size):
         yield rng.permuted(np.tile(split, (min(size, resamples - i), 1)), axis=1)
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """P-values [k] adjusted: compared with a level, any false alarm at all is that unlikely.
+    """Return p-values [k] adjusted so that a level bounds the family-wise error rate.
 
     Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure": the i-th smallest of k is
     multiplied by k - i + 1, and none may fall below that of a smaller one.
@@ -328,11 +328,11 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def verdict(difference: float, adjusted: float, level: float = 0.05) -> str:
-    """What may be said of the first algorithm: "better", "worse" or "not distinguishable".
+    """Return the verdict on the first algorithm: "better", "worse" or "not distinguishable".
 
     difference: first mean minus second; adjusted: its p-value after `holm`.
     """
-    if not adjusted <= level:  # NaN says nothing
+    if not adjusted <= level:  # also if NaN
         return "not distinguishable"
     return "better" if difference > 0 else "worse"
 
@@ -344,7 +344,7 @@ def compare_pairs(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> list[Comparison]:
-    """A permutation test of each pair (x [n], y [m]), Holm over all of them, and the verdicts.
+    """Test each pair (x [n], y [m]) by permutation, with Holm's correction over all of them.
 
     Give every pair of one table together: testing them one by one finds differences by chance.
     """

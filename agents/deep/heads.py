@@ -1,0 +1,173 @@
+"""From features to actions: a distribution for each kind of action space.
+
+A head says how many numbers it wants of the network (`size`), draws actions from them in NumPy or
+torch alike, and gives log-probabilities and entropies in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from seqrl.agents.deep.draws import Draw
+from seqrl.core import Array, UsageError
+
+
+class Head(Protocol):
+    """What an agent needs of an action space; out is [..., size], actions [..., *shape]."""
+
+    size: int
+
+    def sample(self, out: Array, draw: Draw) -> Array:
+        """Actions drawn from the distribution."""
+
+    def mode(self, out: Array) -> Array:
+        """The likeliest actions; nothing is drawn."""
+
+    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
+        """Log-probability (density) of actions [...]."""
+
+    def entropy(self, out: Tensor) -> Tensor:
+        """Entropy in nats [...]."""
+
+
+def make_head(space: gym.Space) -> Categorical | Bernoulli | Gaussian:
+    """The head for an action space; refuses what there is none for."""
+    if isinstance(space, spaces.Discrete):
+        return Categorical([int(space.n)], int(space.start), flat=True)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return Categorical(space.nvec.tolist(), space.start)
+    if isinstance(space, spaces.MultiBinary):
+        return Bernoulli(space.shape)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return Gaussian(space)
+    shown = " ".join(str(space).split())  # an array may take several lines
+    raise UsageError(
+        f"action space {shown}: expected Discrete, MultiDiscrete (one axis), MultiBinary or "
+        "Box of real numbers"
+    )
+
+
+class Categorical(nn.Module):
+    """One choice, or several at once: softmax over each group of logits."""
+
+    def __init__(self, counts: list[int], start: Any = 0, flat: bool = False):
+        super().__init__()
+        self.counts, self.start, self.flat = counts, start, flat
+        self.size = sum(counts)
+
+    def sample(self, out: Array, draw: Draw) -> Array:
+        """Gumbel-max: the largest of logits with Gumbel noise (the log of an exponential)."""
+        return self.mode(out - draw.xp.log(draw.exponential(tuple(out.shape))))
+
+    def mode(self, out: Array) -> Array:
+        """The largest logit of each group, the first where several are."""
+        if self.flat:
+            return out.argmax(-1) + self.start
+        stack = np.stack if isinstance(out, np.ndarray) else torch.stack
+        start = self.start
+        if not isinstance(out, np.ndarray):
+            start = torch.as_tensor(start, device=out.device)
+        return stack([part.argmax(-1) for part in self._groups(out)], -1) + start
+
+    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
+        """The sum over the groups."""
+        chosen = action - torch.as_tensor(self.start, device=action.device)
+        chosen = chosen[..., None] if self.flat else chosen
+        parts = [
+            torch.log_softmax(part, -1).gather(-1, chosen[..., i, None].long())[..., 0]
+            for i, part in enumerate(self._groups(out))
+        ]
+        return torch.stack(parts).sum(0)
+
+    def entropy(self, out: Tensor) -> Tensor:
+        """The sum over the groups."""
+        logs = [torch.log_softmax(part, -1) for part in self._groups(out)]
+        return torch.stack([-(log.exp() * log).sum(-1) for log in logs]).sum(0)
+
+    def _groups(self, out: Array) -> list[Array]:
+        ends = np.cumsum(self.counts).tolist()
+        return [out[..., end - n : end] for n, end in zip(self.counts, ends, strict=True)]
+
+
+class Bernoulli(nn.Module):
+    """Independent yes or no, by the sigmoid of each logit."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape, self.size = shape, math.prod(shape)
+
+    def sample(self, out: Array, draw: Draw) -> Array:
+        """1 where a uniform number is below the sigmoid."""
+        odds = draw.xp.exp(-draw.xp.abs(out))  # never overflows
+        chance = draw.xp.where(out >= 0, 1.0 / (1.0 + odds), odds / (1.0 + odds))
+        return self._shaped(draw.uniform(tuple(out.shape)) < chance)
+
+    def mode(self, out: Array) -> Array:
+        """1 where it is likelier."""
+        return self._shaped(out > 0)
+
+    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
+        """The sum over the entries."""
+        yes = action.reshape(out.shape).to(out.dtype)
+        logs = -nn.functional.binary_cross_entropy_with_logits(out, yes, reduction="none")
+        return logs.sum(-1)
+
+    def entropy(self, out: Tensor) -> Tensor:
+        """The sum over the entries."""
+        chance = torch.sigmoid(out)
+        return nn.functional.binary_cross_entropy_with_logits(out, chance, reduction="none").sum(-1)
+
+    def _shaped(self, yes: Array) -> Array:
+        yes = yes.reshape((*yes.shape[:-1], *self.shape))
+        return yes.astype(np.int8) if isinstance(yes, np.ndarray) else yes.to(torch.int8)
+
+
+class Gaussian(nn.Module):
+    """Independent normal actions; the spread is learned, the same in every state.
+
+    Works in units of the space: bounded dimensions from -1 to 1. Draws beyond a bound are clipped
+    by the environment's adapter, while learning sees what was drawn.
+    """
+
+    def __init__(self, space: spaces.Box):
+        super().__init__()
+        self.shape, self.size = space.shape, math.prod(space.shape)
+        bounded = np.isfinite(space.low) & np.isfinite(space.high) & (space.low < space.high)
+        low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
+        self.center = ((low + high) / 2).astype(np.float32)
+        self.reach = ((high - low) / 2).astype(np.float32)
+        self.log_std = nn.Parameter(torch.full((self.size,), -0.5))
+
+    def sample(self, out: Array, draw: Draw) -> Array:
+        """Mean plus spread times a normal number."""
+        spread: Array = self.log_std.detach().exp()
+        spread = spread.cpu().numpy() if isinstance(out, np.ndarray) else spread
+        return self.mode(out + spread * draw.normal(tuple(out.shape)))
+
+    def mode(self, out: Array) -> Array:
+        """The mean, in the environment's units."""
+        out = out.reshape((*out.shape[:-1], *self.shape))
+        if isinstance(out, np.ndarray):
+            return self.center + self.reach * out
+        return self._like(self.center, out) + self._like(self.reach, out) * out
+
+    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
+        """Log-density in the space's own units, the sum over the dimensions."""
+        unit = (action - self._like(self.center, out)) / self._like(self.reach, out)
+        z = (unit.reshape(out.shape) - out) * torch.exp(-self.log_std)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, out: Tensor) -> Tensor:
+        """The sum over the dimensions."""
+        each = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
+        return each.sum() + torch.zeros_like(out[..., 0])
+
+    def _like(self, array: np.ndarray, out: Tensor) -> Tensor:
+        return torch.as_tensor(array, device=out.device)

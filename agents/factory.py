@@ -1,0 +1,112 @@
+"""Agents and networks by the names and numbers of a run's config."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from typing import TYPE_CHECKING, Any
+
+from seqrl.agents.protocol import Agent
+from seqrl.agents.registry import AGENTS, agent_class
+from seqrl.agents.tabular.indexing import TableIndex
+from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
+from seqrl.core import UsageError
+from seqrl.core.seeding import Streams
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+    from torch import nn
+
+Config = dict[str, Any]  # what config.toml holds
+
+
+def build_network(name: str, space: gym.Space, args: dict[str, Any]) -> nn.Module:
+    """A network by name, or `module:Class` called as Class(**args).
+
+    A parameter named observation_space is given the space. Raises UsageError in a line.
+    """
+    if ":" not in name:
+        from seqrl.networks import build
+
+        return build(name, space, **args)
+    return build_own(name, space, args)
+
+
+def build_own(name: str, space: gym.Space, args: dict[str, Any]) -> nn.Module:
+    """An instance of the class that `module:Class` names."""
+    from torch import nn
+
+    module, _, attribute = name.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a module of the user's may do
+        problem = f"{type(error).__name__}: {error}"
+        raise UsageError(f"--network {name}: {problem}; expected module:Class") from error
+    try:
+        wants = "observation_space" in inspect.signature(cls).parameters
+        made = cls(**args, **({"observation_space": space} if wants else {}))
+    except Exception as error:
+        raise UsageError(f"--network {name}: {type(error).__name__}: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"--network {name}: expected a torch.nn.Module, got {type(made).__name__}")
+    return made
+
+
+def build_agent(
+    config: Config, observation_space: gym.Space, action_space: gym.Space, streams: Streams
+) -> Agent:
+    """Return the agent of a run for environments of these spaces, on a table or on a network."""
+    if config.get("network") or AGENTS[config["agent"]].network:
+        return build_network_agent(config, observation_space, action_space, streams)
+    cls = agent_class(config["agent"])
+    numbers = with_exploration(cls, config["agent_args"])
+    return cls(table_index(config, observation_space), action_space, **numbers, seed=streams.agent)
+
+
+def with_exploration(cls: Any, numbers: dict[str, Any]) -> dict[str, Any]:
+    """An agent's arguments; of one that explores by a part, the part made of its rate."""
+    numbers = dict(numbers)
+    if "exploration" not in inspect.signature(cls).parameters:
+        return numbers
+    if "temperature" in numbers:
+        numbers["exploration"] = Boltzmann(numbers.pop("temperature"))
+    elif "epsilon" in numbers:
+        numbers["exploration"] = EpsilonGreedy(numbers.pop("epsilon"))
+    return numbers
+
+
+def build_network_agent(
+    config: Config, observation_space: gym.Space, action_space: gym.Space, streams: Streams
+) -> Agent:
+    """An agent on a network; weights are drawn from the run's own stream."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # small networks lose more to a second thread than they gain
+    if config.get("deterministic"):
+        make_deterministic()
+    # what a network of the user's draws in its layers comes from there, too
+    torch.manual_seed(int(streams.network.generate_state(1)[0]))
+    name = config.get("network") or "mlp"
+    network = build_network(name, observation_space, config.get("network_args", {}))
+    cls = agent_class(config["agent"], network=True)
+    numbers = with_exploration(cls, config["agent_args"])
+    return cls(network, action_space, observation_space, **numbers, seed=streams.agent)
+
+
+def make_deterministic() -> None:
+    """Have torch take only operations that give the same bits every time, on a GPU too."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def table_index(config: Config, space: gym.Space) -> TableIndex:
+    """How observations become rows of a table."""
+    ranges = {int(d): (low, high) for d, (low, high) in config["bin_range"].items()}
+    tiles = config.get("tiles") or 1
+    bins = config.get("bins") or (8 if tiles > 1 else None)
+    return TableIndex(space, bins, tiles, ranges)

@@ -1,0 +1,346 @@
+"""The base of agents on a table: looking states up, acting, learning, saving."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from seqrl.agents.schedules import Bound, Rate, rate, schedule
+from seqrl.agents.tabular.indexing import TableIndex
+from seqrl.agents.tabular.policy import EPSILON, Exploration, explore, probability
+from seqrl.agents.tabular.table import greedy
+from seqrl.core import (
+    Array,
+    Decision,
+    Metrics,
+    State,
+    Transition,
+    UsageError,
+    generator,
+    get_rng_state,
+    schema,
+    set_rng_state,
+)
+from seqrl.core.arrays import check_memory
+from seqrl.core.seeding import Seed
+
+SMOOTHING = 1e-3  # of the running mean of |TD error|
+
+
+class TableArrays(NamedTuple):
+    """All that learning changes: N environments, R rows, A actions, L waiting steps, K active rows.
+
+    What an agent does not use has size 0.
+    """
+
+    q: np.ndarray  # [R, A] action values
+    twins: Any  # [2, R, A] the two tables of double learning; q is their mean
+    weight: np.ndarray  # [R, A] visits, or cumulative importance weights (Monte Carlo)
+    first: np.ndarray  # [R, A] step of the first visit in the episode learned from (Monte Carlo)
+    trace: np.ndarray  # [N, R, A] eligibility
+    share: np.ndarray  # [R, A] scratch memory for the traces' update
+    active: np.ndarray  # [N, L, K] active rows of the steps that wait to be learned from,
+    action: np.ndarray  # [N, L]
+    reward: np.ndarray  # [N, L]
+    log_prob: np.ndarray  # [N, L]
+    waiting: np.ndarray  # [N] how many wait
+    error: np.ndarray  # [1] running mean of |TD error|
+
+
+class Options(NamedTuple):
+    """The numbers of an agent, as the plain functions take them."""
+
+    gamma: float
+    kind: int  # of exploration
+    double: bool = False
+    n_step: int = 1
+    decay: float = 0.0  # lambda of the traces, 0 for none
+    replacing: bool = False
+    expected: bool = False
+    first_visit: bool = True
+    off_policy: bool = False
+    average: bool = False  # step size 1/visits instead of alpha
+    grows: bool = False  # whole episodes wait, and the arrays grow with them
+
+
+class Step(NamedTuple):
+    """A step of one environment, as scalars."""
+
+    start: bool
+    active: Any  # active rows of obs
+    action: int
+    log_prob: float
+    reward: float
+    next_active: Any  # active rows of next_obs
+    terminated: bool
+    truncated: bool
+
+
+Learn = Callable[[TableArrays, Options, int, Step, float, float, np.random.Generator], None]
+
+
+class TabularAgent:
+    """The base of Q-learning, SARSA and Monte Carlo on a table.
+
+    An algorithm is a plain function over scalars and arrays (`learn_step`), called for one
+    environment after the other, so two of them on the same state and action both count.
+    """
+
+    learn_step: Learn
+
+    def __init__(
+        self,
+        observation_space: gym.Space | TableIndex,
+        action_space: gym.Space,
+        *,
+        learning_rate: Rate,
+        options: Options,
+        exploration: Exploration,
+        initial_value: float,
+        seed: Seed,
+    ):
+        if not isinstance(observation_space, TableIndex):
+            observation_space = TableIndex(observation_space)
+        if not isinstance(action_space, gym.spaces.Discrete):
+            raise UsageError(f"action space {action_space}: a table takes Discrete actions")
+        if not np.isfinite(initial_value):
+            raise UsageError(f"initial_value {initial_value}: expected a finite number")
+        self.index = observation_space
+        self.options = options
+        self.exploration = exploration
+        self.learning_rate = schedule("learning_rate", learning_rate)
+        self.rng = generator(seed)
+        self.steps = 0
+        self.horizon = None
+        self._shift = int(action_space.start)
+        self._shape = (self.index.total, int(action_space.n))
+        check_table_memory(self._shape, 1 + 2 * options.double)
+        self._initial = initial_value
+        self._seen: tuple[Array, list[tuple[int, ...]]] = (None, [])
+        self.last_metrics = self._metrics()
+        self.arrays = self._allocate(0)
+
+    # what an algorithm needs beyond the table
+    counts_visits = False
+    waiting_steps = 0  # that wait to be learned from, at most
+    on_policy = False  # it is told epsilon, or the temperature
+    spare = 1  # places among those that are free again after each turn
+
+    def _arrays_of(self, n: int, length: int, zeros: Any) -> TableArrays:
+        """Return arrays for N environments with `length` steps to wait, made by `zeros`."""
+        shape, none = self._shape, (0, self._shape[1])
+        visited, traced = (shape if used else none for used in self._uses)
+        return TableArrays(
+            q=zeros(shape),
+            twins=zeros((2, *(shape if self.options.double else none))),
+            weight=zeros(visited),
+            first=zeros(visited, np.int64),
+            trace=zeros((n, *traced)),
+            share=zeros(traced),
+            active=zeros((n, length, self.index.tiles), np.int64),
+            action=zeros((n, length), np.int64),
+            reward=zeros((n, length)),
+            log_prob=zeros((n, length)),
+            waiting=zeros((n,), np.int64),
+            error=zeros((1,)),
+        )
+
+    @property
+    def _uses(self) -> tuple[bool, bool]:
+        """Return whether visits are counted, and whether traces are kept."""
+        return self.counts_visits, self.options.decay > 0
+
+    def _allocate(self, n: int) -> TableArrays:
+        """Return fresh arrays for N environments."""
+        if self.options.decay:
+            check_table_memory(self._shape, 1 + n)
+        arrays = self._arrays_of(n, self.waiting_steps, np.zeros)
+        arrays.q.fill(self._initial)
+        arrays.twins.fill(self._initial)
+        return arrays
+
+    def prepare(self, n: int) -> None:
+        """Allocate arrays for N environments; what was learned stays."""
+        if n == self._n:
+            return
+        fresh, old = self._allocate(n), self.arrays
+        kept = ("q", "twins", "weight", "first", "error")
+        self.arrays = fresh._replace(**{name: getattr(old, name) for name in kept})
+
+    def reseed(self, seed: Seed) -> None:
+        """Draw from a new stream from now on."""
+        self.rng = generator(seed)
+
+    @property
+    def arrays(self) -> TableArrays:
+        """All that learning changes, as arrays."""
+        return self._arrays
+
+    @arrays.setter
+    def arrays(self, arrays: TableArrays) -> None:
+        self._arrays = arrays
+        self._n = len(arrays.waiting)
+        self.__dict__.pop("_views", None)
+
+    @cached_property
+    def _views(self) -> TableArrays:
+        """The arrays as stepping reads and writes them."""
+        arrays = self._arrays
+        if self.options.decay:
+            return arrays
+        # the same bytes as memoryviews: their numbers are read twice as fast one by one
+        one, other = arrays.twins
+        names = ("q", "weight", "first", "action", "reward", "log_prob", "waiting", "error")
+        parts = {name: view(getattr(arrays, name)) for name in names}
+        return arrays._replace(**parts, twins=(view(one), view(other)))
+
+    @property
+    def rates(self) -> tuple[Bound, Bound]:
+        """Learning rate and epsilon (or temperature) as arguments of `schedules.rate`."""
+        return self._alpha, self._epsilon
+
+    @property
+    def horizon(self) -> int | None:
+        """Env steps that the schedules run over."""
+        return self._horizon
+
+    @horizon.setter
+    def horizon(self, steps: int | None) -> None:
+        self._horizon = steps
+        self._alpha = self.learning_rate.bind(steps)
+        self._epsilon = self.exploration.rate.bind(steps)
+
+    def act(
+        self, obs: Array, start: Array, state: State = None, *, explore: bool = True
+    ) -> Decision:
+        """Return greedy actions (the first maximum, nothing drawn), or explored ones."""
+        states = self._active(obs)
+        if not explore:
+            actions = [greedy(self._views.q, active) for active in states]
+            return Decision(self._shifted(actions))
+        actions = self._explore(states)
+        log_prob = self._log_prob(states, actions) if self.options.off_policy else None
+        return Decision(self._shifted(actions), None, log_prob)
+
+    def _shifted(self, actions: list[int]) -> np.ndarray:
+        """Return actions as the environment counts them, from its space's `start`."""
+        return np.array(actions) + self._shift if self._shift else np.array(actions)
+
+    def _active(self, obs: Array) -> list[tuple[int, ...]]:
+        """Return the active rows [N][K]; the next observation is mostly the next step's."""
+        if obs is not self._seen[0]:
+            self._seen = obs, self.index(obs)
+        return self._seen[1]
+
+    def _explore(self, states: list[tuple[int, ...]]) -> list[int]:
+        kind, q, rate, rng = self.exploration.kind, self._views.q, self._rate(), self.rng
+        return [explore(kind, q, active, rate, rng) for active in states]
+
+    def _log_prob(self, states: list[tuple[int, ...]], actions: list[int]) -> np.ndarray:
+        kind, rate = self.exploration.kind, self._rate()
+        pairs = zip(states, actions, strict=True)
+        chances = [probability(kind, self._views.q, active, a, rate) for active, a in pairs]
+        return np.array([math.log(chance) for chance in chances])
+
+    def _rate(self) -> float:
+        return rate(*self._epsilon, self.steps)
+
+    def learn(self, step: Transition) -> Metrics:
+        """Learn from the valid steps of a turn, one environment after the other."""
+        valid = step.valid.tolist()
+        if len(valid) != self._n:
+            self.prepare(len(valid))
+        action = step.action - self._shift if self._shift else step.action
+        log_prob = step.log_prob
+        steps = zip(
+            step.start.tolist(),
+            self._active(step.obs),
+            action.tolist(),
+            [0.0] * self._n if log_prob is None else log_prob.tolist(),
+            step.reward.tolist(),
+            self._active(step.next_obs),
+            step.terminated.tolist(),
+            step.truncated.tolist(),
+            strict=True,
+        )
+        for i, values in enumerate(steps):
+            if valid[i]:
+                self._learn(i, Step(*values))
+        return self.last_metrics
+
+    def _learn(self, i: int, step: Step) -> None:
+        alpha = rate(*self._alpha, self.steps)
+        epsilon = self._rate() if self.on_policy else 0.0
+        self.learn_step(self._views, self.options, i, step, alpha, epsilon, self.rng)
+        self.steps += 1
+
+    def _metrics(self) -> Metrics:
+        """Return the metrics, each read when it is logged."""
+        rate_name = "exploration_rate" if self.exploration.kind == EPSILON else "temperature"
+        return {
+            "train/td_error": lambda: self.arrays.error[0],
+            "train/learning_rate": lambda: rate(*self._alpha, self.steps),
+            f"rollout/{rate_name}": self._rate,
+        }
+
+    @property
+    def q(self) -> np.ndarray:
+        """The action values [R, A]; with tile coding a row is a tile."""
+        return self.arrays.q
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the arrays, the counters and the state of the random numbers."""
+        return {
+            "arrays": self.arrays._asdict(),
+            "steps": self.steps,
+            "horizon": self.horizon,
+            "rng": get_rng_state(self.rng),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken; refuse what is not of this agent's shapes.
+
+        Indices are checked as well: compiled turns do not check them.
+        """
+        with schema.loading("agent"):
+            arrays = state["arrays"]
+            n, length = arrays["action"].shape
+            length = self._length(length)
+            expected = {
+                **self.state_dict(),
+                "arrays": self._arrays_of(n, length, unallocated_zeros)._asdict(),
+            }
+            expected |= {"horizon": schema.maybe(0), "rng": schema.anything}
+            schema.check("agent", state, expected)
+            most = {"active": self._shape[0] - 1, "action": self._shape[1] - 1}
+            most["waiting"] = max(0, length - self.spare)
+            for name, largest in most.items():
+                schema.whole(0, largest)(f"agent/arrays/{name}", arrays[name])
+            set_rng_state(self.rng, state["rng"])
+            self.arrays = TableArrays(**{name: np.array(x) for name, x in arrays.items()})
+            self.steps, self.horizon = state["steps"], state["horizon"]
+
+    def _length(self, saved: int) -> int:
+        """Return how many steps can wait, where `saved` could."""
+        return self.waiting_steps
+
+
+def unallocated_zeros(shape: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+    """Return zeros that take no memory, for their shape and dtype."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def view(array: np.ndarray) -> Any:
+    """Return the array's bytes as a memoryview of its shape."""
+    return memoryview(array.data)
+
+
+def check_table_memory(shape: tuple[int, int], copies: int) -> None:
+    """Refuse tables that do not fit into the free memory."""
+    what = f"a table of {shape[0]:,} states x {shape[1]:,} actions"
+    check_memory(shape[0] * shape[1] * 8 * copies, what, "take fewer --bins")

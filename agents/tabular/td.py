@@ -1,0 +1,142 @@
+"""Temporal-difference learning on a table: one step, n steps, eligibility traces.
+
+Plain functions over the scalars of one step and the agent's arrays (see `table`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqrl.agents.tabular.returns import discounted
+from seqrl.agents.tabular.table import Active, move, value
+from seqrl.agents.tabular.tabular_agent import SMOOTHING, Options, Step, TableArrays
+from seqrl.core import UsageError
+
+TRACES = ("accumulating", "replacing")
+
+
+def one_step(
+    m: TableArrays,
+    o: Options,
+    active: Active,
+    action: int,
+    target: float,
+    alpha: float,
+    coin: int = 0,
+) -> None:
+    """Q(S,A) <- Q(S,A) + alpha [target - Q(S,A)]; of two tables the one the coin picked."""
+    if o.double:
+        delta = target - value(m.twins[coin], active, action)
+        move(m.twins[coin], active, action, alpha * delta)
+        for j in active:
+            m.q[j, action] = (m.twins[0][j, action] + m.twins[1][j, action]) / 2.0
+    else:
+        delta = target - value(m.q, active, action)
+        move(m.q, active, action, alpha * delta)
+    note(m, delta)
+
+
+def note(m: TableArrays, delta: float) -> None:
+    """Update the running mean of |TD error|."""
+    m.error[0] += SMOOTHING * (abs(delta) - m.error[0])
+
+
+def forget(m: TableArrays, i: int) -> None:
+    """Drop the waiting steps and the trace of env i: an episode begins."""
+    m.waiting[i] = 0
+    if m.trace.size > 0:
+        m.trace[i] = 0.0
+
+
+def wait(m: TableArrays, i: int, s: Step) -> None:
+    """Append a step to those of env i that wait."""
+    at = m.waiting[i]
+    for k in range(len(s.active)):
+        m.active[i, at, k] = s.active[k]
+    m.action[i, at] = s.action
+    m.reward[i, at] = s.reward
+    m.log_prob[i, at] = s.log_prob
+    m.waiting[i] = at + 1
+
+
+def step_later(
+    m: TableArrays, o: Options, i: int, s: Step, bootstrap: float, alpha: float, coin: int
+) -> None:
+    """n-step learning: the oldest waiting step has now seen n rewards and `bootstrap`.
+
+    Sutton & Barto (2018), the box of section 7.2, p. 147. At an episode's end all that wait are
+    learned from, each with the rewards that were left.
+    """
+    wait(m, i, s)
+    if s.terminated or s.truncated:
+        while m.waiting[i] > 0:
+            learn_oldest(m, o, i, bootstrap, alpha, coin)
+    elif m.waiting[i] == o.n_step:
+        learn_oldest(m, o, i, bootstrap, alpha, coin)
+
+
+def learn_oldest(
+    m: TableArrays, o: Options, i: int, bootstrap: float, alpha: float, coin: int
+) -> None:
+    """Learn from the oldest waiting step of env i, and move the others up."""
+    n = m.waiting[i]
+    target = discounted(m.reward, i, n, bootstrap, o.gamma)
+    one_step(m, o, m.active[i, 0], m.action[i, 0], target, alpha, coin)
+    for k in range(n - 1):
+        for j in range(m.active.shape[2]):
+            m.active[i, k, j] = m.active[i, k + 1, j]
+        m.action[i, k] = m.action[i, k + 1]
+        m.reward[i, k] = m.reward[i, k + 1]
+    m.waiting[i] = n - 1
+
+
+def credit(
+    m: TableArrays, o: Options, i: int, active: Active, action: int, target: float, alpha: float
+) -> None:
+    """Eligibility traces: every pair visited lately shares in the TD error.
+
+    Sutton & Barto (2018), section 12.2 and the box of 12.7, p. 305, with binary features.
+    """
+    delta = target - value(m.q, active, action)
+    for j in active:
+        m.trace[i, j, action] = 1.0 if o.replacing else m.trace[i, j, action] + 1.0
+    np.multiply(m.trace[i], alpha * delta, m.share)
+    np.add(m.q, m.share, m.q)
+    np.multiply(m.trace[i], o.gamma * o.decay, m.trace[i])
+    note(m, delta)
+
+
+def td_options(
+    gamma: float,
+    kind: int,
+    n_step: int,
+    trace_decay: float,
+    trace: str,
+    *,
+    double: bool = False,
+    expected: bool = False,
+) -> Options:
+    """Return the checked options of a TD agent (UsageError)."""
+    check_unit("gamma", gamma)
+    check_unit("trace_decay", trace_decay)
+    if not isinstance(n_step, int | np.integer) or n_step < 1:
+        raise UsageError(f"n_step {n_step!r}: expected a whole number of at least 1")
+    if trace not in TRACES:
+        raise UsageError(f"trace {trace!r}: expected one of {', '.join(TRACES)}")
+    if trace_decay > 0 and (n_step > 1 or double):
+        raise UsageError("trace_decay goes with n_step 1 and without double: choose one of them")
+    return Options(
+        gamma=float(gamma),
+        kind=kind,
+        double=double,
+        n_step=int(n_step),
+        decay=float(trace_decay),
+        replacing=trace == "replacing",
+        expected=expected,
+    )
+
+
+def check_unit(name: str, number: float) -> None:
+    """Refuse what is not a number in [0, 1]."""
+    if not 0 <= number <= 1:  # NaN fails as well
+        raise UsageError(f"{name} {number}: expected a number from 0 to 1")

@@ -1,0 +1,64 @@
+"""Functions on NumPy arrays and torch tensors: host and device copies, zeros, memory checks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from seqrl.core import tree
+from seqrl.core.errors import UsageError
+from seqrl.core.types import Array
+
+
+def host(leaf: Array) -> np.ndarray:
+    """Return a leaf as a NumPy array; the memory of an array or CPU tensor is shared."""
+    return leaf if isinstance(leaf, np.ndarray) else leaf.detach().cpu().numpy()
+
+
+def host_copy(leaf: Array) -> np.ndarray:
+    """Return a copy of an array or tensor as a NumPy array."""
+    return np.array(host(leaf))
+
+
+def to_numpy(values: Any) -> Any:
+    """Return a tree of arrays or tensors as NumPy arrays (see `host`)."""
+    return tree.map(host, values)
+
+
+def to_tensor(values: Any, device: Any) -> Any:
+    """Return a tree of arrays as tensors on a device; tensors already there are not copied.
+
+    Arrays are copied: the last bit of a product can depend on how its factors lie in memory, which
+    torch aligns by more than NumPy does.
+    """
+    import torch  # imported here, as tabular agents must not need it
+
+    def convert(leaf: Array) -> Any:
+        if isinstance(leaf, np.ndarray):
+            return torch.tensor(np.asarray(leaf, order="C"), device=device)
+        return torch.as_tensor(leaf, device=device)
+
+    return tree.map(convert, values)
+
+
+def like(values: Any, leaf: Array) -> Any:
+    """Return a copy of a tree of arrays or tensors, of the type and on the device of `leaf`."""
+    if isinstance(leaf, np.ndarray):
+        return tree.map(host_copy, values)
+    return to_tensor(tree.map(host_copy, values), leaf.device)
+
+
+def zeros(length: int, leaf: Array) -> Array:
+    """Return zeros [length, *leaf.shape] of the leaf's type, dtype and device."""
+    shape = (length, *leaf.shape)
+    return np.zeros(shape, leaf.dtype) if isinstance(leaf, np.ndarray) else leaf.new_zeros(shape)
+
+
+def check_memory(needed: int, what: str, remedy: str) -> None:
+    """Raise UsageError where the `needed` bytes of `what` exceed 80 % of the free memory."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > 0.8 * free:
+        sizes = f"{needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} are free"
+        raise UsageError(f"{what} takes {sizes}; {remedy}")

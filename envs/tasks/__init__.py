@@ -1,0 +1,5 @@
+"""Our own tasks, one file each, written once for N episodes in NumPy and on a device.
+
+Imports core and the batched environment. A new task is one file here, with its reference scores,
+and a line in `envs/registry`.
+"""

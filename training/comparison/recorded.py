@@ -1,0 +1,121 @@
+"""Recorded runs: their settings, scores and learning curves, read from their folders."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrl.core import UsageError
+from seqrl.training.runs.folder import CONFIG, read_config, read_summary
+from seqrl.training.runs.tensorboard import UNCOMPARED, flatten
+from seqrl.training.statistics import Floats, area_under_curve
+
+METRICS = {
+    "eval_mean_reward": "mean return of the greedy episodes after training",
+    "ep_rew_mean": "mean return of the last 100 training episodes",
+    "area": "mean height of the learning curve",
+}
+WINDOW = 100  # episodes in a point of the curve, as in rollout/ep_rew_mean
+TASK_KEYS = ("env", "env_args", "max_episode_steps")  # the same for all runs compared
+
+
+class Run(NamedTuple):
+    """One run; its curve is the mean return of the last 100 episodes at each episode's end."""
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any] | None  # None: not finished
+    steps: Floats  # [P] env steps, ascending
+    values: Floats  # [P], NaN where a return in the mean is not finite
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """The settings of the task, without those that are empty."""
+        return {name: self.config[name] for name in TASK_KEYS if self.config.get(name)}
+
+    def score(self, metric: str) -> float:
+        """Return the score by a name in METRICS; NaN where it is not known."""
+        if self.summary is None:
+            return math.nan
+        if metric == "area":
+            return area_under_curve(self.steps, self.values, end=self.summary["steps"])
+        score = self.summary.get(metric)
+        return math.nan if score is None else float(score)
+
+
+def find_runs(patterns: Iterable[str]) -> list[Path]:
+    """Return the run folders that match glob patterns, or lie inside folders that match."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        matches = [pattern] if Path(pattern).is_dir() else sorted(glob(pattern, recursive=True))
+        inside = [file.parent for match in matches for file in sorted(Path(match).rglob(CONFIG))]
+        if not inside:
+            raise UsageError(f"--runs {pattern}: no run folder there, one that holds {CONFIG}")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
+    """Read a run from its folder; `config` stands in where the folder has none."""
+    if config is None or (folder / CONFIG).exists():
+        config = read_config(folder)
+    missing = sorted({"agent", "env", "seed", "steps"} - config.keys())
+    if missing:
+        raise UsageError(f"{folder / CONFIG}: no {', '.join(missing)} in it, so it is no run's")
+    if config.get("seeds"):
+        raise UsageError(
+            f"{folder} holds many seeds in one; name runs of one each, such as 'runs/*/*/seed-*'"
+        )
+    summary = read_summary(folder, config)
+    if summary is None:
+        return Run(folder, config, None, np.empty(0), np.empty(0))
+    return Run(folder, config, summary, *read_curve(folder / "episodes.csv"))
+
+
+def read_curve(path: Path) -> tuple[Floats, Floats]:
+    """Return env steps [P] and mean returns of the last 100 episodes [P] of an episodes.csv."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+            lines = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2, usecols=(0, 1))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not what a run writes: {error}") from error
+    steps, returns = lines[:, 0], lines[:, 1]
+    return steps, running_mean(np.where(np.isfinite(returns), returns, np.nan), WINDOW)
+
+
+def running_mean(values: Floats, window: int) -> Floats:
+    """Return the mean of the last `window` values at each one, of fewer at the beginning."""
+    first = np.cumsum(values[: window - 1]) / np.arange(1, len(values[: window - 1]) + 1)
+    if len(values) < window:
+        return first
+    return np.append(first, np.lib.stride_tricks.sliding_window_view(values, window).mean(-1))
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Return a name for each run's algorithm: its agent, and the settings in which its runs differ.
+
+    Runs of the same name differ only in seed, task and length: within a task they may be averaged.
+    """
+    agents = [run.config["agent"] for run in runs]
+    settings = [own_settings(run.config) for run in runs]
+    varying = {agent: set[str]() for agent in agents}
+    first = dict(zip(reversed(agents), reversed(settings), strict=True))
+    for agent, own in zip(agents, settings, strict=True):
+        varying[agent] |= {name for name, _ in own.items() ^ first[agent].items()}
+    return [
+        ",".join([agent, *(f"{k}={v}" for k, v in own.items() if k in varying[agent])])
+        for agent, own in zip(agents, settings, strict=True)
+    ]
+
+
+def own_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the algorithm: without seed, task and length."""
+    others = {"agent", "seed", *TASK_KEYS, *UNCOMPARED}
+    return dict(flatten({key: value for key, value in config.items() if key not in others}))

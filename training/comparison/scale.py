@@ -1,0 +1,44 @@
+"""The scale of an environment's normalised scores: 0 is the random policy, 1 the optimal one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from seqrl.core import UsageError
+from seqrl.envs import Serial, make
+from seqrl.envs.finite import finite_model, time_limit
+from seqrl.envs.optimum import optimum, policy_value, start_value
+from seqrl.envs.reference import reference_scores
+
+
+def score_scale(config: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the expected undiscounted returns of the random and the optimal policy of a task.
+
+    From `reference_scores`, or solved exactly where the model is known and there is a time limit.
+    None where they are not known, or where the environment cannot be made any more.
+    """
+    try:
+        limit = config.get("max_episode_steps")
+        envs = make(config["env"], max_episode_steps=limit, **config.get("env_args", {}))
+    except UsageError:
+        return None
+    try:
+        return _scale_of(envs.envs[0]) if isinstance(envs, Serial) else None
+    finally:
+        envs.close()
+
+
+def _scale_of(env: Any) -> tuple[float, float] | None:
+    scores = reference_scores(env.spec) or {}
+    if {"random", "optimum"} <= scores.keys():
+        return scores["random"], scores["optimum"]
+    model = finite_model(env)
+    if model is None or time_limit(env) is None:
+        return None
+    states, actions = model.outcomes.shape
+    uniform = np.full((states, actions), 1 / actions)
+    random = start_value(model, policy_value(env, uniform, gamma=1.0))
+    return random, optimum(env, gamma=1.0).start_value

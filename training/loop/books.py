@@ -1,0 +1,129 @@
+"""What has been played: episodes under way, episodes that have ended, seconds spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrl.core import Array, Transition
+from seqrl.core.arrays import host
+
+WINDOW = 100  # episodes in the running means
+
+
+class Episode(NamedTuple):
+    """An episode that has ended."""
+
+    step: int  # env step at which it ended
+    env: int  # which of the N environments
+    total: float  # undiscounted return
+    length: int  # env steps
+    truncated: bool  # cut off rather than over
+
+
+class Books:
+    """Returns and lengths of the N episodes under way, and of the last 100 that have ended."""
+
+    def __init__(self) -> None:
+        self.episodes = 0  # that have ended
+        self.wanted: int | None = None  # enough have been played after as many
+        self.recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)  # returns and lengths
+        self.returns: Array = None  # [N] undiscounted, so far
+        self.lengths: Array = None  # [N] env steps so far
+
+    @property
+    def enough(self) -> bool:
+        """Whether as many episodes have ended as are wanted."""
+        return self.wanted is not None and self.episodes >= self.wanted
+
+    @property
+    def ep_rew_mean(self) -> float:
+        """Mean return of the last 100 episodes; NaN where none has ended."""
+        return mean_of([total for total, _ in self.recent])
+
+    @property
+    def ep_len_mean(self) -> float:
+        """Mean length of the last 100 episodes in env steps; NaN where none has ended."""
+        return mean_of([length for _, length in self.recent])
+
+    def open(self, start: Array) -> None:
+        """Begin episodes everywhere; `start` [N] says in which kind of array they are counted."""
+        self.returns, self.lengths = start * 0.0, start * 0
+
+    def forget(self, lost: Array) -> None:
+        """Count nothing of the episodes under way where `lost` [N] holds."""
+        self.returns[lost] = self.lengths[lost] = 0
+
+    def add(self, step: Transition, count: int) -> None:
+        """Add a turn, of which `count` rows are valid."""
+        if count == len(step.valid):
+            self.returns += step.reward
+            self.lengths += 1
+        else:
+            self.returns += step.reward * step.valid
+            self.lengths += step.valid
+
+    def close(self, step: Transition, before: int, count: int) -> Iterator[Episode]:
+        """Yield the episodes that a turn has ended, each at the env step of its own row.
+
+        `before` is the env step at which the turn began.
+        """
+        over = (step.terminated | step.truncated) & step.valid
+        envs = np.flatnonzero(host(over)).tolist()
+        if not envs:
+            return
+        whole = count == len(step.valid)
+        rank = range(1, count + 1) if whole else host(step.valid).cumsum().tolist()
+        returns, lengths = host(self.returns), host(self.lengths)
+        for i in envs:
+            cut = not bool(step.terminated[i])
+            episode = Episode(before + rank[i], i, float(returns[i]), int(lengths[i]), cut)
+            self.count(episode)
+            yield episode
+        self.returns[envs] = 0
+        self.lengths[envs] = 0
+
+    def count(self, episode: Episode) -> None:
+        """Count an episode that has ended."""
+        self.episodes += 1
+        self.recent.append((episode.total, episode.length))
+
+    def count_all(self, totals: np.ndarray, lengths: np.ndarray) -> None:
+        """Count episodes in the order in which they ended."""
+        self.episodes += len(totals)
+        last = slice(-WINDOW, None)
+        self.recent.extend(zip(totals[last].tolist(), lengths[last].tolist(), strict=True))
+
+
+class Stopwatch:
+    """Seconds spent between `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self._spent, self._since = 0.0, -1.0
+
+    def add(self, seconds: float) -> None:
+        """Count what was spent before, in another process."""
+        self._spent += seconds
+
+    def start(self) -> None:
+        """Go on counting."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Pause."""
+        self._spent, self._since = self.seconds, -1.0
+
+    @property
+    def seconds(self) -> float:
+        """What has been counted until now."""
+        return self._spent + (time.perf_counter() - self._since if self._since >= 0 else 0.0)
+
+
+def mean_of(values: list[float]) -> float:
+    """Return the arithmetic mean, NaN of no values."""
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,57 @@
+"""Callbacks by env steps: which are due, and which were interrupted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from seqrl.core import UsageError
+from seqrl.training.loop.protocol import Callback
+
+
+class DueCallbacks:
+    """Calls the callbacks of a list that are due; one that is interrupted is called again."""
+
+    def __init__(self, callbacks: Sequence[Callback]):
+        self.callbacks = list(callbacks)
+        self.pending: list[int] = []  # numbers of those that are due and not called through
+
+    def check(self) -> None:
+        """Refuse a callback that would never be due, or always."""
+        for callback in self.callbacks:
+            if not isinstance(callback.every, int | np.integer) or callback.every < 1:
+                name = f"{type(callback).__name__}.every {callback.every!r}"
+                raise UsageError(f"{name}: expected a whole number of env steps, at least 1")
+
+    def next_due(self, steps: int) -> float:
+        """Return the first env step after `steps` at which one is due."""
+        return min((c.every * (steps // c.every + 1) for c in self.callbacks), default=math.inf)
+
+    def call(self, loop: Any, before: int) -> None:
+        """Call those that became due since env step `before`."""
+        self.pending = [
+            i
+            for i, callback in enumerate(self.callbacks)
+            if loop.steps // callback.every > before // callback.every
+        ]
+        self.call_pending(loop)
+
+    def call_pending(self, loop: Any) -> None:
+        """Call those that are due; what is interrupted stays pending."""
+        while self.pending:
+            i = self.pending.pop(0)
+            try:
+                self.callbacks[i](loop)
+            except BaseException:
+                self.pending.insert(0, i)
+                raise
+
+    def stateful(self) -> Iterator[tuple[Callback, dict[str, Any]]]:
+        """Yield those with anything to keep: not a progress bar, which is not always there."""
+        for callback in self.callbacks:
+            state = callback.state_dict()
+            if state:
+                yield callback, state

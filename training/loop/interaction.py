@@ -1,0 +1,268 @@
+"""The loop: an agent in N environments, one turn after the other. It moves data, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from seqrl.agents import Agent
+from seqrl.core import Array, Metrics, State, Transition, schema, tree
+from seqrl.core.arrays import like
+from seqrl.envs import adapt, get_state, set_state
+from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
+from seqrl.training.loop.callbacks import DueCallbacks
+from seqrl.training.loop.detect import CompiledTurns, compiled_turns
+from seqrl.training.loop.protocol import Callback, Recorder
+from seqrl.training.loop.turns import SteppedTurns
+
+WORTHWHILE = 100_000  # env steps from which compiled turns make up for their start
+
+
+class Interaction:
+    """Agent x environments.
+
+    `learn=False` plays greedily and teaches nothing (evaluation). `max_episode_steps` cuts any
+    episode that reaches it (a truncation). `steps` counts valid env steps, N a turn.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        envs: Any,
+        *,
+        learn: bool = True,
+        max_episode_steps: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        recorder: Recorder | None = None,
+        compile: bool = True,
+    ):
+        self.agent = agent
+        self.envs = adapt(envs)
+        self._n = self.envs.num_envs
+        self.compile = compile
+        self.reason = f"below {WORTHWHILE:,} env steps" if compile else "as asked for"
+        self.preparing = False  # while compiling, which may take seconds the first time
+        self.learning = learn
+        self.max_episode_steps = max_episode_steps
+        self.recorder = recorder
+        self.books = Books()
+        self.watch = Stopwatch()  # acting, learning and recording, without the callbacks
+        self.stepped = SteppedTurns(self)
+        self._compiled: CompiledTurns | None = None
+        self._callbacks = DueCallbacks(callbacks)
+        self.steps = 0
+        self.metrics: dict[str, Any] = {}
+        self._metrics: Metrics = {}  # as the agent gave them last
+        self.stopped = False  # set by whoever wants the loop to end after this turn
+        self.paused = False  # the same, by who will let it go on
+        self.obs: Array = None
+        self.start: Array = None
+        self.state: State = None
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """The callbacks, called in this order; more may be added before a run."""
+        return self._callbacks.callbacks
+
+    @callbacks.setter
+    def callbacks(self, callbacks: Iterable[Callback]) -> None:
+        self._callbacks.callbacks = list(callbacks)
+
+    @property
+    def episodes(self) -> int:
+        """Episodes that have ended."""
+        return self.books.episodes
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the turns of a run were compiled."""
+        return self._compiled is not None
+
+    @property
+    def path(self) -> str:
+        """Which way the turns go, and why."""
+        return f"{'compiled' if self.compiled else 'stepped'}: {self.reason}"
+
+    def reset(self, seed: np.random.SeedSequence | None = None) -> None:
+        """Begin new episodes everywhere with empty memories; counters go on."""
+        self.obs = self.envs.reset(seed)
+        self.start = all_true(next(tree.leaves(self.obs)))
+        self.books.open(self.start)
+        self.state = None
+        self.stepped.surplus = None
+
+    def run(self, steps: int) -> None:
+        """Play exactly `steps` env steps, or fewer where `stopped` or `paused` is set.
+
+        Where the last turn has more rows than are left, the surplus rows (highest index) are not
+        valid in it; they are learned from first when the run goes on.
+        """
+        self._callbacks.check()
+        if self.obs is None:
+            self.reset()
+        self._callbacks.call_pending(self)
+        target = self.steps + steps
+        due = self._callbacks.next_due(self.steps)
+        compiled = self._prepare_compiled(steps)
+        self.watch.start()
+        while self.steps < target and not (self.stopped or self.paused):
+            before = self.steps
+            whole = self.stepped.surplus is None and target - before >= self._n
+            if compiled is not None and whole:
+                compiled.advance(int(min(due, target - self._n + 1)))
+            else:
+                self.stepped.advance(target)
+            if self.steps >= due:
+                self.watch.stop()
+                self._callbacks.call(self, before)
+                due = self._callbacks.next_due(self.steps)
+                self.watch.start()
+        self.watch.stop()
+        if compiled is not None:
+            compiled.check()
+
+    def _prepare_compiled(self, steps: int) -> CompiledTurns | None:
+        """Return compiled turns where they are possible and the run is long enough to pay."""
+        if not (self.compile and self.learning and steps >= WORTHWHILE):
+            return None
+        if self._compiled is None:
+            self.preparing = True
+            try:
+                self._compiled, self.reason = compiled_turns(self)
+            finally:
+                self.preparing = False
+        if self._compiled is not None:
+            self._compiled.check()
+            self.metrics.update(self._compiled.agent.last_metrics)
+        return self._compiled
+
+    # what the turns report
+
+    def told(self, metrics: Metrics) -> None:
+        """Take in the metrics of an agent; the same mapping again needs no second look."""
+        if metrics is not self._metrics:
+            self.metrics.update(metrics or {})
+            self._metrics = metrics
+
+    def record(self, step: Transition, before: int, count: int) -> None:
+        """Count the episodes that a turn has ended and hand them to the recorder."""
+        for episode in self.books.close(step, before, count):
+            if self.recorder is not None:
+                self.recorder.episode(self, episode)
+        if self.books.enough:  # never set to False here: a signal may come in between
+            self.stopped = True
+
+    def record_all(
+        self,
+        steps: np.ndarray,
+        envs: np.ndarray,
+        totals: np.ndarray,
+        lengths: np.ndarray,
+        truncated: np.ndarray,
+    ) -> None:
+        """Record episodes that ended in compiled turns; those before the next point in one go."""
+        recorder: Any = self.recorder
+        early = len(steps) if recorder is None else 0
+        if hasattr(recorder, "due"):
+            early = int(np.searchsorted(steps, recorder.due))
+            recorder.episodes(steps[:early], totals[:early], lengths[:early])
+        self.books.count_all(totals[:early], lengths[:early])
+        late = [part[early:].tolist() for part in (steps, envs, totals, lengths, truncated)]
+        for values in zip(*late, strict=True):
+            episode = Episode(*values)
+            self.books.count(episode)
+            recorder.episode(self, episode)
+        if self.books.enough:
+            self.stopped = True
+
+    # state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, agent and environments included.
+
+        The arrays are live ones: save or copy them before the run goes on.
+        """
+        books, surplus = self.books, self.stepped.surplus
+        return {
+            **self.fingerprint(),
+            "callbacks": [state for _, state in self._callbacks.stateful()],
+            "owed": list(self._callbacks.pending),
+            "metrics": {tag: float(x) for tag, x in self.metrics.items() if not callable(x)},
+            "recent": [list(pair) for pair in books.recent],
+            "surplus": None if surplus is None else surplus._asdict(),
+            **{name: getattr(self, name) for name in PER_ENV},
+            **{name: getattr(books, name) for name in COUNTED_PER_ENV},
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What two equal runs have in common to the last bit: tables, counters, random numbers."""
+        return {
+            "agent": self.agent.state_dict(),
+            "envs": get_state(self.envs),
+            "steps": self.steps,
+            "episodes": self.books.episodes,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken.
+
+        Environments whose state could not be had begin new episodes; the agent notices by `start`.
+        """
+        self.reset()
+        books, callbacks = self.books, self._callbacks
+        with schema.loading("loop"):
+            schema.check("loop", state, self._schema())
+            self.agent.load_state_dict(state["agent"])
+            if state["callbacks"] is not None:  # they were not kept
+                for (callback, _), part in zip(
+                    callbacks.stateful(), state["callbacks"], strict=True
+                ):
+                    callback.load_state_dict(part)
+        self.metrics = dict(state["metrics"])
+        callbacks.pending = [i for i in state["owed"] if i < len(self.callbacks)]
+        self.steps, books.episodes = state["steps"], state["episodes"]
+        books.recent.clear()
+        books.recent.extend((total, length) for total, length in state["recent"])
+        if state["envs"] is None:
+            return
+        set_state(self.envs, state["envs"])
+        kind = self.start  # of the arrays that these environments hand out
+        for owner, names in ((self, PER_ENV), (books, COUNTED_PER_ENV)):
+            for name in names:
+                setattr(owner, name, like(state[name], kind))
+        if state["surplus"] is not None:
+            self.stepped.surplus = Transition(**like(state["surplus"], kind))
+
+    def _schema(self) -> dict[str, Any]:
+        """What a saved state looks like here: as the first turn, which changes nothing, shows."""
+        action, memory, _ = self.agent.act(self.obs, self.start, None, explore=False)
+        flags, reals, memory = self.start, schema.reals(self._n), schema.maybe(memory)
+        space = self.envs.single_action_space
+        if isinstance(space, gym.spaces.Discrete):
+            action = schema.whole(int(space.start), int(space.start + space.n - 1), (self._n,))
+        seen = (self.obs, flags, memory, memory, action, schema.maybe(reals), reals)
+        surplus = Transition(*seen, flags, flags, self.obs, flags)._asdict()
+        return {
+            **dict.fromkeys(("agent", "envs"), schema.anything),
+            "callbacks": schema.maybe(schema.each(schema.anything)),
+            "metrics": schema.named_floats,
+            "owed": schema.each(0),
+            "recent": schema.each([0.0, 0], WINDOW),
+            "surplus": schema.maybe(surplus),
+            **dict.fromkeys(("steps", "episodes"), 0),
+            **dict(zip(PER_ENV, (self.obs, flags, memory), strict=True)),
+            **{name: getattr(self.books, name) for name in COUNTED_PER_ENV},
+        }
+
+
+PER_ENV = ("obs", "start", "state")  # of the loop, leaves [N, ...]
+COUNTED_PER_ENV = ("returns", "lengths")  # of its books
+
+
+def all_true(leaf: Array) -> Array:
+    """Return [N] True, of the kind and on the device of a leaf [N, ...]."""
+    column = leaf.reshape(len(leaf), -1)[:, 0]
+    return (column == column) | True

@@ -1,0 +1,82 @@
+"""One call that trains any agent in any environments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from seqrl.agents import Agent
+from seqrl.core import Metrics, UsageError
+from seqrl.core.seeding import Streams
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.protocol import Callback, Recorder
+
+
+class Logger(Recorder, Protocol):
+    """A recorder that is told how long the run will be."""
+
+    def begin(self, loop: Interaction, steps: int) -> None:
+        """The run ends at `steps` env steps."""
+
+    def flush(self) -> None:
+        """Make what was written visible."""
+
+
+def train(
+    agent: Agent,
+    envs: Any,
+    steps: int,
+    *,
+    seed: int | np.random.SeedSequence | None = None,
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
+    episodes: int | None = None,
+    compile: bool = True,
+) -> Metrics:
+    """Train for exactly `steps` env steps, or until `episodes` have ended, and say how it went.
+
+    `envs` is a Gymnasium Env or VectorEnv in any autoreset mode, or what `make` returns. `seed`
+    seeds the environments and the agent's own draws; a network's weights were drawn when it was
+    built. `compile=False` steps where a compiled path would give the same bits. Answers steps,
+    episodes, seconds, steps_per_second and ep_rew_mean (last 100 episodes).
+    """
+    if not isinstance(steps, int | np.integer) or steps < 1:
+        raise UsageError(f"steps {steps!r}: expected a whole number of at least 1")
+    loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger)
+    if seed is not None:
+        streams = Streams.of(seed)
+        loop.reset(streams.envs)
+        agent.reseed(streams.agent)
+    return run(loop, int(steps), logger, episodes=episodes)
+
+
+def run(
+    loop: Interaction, steps: int, logger: Logger | None = None, *, episodes: int | None = None
+) -> Metrics:
+    """Run a loop until it has done `steps` env steps in all; it may have done some before.
+
+    With `episodes` it ends after the turn in which as many episodes are over.
+    """
+    if loop.agent.horizon is None:
+        loop.agent.horizon = steps
+    if logger is not None:
+        logger.begin(loop, steps)
+    loop.books.wanted = episodes
+    loop.run(steps - loop.steps)
+    if logger is not None:
+        logger.flush()
+    return results(loop)
+
+
+def results(loop: Interaction) -> dict[str, float]:
+    """Where a run stands."""
+    seconds = loop.watch.seconds
+    return {
+        "steps": loop.steps,
+        "episodes": loop.books.episodes,
+        "seconds": seconds,
+        "steps_per_second": loop.steps / seconds if seconds else float("nan"),
+        "ep_rew_mean": loop.books.ep_rew_mean,
+    }

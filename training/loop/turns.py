@@ -1,0 +1,92 @@
+"""Turns that are stepped: the agent acts, the environments step, the agent learns."""
+
+from __future__ import annotations
+
+from seqrl.core import RunError, Transition
+from seqrl.envs import Outcome
+from seqrl.training.loop.protocol import Loop
+
+
+class SteppedTurns:
+    """Plays the turns of a loop one after the other, with any agent and environments.
+
+    `surplus` holds the rows of a turn for which the end of a run had no room: they are not valid
+    in it, and are learned from first when the run goes on.
+    """
+
+    def __init__(self, loop: Loop):
+        self.loop = loop
+        self.surplus: Transition | None = None
+
+    def advance(self, until: int) -> None:
+        """Play one turn, of which as many rows count as there are env steps left."""
+        step, count, ended = self.play() if self.surplus is None else self._left_over()
+        most = until - self.loop.steps
+        if count > most:
+            step, self.surplus = split(step, most)
+            count = most
+        self._take(step, count, ended)
+
+    def play(self) -> tuple[Transition, int, bool]:
+        """Act and step once, without learning.
+
+        Return the transition, its number of valid rows, and whether an episode ended.
+        """
+        loop = self.loop
+        obs, start, state = loop.obs, loop.start, loop.state
+        decision = loop.agent.act(obs, start, state, explore=loop.learning)
+        try:
+            outcome = loop.envs.step(decision.action)
+        except RunError as error:
+            raise RunError(f"at env step {loop.steps + 1}: {error}") from error
+        if outcome.ended and outcome.real < loop.envs.num_envs:
+            # an episode may be lost with the process that played it
+            loop.books.forget(outcome.truncated & ~outcome.valid)
+        if loop.max_episode_steps is not None:
+            outcome = self._cut(outcome, loop.max_episode_steps)
+        loop.obs, loop.start, loop.state = outcome.obs, outcome.start, decision.state
+        step = Transition(
+            obs,
+            start,
+            state,
+            decision.state,
+            decision.action,
+            decision.log_prob,
+            outcome.reward,
+            outcome.terminated,
+            outcome.truncated,
+            outcome.next_obs,
+            outcome.valid,
+        )
+        return step, outcome.real, outcome.ended
+
+    def _cut(self, outcome: Outcome, limit: int) -> Outcome:
+        over = (self.loop.books.lengths + outcome.valid) >= limit
+        over = over & outcome.valid & ~(outcome.terminated | outcome.truncated)
+        return self.loop.envs.restart(over, outcome) if bool(over.any()) else outcome
+
+    def _left_over(self) -> tuple[Transition, int, bool]:
+        assert self.surplus is not None
+        step, self.surplus = self.surplus, None
+        return step, int(step.valid.sum()), True
+
+    def _take(self, step: Transition, count: int, ended: bool) -> None:
+        """Learn from a turn and keep the books."""
+        loop = self.loop
+        loop.books.add(step, count)
+        if loop.learning:
+            try:
+                metrics = loop.agent.learn(step)
+            except RunError as error:
+                raise RunError(f"at env step {loop.steps + 1}: {error}") from error
+            loop.told(metrics)
+        before = loop.steps
+        loop.steps += count
+        if ended:
+            loop.record(step, before, count)
+
+
+def split(step: Transition, most: int) -> tuple[Transition, Transition]:
+    """Return the turn with its first `most` valid rows, and the same turn with the others."""
+    first = step.valid & (step.valid.cumsum(0) <= most)
+    return step._replace(valid=first), step._replace(valid=step.valid & ~first)

@@ -1,0 +1,160 @@
+"""All pictures of an agent, and the logger that writes those of a run to TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from seqrl.agents import Agent
+from seqrl.core import Array, UsageError, explain, tree
+from seqrl.envs import Environments
+from seqrl.training.loop.evaluation import Evaluation
+from seqrl.training.pictures import behaviour, canvas, maps, memory
+from seqrl.training.pictures.behaviour import PlayedEpisode
+from seqrl.training.pictures.film import FrameRecorder, gif, make_recorded
+
+LOG = logging.getLogger("seqrl")
+MAX_DRAWN = 20  # evaluations of a run with pictures
+MAX_FILM_STEPS = 1000  # of the episode that is filmed
+MAX_MEMORY_STEPS = 200  # of its steps over which memory is drawn
+
+Activity = Any  # seqrl.networks.diagnosis.activity.Activity, which imports torch
+ActivityFunction = Callable[[Agent, Array], Activity | None]  # over observations [T, ...]
+
+
+class AgentPictures:
+    """Pictures of an agent in one environment of its own; drawing them leaves the agent unchanged.
+
+    `build(**env_args)` makes the environment, `activity_of` returns what a network's memory did,
+    and `seed` fixes the episode that is played, always the same one.
+    """
+
+    def __init__(
+        self,
+        build: Callable[..., Environments],
+        *,
+        seed: np.random.SeedSequence | None = None,
+        activity_of: ActivityFunction | None = None,
+    ):
+        self.envs, self.no_film_reason = make_recorded(build)
+        self.seed, self.activity_of = seed, activity_of
+        env = self.envs.envs[0]
+        self.recorder = env if isinstance(env, FrameRecorder) else None
+        self.env = env if self.recorder is None else self.recorder.env  # its model may be known
+
+    def play(self, agent: Agent) -> PlayedEpisode:
+        """Play one greedy episode, filmed where that is possible."""
+        if self.recorder is not None:
+            self.recorder.start_recording()
+        return behaviour.play_episode(agent, self.envs, self.seed, MAX_FILM_STEPS)
+
+    def film(self) -> bytes:
+        """Return the episode played last as a GIF; UsageError where it has no images."""
+        if self.recorder is None:
+            raise UsageError(f"{self.env}: {self.no_film_reason}")
+        return gif(self.recorder.frames, self.recorder.fps)
+
+    def draw(
+        self, agent: Agent, evaluation: Evaluation, played: PlayedEpisode
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield tags and PNGs: policy, returns, and memory over the played episode.
+
+        Raises UsageError where matplotlib is missing.
+        """
+        policy = self._policy(agent)
+        if policy is not None:
+            yield "behaviour/policy", canvas.png(policy)
+        low, high = float(evaluation.interval.low), float(evaluation.interval.high)
+        truncated = int(evaluation.truncated.sum())
+        yield (
+            "behaviour/returns",
+            canvas.png(canvas.draw_returns(evaluation.returns, low, high, truncated)),
+        )
+        yield from self._memory(agent, played)
+
+    def _policy(self, agent: Agent) -> Any:
+        """Return the policy drawn as a map; None where the environment has none."""
+        grid = behaviour.grid_policy(agent, self.env)
+        if grid is not None:
+            return maps.draw_grid(*grid)
+        taxi = behaviour.taxi_policy(agent, self.env)
+        if taxi is not None:
+            env: Any = self.env.unwrapped
+            return maps.draw_taxi(env.desc, taxi)
+        blackjack = behaviour.blackjack_policy(agent, self.env)
+        return None if blackjack is None else maps.draw_blackjack(blackjack)
+
+    def _memory(self, agent: Agent, played: PlayedEpisode) -> Iterator[tuple[str, bytes]]:
+        obs = tree.map(lambda leaf: leaf[:MAX_MEMORY_STEPS], played.obs)
+        activity = None if self.activity_of is None else self.activity_of(agent, obs)
+        if activity is None:
+            return
+        for layer in activity.layers:
+            draw = memory.draw_attention if layer.attention else memory.draw_memory
+            yield f"memory/{layer.name}", canvas.png(draw(layer.name, layer.parts))
+        if activity.gradient is not None and len(activity.gradient):
+            yield "memory/gradient", canvas.png(memory.draw_gradient(activity.gradient))
+
+
+class ImageWriter(Protocol):
+    """What pictures are written to, such as `TensorBoard`."""
+
+    def image(self, step: int, tag: str, data: bytes, width: int, height: int) -> None:
+        """Write a PNG or GIF at an env step."""
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Write a text."""
+
+
+class PictureLogger:
+    """Writes pictures of a run at its evaluations, at about 20 of them at most.
+
+    Any exception is logged once and ends the pictures, never the run.
+    """
+
+    def __init__(
+        self, agent_pictures: AgentPictures, writer: ImageWriter, *, every: int, steps: int
+    ):
+        self.agent_pictures, self.writer = agent_pictures, writer
+        self.every, self.steps = every, steps
+        self.spacing = -(-steps // MAX_DRAWN)
+        self.enabled = True
+        remark = (
+            f"Drawn at up to {MAX_DRAWN} of a run's evaluations, evenly spread, and at its end."
+        )
+        if agent_pictures.no_film_reason:
+            remark += f" No film: {agent_pictures.no_film_reason}."
+        writer.text("pictures", remark)
+
+    def __call__(self, step: int, agent: Agent, evaluation: Evaluation) -> None:
+        """Write the pictures, where they are due at this evaluation."""
+        if not (self.enabled and self.due(step)):
+            return
+        try:
+            played = self.agent_pictures.play(agent)
+            if self.agent_pictures.recorder is not None:
+                self._write(step, "behaviour/episode", self.agent_pictures.film())
+            for tag, picture in self.agent_pictures.draw(agent, evaluation, played):
+                self._write(step, tag, picture)
+        except Exception as error:
+            self.enabled = False
+            reason = str(error) if isinstance(error, UsageError) else explain(error)
+            LOG.warning("seqrl: pictures are left out: %s", reason)
+
+    def due(self, step: int) -> bool:
+        """Return whether the evaluation at an env step is the first of its twentieth, or last."""
+        return step >= self.steps or step // self.spacing > (step - self.every) // self.spacing
+
+    def _write(self, step: int, tag: str, picture: bytes) -> None:
+        self.writer.image(step, tag, picture, *image_size(picture))
+
+
+def image_size(picture: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG or GIF."""
+    layout, offset = ("<HH", 6) if picture[:3] == b"GIF" else (">II", 16)
+    width, height = struct.unpack_from(layout, picture, offset)
+    return width, height

@@ -1,0 +1,138 @@
+"""The callback that saves a run under way and restores it from a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrl.core import schema
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.runs import checkpoint
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs.saved_run import CHECKPOINT_SCHEMA, SCHEMA_VERSION, differences
+from seqrl.training.runs.tensorboard import TensorBoard
+
+LOG = logging.getLogger("seqrl")
+KEPT = 3  # checkpoints, besides the best
+TIME_SHARE = 0.01  # of a run's time that saves may take where no interval was given
+FIRST_COST = 0.01  # seconds a save is taken to cost before the first is measured
+SAVES = 100  # a run, at most, where no interval was given
+
+
+class Checkpointer:
+    """A callback that saves the whole run; the newest three checkpoints are kept.
+
+    `every` counts env steps; by default the run is saved up to a hundred times, in at most 1 % of
+    its time. Call it after the other callbacks.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        logger: TensorBoard,
+        config: dict[str, Any],
+        *,
+        every: int | None = None,
+    ):
+        self.folder, self.logger = folder, logger
+        self.config = runs.as_stored(config)
+        self.automatic = every is None
+        self.every = every or max(1, config["steps"] // SAVES)
+        self._began, self._spent, self._cost = time.perf_counter(), 0.0, FIRST_COST
+        self._failing = False
+
+    def __call__(self, loop: Interaction) -> None:
+        """Save, unless that exceeds the share of time; a full disk is a warning, not an error."""
+        elapsed = time.perf_counter() - self._began
+        if self.automatic and self._spent + self._cost > TIME_SHARE * elapsed:
+            return
+        try:
+            self.save(loop)
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                LOG.warning("seqrl: no checkpoint could be written: %s; going on", error.strerror)
+            self._failing = True
+
+    def save(self, loop: Interaction) -> None:
+        """Write a checkpoint, and remove all but the newest KEPT."""
+        began = time.perf_counter()
+        checkpoint.save(runs.checkpoint_path(self.folder, loop.steps), self._state(loop))
+        for path in runs.checkpoints(self.folder)[KEPT:]:
+            path.unlink()
+        self._cost = time.perf_counter() - began
+        self._spent += self._cost
+
+    def save_best(self, loop: Interaction) -> None:
+        """Write the checkpoint of the best evaluation so far."""
+        checkpoint.save(runs.best_path(self.folder), self._state(loop))
+
+    def _state(self, loop: Interaction) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA_VERSION,
+            "config": self.config,
+            "versions": runs.versions(),
+            "seconds": loop.watch.seconds,
+            "log": self.logger.state_dict(),
+            "random": global_random_state(),
+            "loop": loop.state_dict(),
+        }
+
+    def restore(self, loop: Interaction, saved: dict[str, Any]) -> None:
+        """Restore the loop, its log and the global random state from a checkpoint."""
+        schema.check("checkpoint", saved, CHECKPOINT_SCHEMA)
+        if saved["versions"] != runs.versions():
+            LOG.warning(
+                "seqrl: the checkpoint was written with other versions: %s; "
+                "from here on the bits may differ",
+                differences(runs.versions(), saved["versions"]),
+            )
+        loop.load_state_dict(saved["loop"])
+        if saved["loop"]["envs"] is None:
+            LOG.warning(
+                "seqrl: the state of these environments cannot be kept: they begin new episodes"
+            )
+        with schema.loading("random"):
+            set_global_random_state(saved["random"])
+        loop.watch.add(saved["seconds"])
+        if saved["log"] is not None:
+            with schema.loading("log"):
+                self.logger.resume(saved["log"], loop.steps)
+        for path in runs.checkpoints(self.folder):
+            if path > runs.checkpoint_path(self.folder, loop.steps):  # damaged or outdated
+                path.unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: no run depends on it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+
+def global_random_state() -> dict[str, Any]:
+    """Return the states of NumPy's and torch's global generators, which user code may draw from."""
+    kind, *words = np.random.get_state(legacy=True)
+    states: dict[str, Any] = {"numpy": [kind, *words]}
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        states["torch"] = torch.get_rng_state()
+        states["cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return states
+
+
+def set_global_random_state(states: dict[str, Any]) -> None:
+    """Restore what `global_random_state` returned."""
+    if "numpy" in states:
+        np.random.set_state(tuple(states["numpy"]))
+    if "torch" in states:
+        import torch
+
+        torch.set_rng_state(torch.from_numpy(states["torch"]))
+        for i, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(torch.from_numpy(state), i)

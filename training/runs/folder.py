@@ -1,0 +1,189 @@
+"""A run's folder: its path, its files, and a lock that keeps other processes out."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from seqrl.core import UsageError
+
+CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoint"
+LOCK = "lock"  # there while a process trains in the folder
+PACKAGES = ("seqrl", "numpy", "gymnasium", "torch", "numba")
+
+
+def new_folder(
+    logdir: str, env: str, agent: str, seed: int, run_dir: str | None = None, *, seeds: int = 1
+) -> Path:
+    """Make LOGDIR/ENV/AGENT/seed-N, numbered if it exists; or `run_dir`, new or empty.
+
+    Several seeds share seeds-K.
+    """
+    try:
+        if run_dir is not None:
+            folder = Path(run_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise UsageError(f"run folder {folder} is not empty: name a new one")
+            check_writable(folder)
+            return folder
+        parent = Path(logdir) / plain_name(env) / plain_name(agent)
+        parent.mkdir(parents=True, exist_ok=True)
+        return make_numbered_folder(parent, f"seed-{seed}" if seeds == 1 else f"seeds-{seeds}")
+    except OSError as error:
+        flag = "--logdir" if run_dir is None else "--run-dir"
+        raise UsageError(
+            f"run folder {error.filename or logdir}: {error.strerror}; name another {flag}"
+        ) from error
+
+
+def make_numbered_folder(parent: Path, name: str) -> Path:
+    """Make `parent/name`, or the first of `name-1`, `name-2`, ... that does not exist."""
+    check_writable(parent)
+    number = 0
+    while True:
+        folder = parent / (f"{name}-{number}" if number else name)
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to before anything is trained."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(13, "cannot be written to", str(folder))
+
+
+def plain_name(text: str) -> str:
+    """Return a name for one folder: all but letters, digits and ._,=+- become hyphens."""
+    return re.sub(r"[^\w.,=+-]+", "-", text).strip("-.")[:200] or "run"
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write a config to config.toml, without its entries that are None."""
+    (folder / CONFIG).write_text(config_text(config), encoding="utf-8")
+
+
+def config_text(config: dict[str, Any]) -> str:
+    """Return a config as TOML, without its entries that are None."""
+    return tomli_w.dumps({key: value for key, value in config.items() if value is not None})
+
+
+def as_stored(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config as `read_config` would after `write_config`."""
+    return tomllib.loads(config_text(config))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a run folder."""
+    try:
+        return tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder}: no {CONFIG} there; name a run folder") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{folder / CONFIG}: {error}") from error
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write summary.json atomically; numbers that are not finite become null."""
+    text = json.dumps({key: jsonable(value) for key, value in summary.items()}, indent=2)
+    temporary = folder / (SUMMARY + ".part")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, folder / SUMMARY)
+
+
+def read_summary(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a run's summary, None if it has not reached the end that its config names."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        reached = summary["steps"] >= config["steps"]
+        if config.get("episodes"):
+            reached = reached or summary["episodes"] >= config["episodes"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{folder / SUMMARY} is not what a run writes: {error}") from error
+    return summary if summary.get("finished", reached) else None
+
+
+def jsonable(value: Any) -> Any:
+    """Return the value, None for NaN and infinity, which JSON lacks."""
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of the packages on which a run's bits depend."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return a run's checkpoints, newest first; refuse a link, whose target is not to be pruned."""
+    if (folder / CHECKPOINTS).is_symlink():
+        raise UsageError(f"{folder / CHECKPOINTS} is a link, expected the run's own folder")
+    return sorted((folder / CHECKPOINTS).glob("step-*.ckpt"), reverse=True)
+
+
+def checkpoint_path(folder: Path, steps: int) -> Path:
+    """Return the path of the checkpoint at an env step."""
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    return folder / CHECKPOINTS / f"step-{steps:012d}.ckpt"
+
+
+def best_path(folder: Path) -> Path:
+    """Return the path of the checkpoint of the best evaluation."""
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    return folder / CHECKPOINTS / "best.ckpt"
+
+
+def clear_unsaved_run(folder: Path) -> None:
+    """Remove the files of a run that ended before its first checkpoint, except its config."""
+    leftovers = ("events.out.tfevents.*", "episodes.csv", SUMMARY, f"{CHECKPOINTS}/*")
+    for path in (path for pattern in leftovers for path in folder.glob(pattern)):
+        path.unlink()
+
+
+def clear_temporary_files(folder: Path) -> None:
+    """Remove the temporary files of a save that was killed."""
+    for path in [*folder.glob("*.part"), *(folder / CHECKPOINTS).glob("*.part")]:
+        path.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a run's folder against other processes; the lock of a dead process is void."""
+    path = folder / LOCK
+    while True:
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise UsageError(f"{folder} is in use by {owner}; wait for it or stop it") from error
+        if os.fstat(file.fileno()).st_nlink:
+            break
+        file.close()  # its holder has just removed the file
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

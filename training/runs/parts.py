@@ -1,0 +1,127 @@
+"""Building the environments, agent and evaluator of a run from its config."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from seqrl.agents import Agent
+from seqrl.agents.factory import Config, build_agent
+from seqrl.agents.tabular.tabular_agent import TabularAgent
+from seqrl.core import UsageError
+from seqrl.core.seeding import Streams
+from seqrl.envs import Environments, make, reference_scores
+from seqrl.envs.workers import TIMEOUT
+from seqrl.training.loop.evaluation import Evaluator
+
+if TYPE_CHECKING:
+    from seqrl.training.pictures.picture_logger import AgentPictures
+
+OWN_FLAGS = {"env", "num_envs", "max_episode_steps", "worker_timeout", "restart_workers"}
+
+
+class RunParts(NamedTuple):
+    """The config, random streams, environments and agent of a run."""
+
+    config: Config
+    streams: Streams
+    envs: Environments
+    agent: Agent
+
+    def evaluator(self, logger: Any) -> Evaluator | None:
+        """Return the run's evaluator with environments of its own, None without eval_episodes."""
+        if not self.config["eval_episodes"]:
+            return None
+        every = self.config.get("eval_every") or self.config["steps"]
+        return Evaluator(
+            build_envs(self.config),
+            self.config["eval_episodes"],
+            every=every,
+            seed=self.streams.evaluation,
+            logger=logger,
+            reference=self.reference,
+            pictures=self._pictures(logger, every) if self.config.get("pictures") else None,
+        )
+
+    def _pictures(self, logger: Any, every: int) -> Any:
+        """Return the logger that draws this run's evaluations."""
+        from seqrl.training.pictures.picture_logger import PictureLogger
+
+        pictures = agent_pictures(self.config, self.streams.evaluation)
+        return PictureLogger(pictures, logger, every=every, steps=self.config["steps"])
+
+    @property
+    def reference(self) -> dict[str, float]:
+        """Return the scores of the random, best memoryless and best policy, where known."""
+        limit = self.config.get("max_episode_steps")
+        cut = {} if limit is None else {"max_episode_steps": limit}
+        return (
+            reference_scores(
+                self.config["env"].rpartition(":")[2], **self.config["env_args"], **cut
+            )
+            or {}
+        )
+
+
+def build(config: Config) -> RunParts:
+    """Build the environments and the agent of a run; raise UsageError for a bad config."""
+    streams = Streams.of(config["seed"])
+    envs = build_envs(config, processes=config.get("processes", False))
+    agent = agent_for(config, envs, streams)
+    if isinstance(agent, TabularAgent):
+        agent.prepare(envs.num_envs)  # here, so that a lack of memory shows at once
+    return RunParts(config, streams, envs, agent)
+
+
+def agent_for(config: Config, envs: Environments, streams: Streams) -> Agent:
+    """Return the agent of a run, for environments like `envs`."""
+    spaces = envs.single_observation_space, envs.single_action_space
+    return build_agent(config, *spaces, streams)
+
+
+def build_envs(config: Config, *, processes: bool = False) -> Environments:
+    """Build the environments of a run, in this process or each in one of its own."""
+    for name in OWN_FLAGS.intersection(config["env_args"]):
+        flag = "--" + name.replace("_", "-")
+        raise UsageError(f"--env-arg {name}: that is a flag of its own, {flag}")
+    restarts = config.get("restart_workers") or 0
+    if restarts and not config.get("processes"):
+        raise UsageError(f"--restart-workers {restarts}: there are none; add --processes")
+    worker_args = {
+        "vectorization": "async",
+        "worker_timeout": config.get("worker_timeout", TIMEOUT),
+        "restart_workers": restarts,
+    }
+    return make(
+        config["env"],
+        config["num_envs"],
+        max_episode_steps=config.get("max_episode_steps"),
+        **(worker_args if processes else {}),
+        **config["env_args"],
+    )
+
+
+def agent_pictures(config: dict[str, Any], seed: np.random.SeedSequence | None) -> AgentPictures:
+    """Return what draws the agents of a run."""
+    from seqrl.training.pictures.picture_logger import AgentPictures
+
+    return AgentPictures(partial(picture_envs, config), seed=seed, activity_of=network_activity)
+
+
+def picture_envs(config: dict[str, Any], **more: Any) -> Environments:
+    """Build one environment of a run on the CPU, with further arguments."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame renders without a screen
+    args = {name: x for name, x in config["env_args"].items() if name != "device"}
+    return build_envs({**config, "num_envs": 1, "env_args": args | more})
+
+
+def network_activity(agent: Any, obs: Any) -> Any:
+    """Return the activity of an agent's network over observations [T, ...], None without one."""
+    if not hasattr(agent, "network"):
+        return None
+    from seqrl.networks.diagnosis.activity import activity
+
+    return activity(agent.network, obs)

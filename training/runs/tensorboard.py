@@ -1,0 +1,221 @@
+"""Logging a run for TensorBoard: an event file, with `episodes.csv` beside it.
+
+Written without torch, record by record into a file of our own, so that a resumed run can truncate
+both files to where its checkpoint was.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata, plugin_data_pb2, summary_v2
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from seqrl.core import UsageError
+from seqrl.training.loop.books import Episode
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.runs.episodes_csv import THINNED, EpisodesCsv
+
+POINTS = 1000  # at most, a tag
+# settings that are no hyper-parameters
+UNCOMPARED = {"steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds", "pictures"}
+UNCOMPARED |= {"checkpoint_every", "processes", "worker_timeout", "restart_workers"}
+
+
+class TensorBoard:
+    """Writes a run's curves to `folder`; x is always env steps.
+
+    A point is taken at the first episode end after each thousandth of the run, and `flush` makes
+    everything until then visible to a TensorBoard that is open.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(new_event_file(self.folder), "xb")
+        self._events = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self.csv = EpisodesCsv(self.folder)
+        self._spacing, self.due = 1, 0
+        self._last = (0, 0.0)  # env step and seconds of the last point
+
+    def begin(self, loop: Interaction, steps: int) -> None:
+        """Space the points over a run that ends at `steps` env steps."""
+        self._spacing = max(1, divide_up(steps, POINTS))
+        self.due = self._next_due(loop.steps)
+        self._last = (loop.steps, loop.watch.seconds)
+
+    def episode(self, loop: Interaction, episode: Episode) -> None:
+        """Write a row to episodes.csv, and a point where one is due."""
+        self._write_rows([episode.step], [episode.total], [episode.length])
+        if episode.step >= self.due:
+            self.due = self._next_due(episode.step)
+            self.scalars(episode.step, self._point(loop, episode))
+
+    def episodes(self, steps: np.ndarray, totals: np.ndarray, lengths: np.ndarray) -> None:
+        """Write rows to episodes.csv for episodes that ended before the next point is due."""
+        self._write_rows(steps.tolist(), totals.tolist(), lengths.tolist())
+
+    def _write_rows(self, steps: list[int], totals: list[float], lengths: list[int]) -> None:
+        thinned = self.csv.thinned
+        self.csv.write(steps, totals, lengths)
+        if self.csv.thinned and not thinned:
+            self.text("episodes.csv", THINNED)
+
+    def _next_due(self, step: int) -> int:
+        """Return the first env step after the thousandth of the run that `step` is in."""
+        return divide_up(step, self._spacing) * self._spacing + 1
+
+    def _point(self, loop: Interaction, episode: Episode) -> dict[str, float]:
+        step, seconds = self._last
+        self._last = (episode.step, loop.watch.seconds)
+        return {
+            "rollout/episode_return": episode.total,
+            "rollout/ep_rew_mean": loop.books.ep_rew_mean,
+            "rollout/ep_len_mean": loop.books.ep_len_mean,
+            "time/fps": (episode.step - step) / max(self._last[1] - seconds, 1e-9),
+            **{tag: scalar(value) for tag, value in loop.metrics.items()},
+        }
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one point of each tag at env step `step`."""
+        points = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._summary(Summary(value=points), step)
+        self.flush()
+
+    def image(self, step: int, tag: str, data: bytes, width: int, height: int) -> None:
+        """Write a picture (PNG or GIF) under IMAGES at env step `step`."""
+        picture = Summary.Image(width=width, height=height, encoded_image_string=data)
+        self._summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), step)
+
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Write the run's config as a table under TEXT and a row under HPARAMS."""
+        flat = dict(flatten(config))
+        rows = [f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in flat.items()]
+        self.text("config", "\n".join(["| setting | value |", "| --- | --- |", *rows]))
+        self.hparams({name: value for name, value in flat.items() if name not in UNCOMPARED})
+        self.flush()
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Write Markdown under TEXT."""
+        self._summary(text_pb(tag, markdown), 0)
+
+    def hparams(self, values: Mapping[str, bool | int | float | str]) -> None:
+        """Write the run's row under HPARAMS.
+
+        The columns are left to TensorBoard, which joins those of all runs it sees; a list in each
+        run would hide what only others have.
+        """
+        self._summary(summary_v2.hparams_pb(dict(values), trial_id=str(self.folder)), 0)
+
+    def flush(self) -> None:
+        """Flush the event file and episodes.csv."""
+        self._events.flush()
+        self.csv.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sync the files to disk; return their sizes and where the next point is due."""
+        self.flush()
+        for file in (self._file, self.csv.file):
+            os.fsync(file.fileno())
+        return {
+            "files": {path.name: path.stat().st_size for path in log_files(self.folder)},
+            "_rows": self.csv.episodes,
+            **{name: getattr(self, name) for name in POSITION},
+        }
+
+    def resume(self, state: dict[str, Any], step: int) -> None:
+        """Truncate the files to where `state` was taken, at env step `step`, and continue there.
+
+        An open TensorBoard drops later points, by its protocol of SessionLog.START.
+        """
+        self.flush()
+        sizes = state["files"]
+        for path in log_files(self.folder):
+            if path.name in sizes:
+                truncate(path, sizes[path.name])
+            elif path.name != Path(self._file.name).name:
+                path.unlink()
+        for name in POSITION:
+            setattr(self, name, state[name])
+        self.csv.episodes = state["_rows"]
+        restart = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=step + 1, session_log=restart))
+        self.flush()
+
+    def close(self, success: bool = True) -> None:
+        """End the run's row under HPARAMS and close the files."""
+        self._summary(session_end(success), 0)
+        self._events.close()
+        self.csv.close()
+
+    def _summary(self, summary: Summary, step: int) -> None:
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _write(self, event: Event) -> None:
+        self._events.write(event.SerializeToString())
+
+
+POSITION = ("_spacing", "due", "_last")  # attributes that decide when the next point is due
+
+
+def log_files(folder: Path) -> list[Path]:
+    """Return the files of a run that grow: every event file and episodes.csv."""
+    return [*sorted(folder.glob("events.out.tfevents.*")), *folder.glob("episodes.csv")]
+
+
+def new_event_file(folder: Path) -> Path:
+    """Return the path of a new event file, which sorts after those that exist."""
+    stamps = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")]
+    stamp = max([int(time.time()), *(stamp + 1 for stamp in stamps)])
+    return folder / f"events.out.tfevents.{stamp}.{socket.gethostname()}.seqrl"
+
+
+def truncate(path: Path, size: int) -> None:
+    """Truncate a file to a size; raise UsageError if it is shorter."""
+    if path.stat().st_size < size:
+        raise UsageError(
+            f"{path} has {path.stat().st_size:,} bytes, {size:,} when the checkpoint was written: "
+            "rows are missing; put the file back"
+        )
+    os.truncate(path, size)
+
+
+def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | int | float | str]]:
+    """Yield settings by name, nested ones but the agent's as env_args.x; others as text."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            prefix = "" if name == "agent_args" else f"{name}."
+            yield from flatten({f"{prefix}{key}": inner for key, inner in value.items()})
+        elif value is not None:
+            yield name, value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def divide_up(a: int, b: int) -> int:
+    """Return a / b, rounded up."""
+    return -(-a // b)
+
+
+def scalar(value: Any) -> float:
+    """Return a metric as a float: it may be a number, a 0-d tensor or a function."""
+    return float(value() if callable(value) else value)
+
+
+def session_end(success: bool) -> Summary:
+    """Return the record that tells HPARAMS that a run has ended, and how."""
+    status = "STATUS_SUCCESS" if success else "STATUS_FAILURE"
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    summary_metadata = metadata.create_summary_metadata(data)
+    tag = metadata.SESSION_END_INFO_TAG
+    value = Summary.Value(tag=tag, metadata=summary_metadata, tensor=metadata.NULL_TENSOR)
+    return Summary(value=[value])
