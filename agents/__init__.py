@@ -1,5 +1,6 @@
 """Who decides and learns. Agents on networks are imported when asked for: tables need no torch."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from seqrl.agents.protocol import Agent
@@ -11,21 +12,50 @@ from seqrl.agents.tabular.q_learning import QLearning
 from seqrl.agents.tabular.sarsa import Sarsa
 
 if TYPE_CHECKING:
+    from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
+    from seqrl.agents.deep.deep_q import DeepQ, ReplaySettings
+    from seqrl.agents.deep.deep_sarsa import DeepSarsa
+    from seqrl.agents.deep.optim import Optim
+    from seqrl.agents.deep.policy_agent import PolicyAgent
     from seqrl.agents.deep.reinforce import Reinforce
-    from seqrl.agents.deep.value_agent import ValueAgent
+    from seqrl.agents.deep.value_agent import TargetNetwork, Updates, ValueAgent
+    from seqrl.agents.experience.replay import Sequences
+
+ON_NETWORKS = {
+    "DeepMonteCarlo": "seqrl.agents.deep.deep_monte_carlo",
+    "DeepQ": "seqrl.agents.deep.deep_q",
+    "DeepSarsa": "seqrl.agents.deep.deep_sarsa",
+    "Optim": "seqrl.agents.deep.optim",
+    "PolicyAgent": "seqrl.agents.deep.policy_agent",
+    "Reinforce": "seqrl.agents.deep.reinforce",
+    "ReplaySettings": "seqrl.agents.deep.deep_q",
+    "Sequences": "seqrl.agents.experience.replay",
+    "TargetNetwork": "seqrl.agents.deep.value_agent",
+    "Updates": "seqrl.agents.deep.value_agent",
+    "ValueAgent": "seqrl.agents.deep.value_agent",
+}
 
 __all__ = [
     "Agent",
     "Boltzmann",
+    "DeepMonteCarlo",
+    "DeepQ",
+    "DeepSarsa",
     "EpsilonGreedy",
     "Exploration",
     "MonteCarlo",
+    "Optim",
+    "PolicyAgent",
     "QLearning",
     "Rate",
     "Reinforce",
+    "ReplaySettings",
     "Sarsa",
     "Schedule",
+    "Sequences",
     "TableIndex",
+    "TargetNetwork",
+    "Updates",
     "ValueAgent",
     "exponential",
     "inverse",
@@ -34,12 +64,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Reinforce":
-        from seqrl.agents.deep.reinforce import Reinforce
-
-        return Reinforce
-    if name == "ValueAgent":
-        from seqrl.agents.deep.value_agent import ValueAgent
-
-        return ValueAgent
+    if name in ON_NETWORKS:
+        return getattr(import_module(ON_NETWORKS[name]), name)
     raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from seqrl.agents.protocol import Agent
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def build_network(name: str, space: gym.Space, args: dict[str, Any]) -> nn.Modul
     A parameter named observation_space is given the space. Raises UsageError in a line.
     """
     if ":" not in name:
-        from seqrl.networks import build
+        from seqrl.networks.build import build
 
         return build(name, space, **args)
     return build_own(name, space, args)
@@ -57,22 +58,30 @@ def build_agent(
     config: Config, observation_space: gym.Space, action_space: gym.Space, streams: Streams
 ) -> Agent:
     """Return the agent of a run for environments of these spaces, on a table or on a network."""
-    if config.get("network") or AGENTS[config["agent"]].network:
+    if config.get("network") or not AGENTS[config["agent"]].table:
         return build_network_agent(config, observation_space, action_space, streams)
     cls = agent_class(config["agent"])
-    numbers = with_exploration(cls, config["agent_args"])
+    numbers = arguments(cls, config["agent_args"])
     return cls(table_index(config, observation_space), action_space, **numbers, seed=streams.agent)
 
 
-def with_exploration(cls: Any, numbers: dict[str, Any]) -> dict[str, Any]:
-    """An agent's arguments; of one that explores by a part, the part made of its rate."""
+def arguments(cls: Any, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return an agent's constructor arguments from its numbers, as flags and config name them.
+
+    The fields of argument classes (see `Optim`) are gathered into these, epsilon or temperature
+    into the exploration.
+    """
     numbers = dict(numbers)
-    if "exploration" not in inspect.signature(cls).parameters:
-        return numbers
-    if "temperature" in numbers:
-        numbers["exploration"] = Boltzmann(numbers.pop("temperature"))
-    elif "epsilon" in numbers:
-        numbers["exploration"] = EpsilonGreedy(numbers.pop("epsilon"))
+    for name, parameter in inspect.signature(cls).parameters.items():
+        default: Any = parameter.default
+        if is_dataclass(default):
+            own = [field.name for field in fields(default) if field.name in numbers]
+            changed: Any = replace
+            numbers[name] = changed(default, **{field: numbers.pop(field) for field in own})
+        elif name == "exploration" and "temperature" in numbers:
+            numbers[name] = Boltzmann(numbers.pop("temperature"))
+        elif name == "exploration" and "epsilon" in numbers:
+            numbers[name] = EpsilonGreedy(numbers.pop("epsilon"))
     return numbers
 
 
@@ -91,7 +100,7 @@ def build_network_agent(
     name = config.get("network") or "mlp"
     network = build_network(name, observation_space, config.get("network_args", {}))
     cls = agent_class(config["agent"], network=True)
-    numbers = with_exploration(cls, config["agent_args"])
+    numbers = arguments(cls, config["agent_args"])
     return cls(network, action_space, observation_space, **numbers, seed=streams.agent)
 
 

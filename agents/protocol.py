@@ -6,13 +6,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seqrl.core import Array, Decision, Metrics, State, Transition
+from seqrl.core.types import Array, Decision, Metrics, State, Transition
 
 
 class Agent(Protocol):
     """Decides and learns; it alone knows when it has enough to update."""
 
+    gamma: float  # discount in [0, 1]
     horizon: int | None  # env steps that schedules run over; `train` sets it where it is None
+    device: Any  # where the agent computes, "cpu" for tables
+    learner: str  # what takes its gradient steps, as a run's path names it; "" for tables
 
     def act(
         self, obs: Array, start: Array, state: State = None, *, explore: bool = True
@@ -22,6 +25,9 @@ class Agent(Protocol):
         `start` [N] says which observations open an episode, `state` is the memory the last call
         gave. With explore=False nothing is drawn: the first maximum, the mode.
         """
+
+    def values(self, obs: Array, start: Array) -> Array | None:
+        """Value estimates [N] of N observations that open episodes; None where there are none."""
 
     def learn(self, step: Transition) -> Metrics:
         """Take one turn of N rows and update when there is enough; rows not valid teach nothing."""

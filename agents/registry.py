@@ -5,43 +5,47 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-from seqrl.core import UsageError, closest
+from seqrl.core.errors import UsageError, closest
 
 
 class Entry(NamedTuple):
-    """Where an agent's class is and what it is, in a line."""
+    """What an agent is, in a line, and the `module:Class` of its forms."""
 
-    module: str
-    name: str
     line: str
-    network: bool = False  # whether it is always built on one; else it is where one is named
+    table: str = ""  # on a table; "" where there is none
+    network: str = ""  # on a network
 
 
 AGENTS = {
     "q-learning": Entry(
-        "seqrl.agents.tabular.q_learning", "QLearning", "off-policy TD control, table or network"
+        "off-policy TD control, table or network",
+        "seqrl.agents.tabular.q_learning:QLearning",
+        "seqrl.agents.deep.deep_q:DeepQ",
     ),
-    "sarsa": Entry("seqrl.agents.tabular.sarsa", "Sarsa", "on-policy TD control, table or network"),
+    "sarsa": Entry(
+        "on-policy TD control, table or network",
+        "seqrl.agents.tabular.sarsa:Sarsa",
+        "seqrl.agents.deep.deep_sarsa:DeepSarsa",
+    ),
     "monte-carlo": Entry(
-        "seqrl.agents.tabular.monte_carlo", "MonteCarlo", "whole returns, table or network"
+        "whole returns, table or network",
+        "seqrl.agents.tabular.monte_carlo:MonteCarlo",
+        "seqrl.agents.deep.deep_monte_carlo:DeepMonteCarlo",
     ),
     "reinforce": Entry(
-        "seqrl.agents.deep.reinforce", "Reinforce", "policy gradient on any network", True
+        "policy gradient on any network", network="seqrl.agents.deep.reinforce:Reinforce"
     ),
 }
 
 
 def agent_class(name: str, network: bool = False) -> Any:
-    """The class behind a name, or what makes its form on a network with that form's defaults.
+    """Return the class behind a name, on a network where one is asked for or needed.
 
-    A misspelt name is refused with the closest.
+    A misspelt name is refused (UsageError) with the closest.
     """
     if name not in AGENTS:
         known = ", ".join(AGENTS)
         raise UsageError(f"unknown agent {name!r}.{closest(name, AGENTS)} Known: {known}")
     entry = AGENTS[name]
-    if network and not entry.network:
-        from seqrl.agents.deep.value_variants import on_network
-
-        return on_network(name)
-    return getattr(importlib.import_module(entry.module), entry.name)
+    module, _, cls = (entry.network if network or not entry.table else entry.table).partition(":")
+    return getattr(importlib.import_module(module), cls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 
 KINDS = ("constant", "linear", "exponential", "inverse", "cosine", "step")
 DROPS = 10  # of a step schedule

@@ -62,8 +62,8 @@ def large_loop() -> tuple[Any, int]:
     agent = Reinforce(network, envs.single_action_space, space, batch_episodes=4, seed=0)
     loop = Interaction(agent, envs)
     loop.run(2000)
-    modules = (agent.policy, agent.critic)
-    return loop, sum(w.numel() for module in modules for w in module.parameters())
+    parts = agent.parts.values()
+    return loop, sum(w.numel() for part in parts for w in part.module.parameters())
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from timing import interleaved, ratio, report
 from torch import nn
 from torch.nn import functional
 
-from seqrl.agents.deep.value_agent import ValueAgent
-from seqrl.agents.experience.batches import single_steps
-from seqrl.agents.experience.packing import pack
+from seqrl.agents.deep.deep_q import DeepQ, ReplaySettings
+from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.value_agent import Updates
 from seqrl.agents.experience.replay import Replay
 from seqrl.core import Transition
 from seqrl.core.seeding import Streams
@@ -41,21 +41,19 @@ Run = Callable[[int], object]
 
 
 def ours(train_every: int, batch_size: int) -> Run:
-    """Return the loop of a ValueAgent that has begun to learn."""
+    """Return the loop of a DeepQ that has begun to learn."""
     torch.manual_seed(0)
     envs = make("CartPole-v1")
     space = envs.single_observation_space
-    agent = ValueAgent(
+    agent = DeepQ(
         MLP(space, activation="ReLU"),
         envs.single_action_space,
         space,
+        optim=Optim(2.5e-4, max_grad_norm=10.0),
         double=False,
         n_step=1,
-        learning_rate=2.5e-4,
-        train_every=train_every,
-        batch_size=batch_size,
-        learning_starts=1000,
-        buffer_size=10_000,
+        updates=Updates(batch_size, train_every),
+        replay=ReplaySettings(buffer_size=10_000, learning_starts=1000),
         seed=0,
         device="cpu",
     )
@@ -143,24 +141,28 @@ def networks(inputs: int, actions: int, *, fused: bool) -> tuple[nn.Module, nn.M
 
 
 def our_step(batch_size: int) -> Run:
-    """Return the gradient steps of a ValueAgent, sampling included."""
+    """Return the gradient steps of a DeepQ, sampling included."""
     space = spaces.Box(-10, 10, (4,), np.float32)
-    agent = ValueAgent(
+    agent = DeepQ(
         MLP(space, activation="ReLU"),
         spaces.Discrete(2),
         space,
         double=False,
         n_step=1,
-        batch_size=batch_size,
-        buffer_size=CAPACITY,
-        train_every=10**9,
+        updates=Updates(batch_size, train_every=10**9),
+        replay=ReplaySettings(CAPACITY),
         seed=0,
         device="cpu",
     )
     rng = np.random.default_rng(0)
     for _ in range(CAPACITY // 64):
         agent.learn(random_turn(rng, 64, lambda n: rng.standard_normal((n, 4), np.float32)))
-    return agent._learn
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            agent.update(agent.store.sample(batch_size, agent.rng))
+
+    return run
 
 
 def random_turn(rng: np.random.Generator, n: int, draw: Callable[[int], Any]) -> Transition:
@@ -198,15 +200,14 @@ def bare_step(batch_size: int) -> Run:
 
 def our_draws() -> Run:
     """Return the sampling of batches of images from our full replay."""
-    replay, rng = Replay(CAPACITY), np.random.default_rng(0)
+    replay, rng = Replay(CAPACITY, gamma=0.99, device=CPU), np.random.default_rng(0)
     image = rng.integers(0, 255, (8, *PIXELS), np.uint8)
     for _ in range(CAPACITY // 8):
         replay.add(random_turn(rng, 8, lambda n: image))
 
     def run(times: int) -> None:
         for _ in range(times):
-            indices, _ = replay.draw(BATCH, rng)
-            pack(tuple(single_steps(replay.rows, indices, 1, 0.99, done=False)), CPU)
+            replay.sample(BATCH, rng)
 
     return run
 
@@ -258,14 +259,14 @@ def main() -> None:
     for train_every, batch in ((4, 32), (10, 128)) if installed else ():
         name = f"every {train_every}, batch {batch}"
         theirs, script = f"Stable-Baselines3 DQN, {name}", f"CleanRL's manner, {name}"
-        cases = {f"ValueAgent, {name}": (ours(train_every, batch), 4000)}
+        cases = {f"DeepQ, {name}": (ours(train_every, batch), 4000)}
         cases[theirs] = (stable_baselines(train_every, batch), 2000)
         cases[script] = (plain_script(train_every, batch), 2000)
         compare(cases, "steps/s", {theirs: 2.5, script: 1.5})
     for batch in (32, 128):
         bare = f"bare PyTorch, batch {batch}"
         cases = {
-            f"ValueAgent, batch {batch}": (our_step(batch), 500),
+            f"DeepQ, batch {batch}": (our_step(batch), 500),
             bare: (bare_step(batch), 500),
         }
         compare(cases, "gradient steps/s", {bare: 1 / 1.3})

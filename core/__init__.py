@@ -3,10 +3,11 @@
 from seqrl.core import schema, tree
 from seqrl.core.errors import RunError, UsageError, UserError, closest, explain
 from seqrl.core.seeding import Streams, generator, get_rng_state, set_rng_state
-from seqrl.core.types import Array, Decision, Metrics, State, Transition
+from seqrl.core.types import Array, Batch, Decision, Metrics, State, Transition
 
 __all__ = [
     "Array",
+    "Batch",
     "Decision",
     "Metrics",
     "RunError",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
-from seqrl.core.types import Array
+from seqrl.core.types import Array, Batch
 
 
 def host(leaf: Array) -> np.ndarray:
@@ -43,6 +44,11 @@ def to_tensor(values: Any, device: Any) -> Any:
     return tree.map(convert, values)
 
 
+def on_device(batch: Batch, device: Any) -> Batch:
+    """Return a batch as tensors on a device (see `to_tensor`)."""
+    return Batch(*to_tensor(tuple(batch), device))
+
+
 def like(values: Any, leaf: Array) -> Any:
     """Return a copy of a tree of arrays or tensors, of the type and on the device of `leaf`."""
     if isinstance(leaf, np.ndarray):
@@ -54,6 +60,29 @@ def zeros(length: int, leaf: Array) -> Array:
     """Return zeros [length, *leaf.shape] of the leaf's type, dtype and device."""
     shape = (length, *leaf.shape)
     return np.zeros(shape, leaf.dtype) if isinstance(leaf, np.ndarray) else leaf.new_zeros(shape)
+
+
+def joined(parts: Sequence[Array], axis: int) -> Array:
+    """Return arrays or tensors of one kind, concatenated."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts, axis)
+    import torch
+
+    return torch.cat(list(parts), axis)
+
+
+def as_float32(leaf: Array) -> Array:
+    """Return the leaf as 32-bit floats, of the same kind."""
+    return leaf.astype(np.float32) if isinstance(leaf, np.ndarray) else leaf.float()
+
+
+def arange(length: int, leaf: Array) -> Array:
+    """Return 0 ... length - 1, int64 of the kind, and on the device, of `leaf`."""
+    if isinstance(leaf, np.ndarray):
+        return np.arange(length)
+    import torch
+
+    return torch.arange(length, device=leaf.device)
 
 
 def check_memory(needed: int, what: str, remedy: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
 
+from seqrl.core import tree
 from seqrl.core.errors import UsageError, UserError, explain
 
 Check = Callable[[str, Any], None]
@@ -63,6 +64,14 @@ def check_array(name: str, saved: Any, expected: Any) -> None:
         refuse(name, dtype_and_shape(saved), dtype_and_shape(expected))
     if saved.shape == ():
         check_number(name, saved.item())
+
+
+def check_axes(axes: Sequence[int], count: int, name: str, saved: Any) -> None:
+    """Raise UsageError unless the first `count` axes of every leaf are these, none empty."""
+    for leaf in [*tree.leaves(saved)] or [None]:
+        shape = tuple(getattr(leaf, "shape", ()))
+        if len(axes) < count or 0 in axes or shape[:count] != tuple(axes[:count]):
+            refuse(name, f"shape {list(shape)}", f"{count} first axes {list(axes[:count])}")
 
 
 def check_number(name: str, saved: float) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrl.core import tree
 
 Array = Any  # a NumPy array or a torch tensor; every leaf has N (or T, N) in front
 State = Any  # memory: an array or nested tuples/dicts of arrays, None for the memoryless
@@ -11,7 +15,7 @@ Metrics = Mapping[str, Any]  # tag -> number, 0-d tensor or function that is cal
 
 
 class Transition(NamedTuple):
-    """One step of N environments, leaves [N, ...]; a rollout is the same with [T, N, ...]."""
+    """One step of N environments, leaves [N, ...]."""
 
     obs: Array  # observation before the action
     start: Array  # bool: obs is the first of an episode
@@ -24,6 +28,58 @@ class Transition(NamedTuple):
     truncated: Array  # bool: the episode was cut off, next_obs has a value
     next_obs: Array  # true successor, never the next episode's first observation
     valid: Array  # bool: a step to learn from; False for padding and autoreset filler
+
+
+class Batch(NamedTuple):
+    """What is learned from by gradient: T steps of B columns and the row behind them.
+
+    Leaves are [T + 1, B, ...], those of `state` [B, ...]. The last row only closes the others: it
+    holds what followed them and is never valid. Episodes may end inside a column; behind the last
+    step of an episode stands a `final` row, the observation that followed. A step without memory
+    is a column of T = 1, whose reward is a sum of n rewards and whose row 1 is where a value is
+    taken. What `steps` returns has no closing row: every row is a step that is learned from.
+    """
+
+    obs: Array
+    start: Array  # bool: obs is the first of an episode
+    action: Array
+    log_prob: Array | None  # of the action under the policy that chose it
+    reward: Array  # float32
+    discount: Array  # float32, of the next row's value: gamma (gamma^n), 0 where terminated
+    final: Array  # bool: nothing was done here
+    valid: Array  # bool: to be learned from
+    state: State = None  # memory before row 0; None for an initial one
+    weight: Array | None = None  # [B] importance of the columns
+    indices: Any = None  # where the columns stand in a replay
+    extra: Mapping[str, Array] = {}  # more leaves by name: "return", ...
+
+    def columns(self, index: Any) -> Batch:
+        """Return some of the columns."""
+
+        def of_column(leaf: Array) -> Array:
+            return leaf[:, index]
+
+        timed = [tree.map(of_column, leaf) for leaf in self[:8]]
+        extra = {name: of_column(leaf) for name, leaf in self.extra.items()}
+        state = tree.map(lambda leaf: leaf[index], self.state)
+        weight = None if self.weight is None else self.weight[index]
+        return Batch(*timed, state, weight, extra=extra)  # type: ignore
+
+    def steps(self) -> Batch:
+        """Return the valid steps alone, each a column of its own [1, R], for no memory."""
+
+        def flat(leaf: Array) -> Array:
+            return leaf[self.valid][None]
+
+        timed = [tree.map(flat, leaf) for leaf in self[:8]]
+        extra = {name: flat(leaf) for name, leaf in self.extra.items()}
+        return Batch(*timed, extra=extra)  # type: ignore
+
+    def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield all columns once, in random order, `size` at a time."""
+        order = rng.permutation(self.reward.shape[1])
+        for first in range(0, len(order), size):
+            yield self.columns(order[first : first + size])
 
 
 class Decision(NamedTuple):

@@ -8,28 +8,17 @@ reset. Here every step returns the true successor (`next_obs`) and the next inpu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from seqrl.core import Array, RunError, UsageError, explain, tree
+from seqrl.core import tree
+from seqrl.core.errors import RunError, UsageError, explain
 from seqrl.core.seeding import ints
-from seqrl.envs.batches import (
-    batcher,
-    brief,
-    check_observation,
-    clipper,
-    copied,
-    is_float,
-    mismatch,
-    read_only,
-    total,
-    unbatcher,
-    where,
-)
+from seqrl.core.types import Array
+from seqrl.envs import batches
 from seqrl.envs.failed import failed_environment
 
 REAL = np.dtype(np.float64)
@@ -48,6 +37,11 @@ class Outcome(NamedTuple):
     start: Array  # bool: obs is the first of an episode
     real: int  # number of valid steps
     ended: bool  # whether an episode ended in any valid step
+
+    def cut(self, mask: np.ndarray, obs: Array) -> Outcome:
+        """Truncate the episodes where `mask` [N] holds; new ones have begun with `obs`."""
+        start, truncated = self.start | mask, self.truncated | mask
+        return self._replace(obs=obs, start=start, truncated=truncated, ended=True)
 
 
 class Environments(Protocol):
@@ -94,16 +88,16 @@ class SeparateEnvs:
         self.single_observation_space = envs[0].observation_space
         self.single_action_space = envs[0].action_space
         self.seeds: list[int | None] = [None] * self.num_envs
-        self._stack = batcher(self.single_observation_space)
-        self._unbatch = unbatcher(self.single_action_space)
-        self._true = read_only(np.ones(self.num_envs, bool))
-        self._false = read_only(np.zeros(self.num_envs, bool))
+        self._stack = batches.batcher(self.single_observation_space)
+        self._unbatch = batches.unbatcher(self.single_action_space)
+        self._true = batches.read_only(np.ones(self.num_envs, bool))
+        self._false = batches.read_only(np.zeros(self.num_envs, bool))
         self._unchecked = True
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
         """Begin new episodes everywhere; return the first observations [N, ...]."""
         if seed is not None:
-            self.seeds = list(ints(seed, self.num_envs))
+            self.seeds = [*ints(seed, self.num_envs)]
         self._unchecked = True
         return self._batch(self._reset_all(self.seeds if seed else [None] * self.num_envs))
 
@@ -138,11 +132,7 @@ class SeparateEnvs:
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
         observations = [tree.take(outcome.obs, i) for i in range(self.num_envs)]
-        obs, start = self._reset_ended(np.flatnonzero(mask).tolist(), observations)
-        truncated = outcome.truncated | mask
-        return outcome._replace(
-            obs=obs, start=start | outcome.start, truncated=truncated, ended=True
-        )
+        return outcome.cut(mask, self._reset_ended(np.flatnonzero(mask).tolist(), observations)[0])
 
     def close(self) -> None:
         """Close every environment."""
@@ -174,21 +164,22 @@ class SeparateEnvs:
         except (*SPACE_ERRORS, RunError) as error:
             raise RunError(self._describe_invalid(observations, actions)) from error
         if self._unchecked:
+            space = self.single_observation_space
             for i in range(self.num_envs):
-                check_observation(self._name(i), self.single_observation_space, tree.take(batch, i))
+                batches.check_observation(self._name(i), space, tree.take(batch, i))
         return batch
 
     def _describe_invalid(self, observations: list[Any], actions: Any) -> str:
         """Return the error message for the first observation that does not fit its space."""
+        space = self.single_observation_space
         for i, obs in enumerate(observations):
             when = "at its reset" if actions is None else f"at action {actions[i]}"
             try:
                 self._stack([obs])
             except RunError as error:
-                problem = str(error).removeprefix("environment 0: ")
-                return f"{self._name(i)}: {problem} {when}"
+                return f"{self._name(i)}: {str(error).removeprefix('environment 0: ')} {when}"
             except SPACE_ERRORS:
-                return f"{self._name(i)}: {mismatch(self.single_observation_space, obs)} {when}"
+                return f"{self._name(i)}: {batches.mismatch(space, obs)} {when}"
         return f"{self._name(0)}: observations of different kinds {when}"
 
     def _name(self, i: int) -> str:
@@ -216,30 +207,29 @@ class Vector:
         self.single_observation_space = envs.single_observation_space
         self.single_action_space = envs.single_action_space
         self.seeds: list[int | None] = [None] * self.num_envs
-        self._stack = batcher(self.single_observation_space)
-        self._clip = clipper(self.single_action_space)
+        self._stack = batches.batcher(self.single_observation_space)
+        self._clip = batches.clipper(self.single_action_space)
+        mode = envs.metadata.get("autoreset_mode")
         try:
-            self.mode = AutoresetMode(envs.metadata.get("autoreset_mode"))
+            self.mode = AutoresetMode(mode)
         except ValueError as error:
-            raise UsageError(
-                f"{type(envs).__name__}: metadata['autoreset_mode'] is "
-                f"{envs.metadata.get('autoreset_mode')!r}, expected one of "
-                f"{', '.join(mode.name for mode in AutoresetMode)}"
-            ) from error
+            known = ", ".join(known.name for known in AutoresetMode)
+            what = f"{type(envs).__name__}: metadata['autoreset_mode'] is {mode!r}"
+            raise UsageError(f"{what}, expected one of {known}") from error
         self._filler: Array | None = None  # bool [N]: the next step only resets (NEXT_STEP)
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
         """Begin new episodes everywhere; return the first observations [N, ...]."""
         self._filler = None
-        seeds: int | list[int] | None = None
+        seeds: Any = None
         if seed is not None and has_separate_envs(self.envs):
-            seeds = list(ints(seed, self.num_envs))
+            seeds = ints(seed, self.num_envs)
             self.seeds = list(seeds)
         elif seed is not None:
             seeds = ints(seed, 1)[0]
             self.seeds = [seeds] * self.num_envs
         obs = self._reset(seed=seeds)
-        check_observation(self._name(), self.envs.observation_space, obs)
+        batches.check_observation(self._name(), self.envs.observation_space, obs)
         return obs
 
     def step(self, action: Array) -> Outcome:
@@ -248,17 +238,19 @@ class Vector:
             obs, reward, terminated, truncated, info = self.envs.step(self._clip(action))
         except Exception as error:
             raise RunError(self._failure(error, action)) from error
-        obs = tree.map(copied, obs)
+        obs = tree.map(batches.copied, obs)
         done = terminated | truncated
         ended = self._any_done(done, reward, obs)
-        valid, count = self._valid_mask(done)
+        valid, count = done | True, self.num_envs
+        if self._filler is not None:
+            valid, count = ~self._filler, count - int(self._filler.sum())
         if self.mode is AutoresetMode.NEXT_STEP:
             start = ~valid
             self._filler = done if ended else None
             return Outcome(obs, reward, terminated, truncated, valid, obs, start, count, ended)
         next_obs = obs
         if ended and self.mode is AutoresetMode.SAME_STEP:
-            next_obs = final_observations(self._stack, obs, info["final_obs"], done)
+            next_obs = self._final_observations(obs, info["final_obs"], done)
         elif ended:
             obs = self._reset(options={"reset_mask": done})
         return Outcome(next_obs, reward, terminated, truncated, valid, obs, done, count, ended)
@@ -273,12 +265,7 @@ class Vector:
         obs = self._reset(options={"reset_mask": mask})
         if self._filler is not None:
             self._filler = self._filler & ~mask
-        return outcome._replace(
-            obs=obs,
-            start=outcome.start | mask,
-            truncated=outcome.truncated | mask,
-            ended=True,
-        )
+        return outcome.cut(mask, obs)
 
     def close(self) -> None:
         """Close the environments."""
@@ -290,20 +277,26 @@ class Vector:
         except Exception as error:
             i, problem = failed_environment(self.envs.unwrapped, error)
             raise RunError(f"{self._name(i)}: {problem} at its reset") from error
-        obs = tree.map(copied, obs)
+        obs = tree.map(batches.copied, obs)
         self._check_finite("observation", obs)
         return obs
 
-    def _valid_mask(self, done: Array) -> tuple[Array, int]:
-        if self._filler is None:
-            return done | True, self.num_envs
-        return ~self._filler, self.num_envs - int(self._filler.sum())
+    def _final_observations(self, obs: Array, final: Any, done: np.ndarray) -> Array:
+        """Return `obs` with the last observations of finished episodes put in their places.
+
+        Gymnasium's own vectors give an object array with one observation a finished episode, a
+        batched environment one tree of arrays.
+        """
+        if not (isinstance(final, np.ndarray) and final.dtype == object):
+            return tree.map(lambda old, new: batches.where(done, new, old), obs, final)
+        each = (final[i] if ended else tree.take(obs, i) for i, ended in enumerate(done))
+        return self._stack(list(each))
 
     def _any_done(self, done: Array, reward: Array, obs: Array) -> bool:
         """Return whether any episode ended; RunError for NaN or infinity. Syncs a device once."""
-        size = total(reward)
-        for leaf in filter(is_float, tree.leaves(obs)):
-            size = size + total(leaf)
+        size = batches.total(reward)
+        for leaf in filter(batches.is_float, tree.leaves(obs)):
+            size = size + batches.total(leaf)
         if not bool(done.any() | ~(abs(size) < math.inf)):
             return False
         self._check_finite("reward", reward)
@@ -312,17 +305,18 @@ class Vector:
 
     def _check_finite(self, what: str, values: Array) -> None:
         """Raise RunError for numbers that are not finite."""
-        for leaf in filter(is_float, tree.leaves(values)):
+        for leaf in filter(batches.is_float, tree.leaves(values)):
             invalid = (~(abs(leaf) < math.inf)).reshape(len(leaf), -1).any(1)
             if bool(invalid.any()):
                 i = invalid.tolist().index(True)
-                raise RunError(f"{self._name(i)}: {what} {brief(leaf[i].tolist())} is not finite")
+                found = batches.brief(leaf[i].tolist())
+                raise RunError(f"{self._name(i)}: {what} {found} is not finite")
 
     def _failure(self, error: Exception, action: Array) -> str:
         i, problem = failed_environment(self.envs.unwrapped, error)
         if i is None:
-            return f"{self._name()}: {problem} at actions {brief(action)}"
-        return f"{self._name(i)}: {problem} at action {brief(tree.take(action, i))}"
+            return f"{self._name()}: {problem} at actions {batches.brief(action)}"
+        return f"{self._name(i)}: {problem} at action {batches.brief(tree.take(action, i))}"
 
     def _name(self, i: int | None = None) -> str:
         spec = getattr(self.envs, "spec", None)
@@ -335,16 +329,3 @@ class Vector:
 def has_separate_envs(envs: gym.vector.VectorEnv) -> bool:
     """Return whether each environment is separate, with a seed and resets of its own."""
     return isinstance(envs.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)
-
-
-def final_observations(
-    stack: Callable[[list[Any]], Array], obs: Array, final: Any, done: np.ndarray
-) -> Array:
-    """Return `obs` with the last observations of finished episodes put in their places.
-
-    Gymnasium's own vectors give an object array with one observation a finished episode, a
-    batched environment one tree of arrays.
-    """
-    if not (isinstance(final, np.ndarray) and final.dtype == object):
-        return tree.map(lambda old, new: where(done, new, old), obs, final)
-    return stack([final[i] if ended else tree.take(obs, i) for i, ended in enumerate(done)])

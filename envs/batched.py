@@ -1,8 +1,4 @@
-"""Our own environments: a task is written once, for N episodes, in NumPy and on a device.
-
-A `Task` holds rules and options, no data. `BatchedEnv` runs N episodes of it side by side as one
-Gymnasium vector environment, `SingleEnv` is a batch of one.
-"""
+"""Our own environments: a task is written once, for N episodes, in NumPy and on a device."""
 
 from __future__ import annotations
 
@@ -14,15 +10,18 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from seqrl.core import Array, UsageError, closest, schema, tree
+from seqrl.core import schema, tree
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import check_seed
+from seqrl.core.types import Array
 from seqrl.envs.draws import Draws, TorchDraws
 
 Episodes = dict[str, Array]  # the state of N running episodes by name; leaves [N, ...]
 
 
 class Task(Protocol):
-    """The rules of one task, for N episodes at once; options are the fields of a dataclass.
+    """The rules of one task, for N episodes at once, without data; options are dataclass fields.
 
     `xp` is numpy or torch, and `episodes` holds the arrays of `begin` and `time`: int64 [N], the
     steps since the episode began, the one being taken included. A task changes nothing in place,
@@ -75,9 +74,9 @@ class BatchedEnv(gym.vector.VectorEnv):
         max_episode_steps: int | None = None,
     ):
         if max_episode_steps is not None:
-            check_whole("max_episode_steps", max_episode_steps, 1)
+            check_whole("max_episode_steps", max_episode_steps)
         self.task = task
-        self.num_envs = check_whole("num_envs", num_envs, 1)
+        self.num_envs = check_whole("num_envs", num_envs)
         self.max_episode_steps = max_episode_steps
         self.single_observation_space = task.observation_space
         self.single_action_space = gym.spaces.Discrete(task.actions)
@@ -120,7 +119,8 @@ class BatchedEnv(gym.vector.VectorEnv):
         episodes["time"] = episodes["time"] + 1
         changed, reward, terminated = self.task.advance(self._xp, episodes, action)
         episodes |= changed
-        truncated = self._truncated(episodes["time"])
+        limit = self.max_episode_steps
+        truncated = self._falses() if limit is None else episodes["time"] >= limit
         if num_pending:
             reward = self._xp.where(pending, 0.0, reward)
             terminated, truncated = terminated & ~pending, truncated & ~pending
@@ -184,10 +184,6 @@ class BatchedEnv(gym.vector.VectorEnv):
             leaf[mask] = fresh[name]
         return episodes
 
-    def _truncated(self, time: Array) -> Array:
-        limit = self.max_episode_steps
-        return self._falses() if limit is None else time >= limit
-
     def _falses(self) -> Array:
         return self._xp.zeros(self.num_envs, dtype=self._xp.bool, device=self._draws.device)
 
@@ -248,23 +244,14 @@ class SingleEnv(gym.Env):
         self._np_random_seed = self._batch.np_random_seed
 
 
-def check_whole(name: str, value: Any, low: int) -> int:
-    """Return the value, a whole number of at least `low`; UsageError for anything else."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low:
-        return int(value)
-    raise UsageError(f"{name} {value!r}: expected a whole number of at least {low}")
-
-
 def autoreset(mode: str | AutoresetMode) -> AutoresetMode:
     """Return Gymnasium's autoreset mode, also by its value; UsageError for an unknown one."""
     try:
         return AutoresetMode(mode)
     except ValueError as error:
         known = [known.value for known in AutoresetMode]
-        hint = closest(str(mode), known)
-        raise UsageError(
-            f"autoreset_mode {mode!r}: expected one of {', '.join(known)}.{hint}"
-        ) from error
+        text = f"expected one of {', '.join(known)}.{closest(str(mode), known)}"
+        raise UsageError(f"autoreset_mode {mode!r}: {text}") from error
 
 
 dtype_name = cache(str)  # cached, as the text of a NumPy or torch dtype takes longer than a sum

@@ -10,7 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from seqrl.core import Array, RunError, tree
+from seqrl.core import tree
+from seqrl.core.errors import RunError
+from seqrl.core.types import Array
 
 
 def where(mask: Array, new: Array, old: Array) -> Array:

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.core import Array, UsageError, get_rng_state, set_rng_state
+from seqrl.core.errors import UsageError
+from seqrl.core.seeding import get_rng_state, set_rng_state
+from seqrl.core.types import Array
 
 
 class Draws:
@@ -63,10 +65,9 @@ class TorchDraws(Draws):
             self._generator = torch.Generator(self.device)
             self._generator.get_state()
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-            known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-            raise UsageError(
-                f"device {device!r}: expected None for NumPy, or one of {', '.join(known)}"
-            ) from error
+            known = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+            text = f"device {device!r}: expected None for NumPy, or one of {known}"
+            raise UsageError(text) from error
 
     def seed(self, rng: np.random.Generator) -> None:
         """Draw from a stream seeded by `rng` from now on."""

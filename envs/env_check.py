@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from seqrl.core import explain, tree
-from seqrl.envs import Environments, may_never_end
+from seqrl.core import tree
+from seqrl.core.errors import explain
+from seqrl.envs.adapter import Environments
 from seqrl.envs.batches import brief, mismatch
+from seqrl.envs.making import may_never_end
 
 STEPS = 2_000  # env steps of a rollout
 REPLAY_STEPS = 500  # of them repeated to see whether a seed determines them
@@ -152,10 +154,8 @@ def check_space(played: Play, space: gym.Space) -> list[Finding]:
 
 def check_buffer(played: Play) -> list[Finding]:
     """Check that a returned observation does not change later."""
-    if not played.reused:
-        return []
     what = "the environment fills one observation buffer again and again"
-    return [Finding(what, "return obs.copy() from its reset and step")]
+    return [Finding(what, "return obs.copy() from its reset and step")] if played.reused else []
 
 
 def check_seeds(fresh: gym.Env, env: gym.Env, played: Play, seed: int) -> list[Finding]:
@@ -173,11 +173,9 @@ def check_seeds(fresh: gym.Env, env: gym.Env, played: Play, seed: int) -> list[F
         remedy = "call super().reset(seed=seed), draw from self.np_random only, read no clock"
         return [Finding(what, remedy)]
     at = first_difference(played, again)
-    if at is not None:
-        what = f"reset(seed={seed}) once more gives another rollout from step {at:,} on"
-        remedy = "set every field anew in reset and draw from self.np_random: something is kept"
-        return [Finding(what, remedy)]
-    return []
+    what = f"reset(seed={seed}) once more gives another rollout from step {at} on"
+    remedy = "set every field anew in reset and draw from self.np_random: something is kept"
+    return [] if at is None else [Finding(what, remedy)]
 
 
 def global_generators() -> dict[str, Any]:
@@ -201,9 +199,8 @@ def first_difference(one: Play, other: Play) -> int | None:
 
 def check_limit(envs: Environments) -> list[Finding]:
     """Check that every episode ends."""
-    if not may_never_end(envs):
-        return []
-    return [Finding("no step limit: an episode may never end", "--max-episode-steps 1000")]
+    endless = Finding("no step limit: an episode may never end", "--max-episode-steps 1000")
+    return [endless] if may_never_end(envs) else []
 
 
 def check_rewards(played: Play) -> list[Finding]:

@@ -9,7 +9,7 @@ from typing import Any
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 
-from seqrl.core import explain
+from seqrl.core.errors import explain
 from seqrl.envs.worker import EXIT_TIMEOUT, exit_cause
 
 

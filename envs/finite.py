@@ -50,21 +50,15 @@ def tabulate(P: Any, initial: Any) -> Model:
     table[:, listed] = rows.T
     _check_table(table)
     probability, next_state, reward, terminated = table
-    return Model(
-        probability,
-        next_state.astype(np.int64),
-        reward,
-        terminated.astype(bool),
-        _check_initial(initial, states=len(listed)),
-        np.cumsum(probability, axis=-1),
-        outcomes,
-    )
+    initial, cumulative = _check_initial(initial, len(listed)), np.cumsum(probability, axis=-1)
+    next_state, terminated = next_state.astype(np.int64), terminated.astype(bool)
+    return Model(probability, next_state, reward, terminated, initial, cumulative, outcomes)
 
 
 def listed_outcomes(model: Model) -> Successors:
     """Return the lists `P[state][action]` of a model in plain Python: the inverse of `tabulate`."""
-    columns = model.probability, model.next_state, model.reward, model.terminated
-    rows = zip(*(column[_listed(model)].tolist() for column in columns), strict=True)
+    listed = np.arange(model.probability.shape[2]) < model.outcomes[..., None]  # [S, A, K]
+    rows = zip(*(column[listed].tolist() for column in model[:4]), strict=True)
     return {
         s: {a: [next(rows) for _ in range(count)] for a, count in enumerate(counts)}
         for s, counts in enumerate(model.outcomes.tolist())
@@ -91,11 +85,6 @@ def matrices(transition: Any, reward: Any, terminal: Any = None) -> Successors:
     for s, a, n in np.argwhere(probability != 0).tolist():
         P[s][a].append((float(probability[s, a, n]), n, float(rewards[s, a, n]), bool(ends[n])))
     return P
-
-
-def _listed(model: Model) -> np.ndarray:
-    """Return bool [S, A, K]: a listed outcome, not padding."""
-    return np.arange(model.probability.shape[2]) < model.outcomes[..., None]
 
 
 def _flatten(P: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -132,10 +121,8 @@ def _outcome(outcome: Any, s: int, a: int, k: int) -> tuple[float, ...]:
         probability, next_state, reward, terminated = outcome
         return float(probability), float(next_state), float(reward), float(terminated)
     except (TypeError, ValueError):
-        raise UsageError(
-            f"P[{s}][{a}][{k}] is {outcome!r}: "
-            "expected (probability, next state, reward, terminated); for matrices see `matrices`"
-        ) from None
+        expected = "(probability, next state, reward, terminated); for matrices see `matrices`"
+        raise UsageError(f"P[{s}][{a}][{k}] is {outcome!r}: expected {expected}") from None
 
 
 def _check_table(table: np.ndarray) -> None:
@@ -201,12 +188,7 @@ def garnet(
 
 
 def garnet_mdp(
-    states: int = 20,
-    actions: int = 4,
-    branching: int = 3,
-    *,
-    seed: int = 0,
-    terminal: float = 0.1,
+    states: int = 20, actions: int = 4, branching: int = 3, *, seed: int = 0, terminal: float = 0.1
 ) -> FiniteMDP:
     """Return the environment `seqrl/Garnet-v0`: see `garnet`; `seed` determines the model."""
     return FiniteMDP(*garnet(states, actions, branching, seed=seed, terminal=terminal))

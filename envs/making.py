@@ -10,7 +10,8 @@ import gymnasium as gym
 from gymnasium import error
 from gymnasium.envs.registration import EnvSpec
 
-from seqrl.core import UsageError, UserError, closest, explain
+from seqrl.core.checks import check_choice, check_whole
+from seqrl.core.errors import UsageError, UserError, closest, explain
 from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
 from seqrl.envs.workers import TIMEOUT, Workers
 
@@ -60,12 +61,10 @@ def make(
 
 def check_options(n: int, limit: int | None, vectorization: str, restarts: int) -> None:
     """Raise UsageError for options that are out of range or contradict each other."""
-    if not isinstance(n, int) or n < 1:
-        raise UsageError(f"num_envs {n!r}: expected a whole number of at least 1")
+    check_whole("num_envs", n)
     if limit is not None and limit < 1:
         raise UsageError(f"max_episode_steps {limit!r}: expected at least 1")
-    if vectorization not in MODES:
-        raise UsageError(f"vectorization {vectorization!r}: expected one of {', '.join(MODES)}")
+    check_choice("vectorization", vectorization, MODES)
     if restarts and vectorization != "async":
         text = "there are no processes to replace; give each environment one"
         raise UsageError(f"restart_workers {restarts!r}: {text}, vectorization='async'")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
+from seqrl.core.checks import check_unit
 from seqrl.core.errors import UsageError
 from seqrl.envs.finite import Model, finite_model, time_limit
 
 MAX_DENSE_STATES = 5_000  # states of a dense solve: its matrix takes 200 MB, the solver a copy
+Task = gym.Env[Any, Any] | Model
+Solution = tuple[np.ndarray, np.ndarray, np.ndarray]  # value, policy, Q
 
 
 class Optimum(NamedTuple):
@@ -22,7 +26,7 @@ class Optimum(NamedTuple):
     start_value: float  # the mean over the initial states
 
 
-def optimum(task: gym.Env[Any, Any] | Model, gamma: float, horizon: int | None = None) -> Optimum:
+def optimum(task: Task, gamma: float, horizon: int | None = None) -> Optimum:
     """Return the optimum of an environment with a known model, or of a model.
 
     With a horizon (steps; at gamma = 1 the default is the environment's time limit): backward
@@ -32,16 +36,12 @@ def optimum(task: gym.Env[Any, Any] | Model, gamma: float, horizon: int | None =
     than 5,000 states would be solved. Sources: Howard (1960); Puterman (1994), sections 4.5, 6.4.
     """
     model, horizon = _resolve(task, gamma, horizon)
-    if horizon is None:
-        value, policy, q = _policy_iteration(model, gamma)
-    else:
-        value, policy, q = _backward_induction(model, gamma, horizon)
+    solve = partial(_backward_induction, horizon=horizon) if horizon else _policy_iteration
+    value, policy, q = solve(model, gamma)
     return Optimum(value, policy, q, start_value(model, value))
 
 
-def policy_value(
-    task: gym.Env[Any, Any] | Model, policy: Any, gamma: float, horizon: int | None = None
-) -> np.ndarray:
+def policy_value(task: Task, policy: Any, gamma: float, horizon: int | None = None) -> np.ndarray:
     """Return the exact value [S] of a policy from the first step on; arguments as in `optimum`.
 
     The policy is actions int [S], probabilities float [S, A], or non-stationary actions int [H, S]
@@ -85,12 +85,9 @@ def reachable(model: Model) -> np.ndarray:
         reached = expanded
 
 
-def _resolve(
-    task: gym.Env[Any, Any] | Model, gamma: float, horizon: int | None
-) -> tuple[Model, int | None]:
+def _resolve(task: Task, gamma: float, horizon: int | None) -> tuple[Model, int | None]:
     """Return the model and the horizon to solve it for (None: infinite)."""
-    if not 0 <= gamma <= 1:
-        raise UsageError(f"gamma {gamma!r}: expected a number from 0 to 1")
+    check_unit("gamma", gamma)
     model = task if isinstance(task, Model) else finite_model(task)
     if model is None:
         raise UsageError(f"{task}: no finite model is known; describe it as a FiniteMDP")
@@ -144,7 +141,7 @@ def _evaluate(model: Model, policy: np.ndarray, gamma: float) -> np.ndarray:
     return np.linalg.solve(system.reshape(states, states), (chosen * model.reward).sum((1, 2)))
 
 
-def _policy_iteration(model: Model, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _policy_iteration(model: Model, gamma: float) -> Solution:
     """Return value, policy and Q of the infinite horizon by exact policy iteration."""
     best = -np.inf
     q = action_values(model, np.zeros(len(model.initial)), gamma)
@@ -157,9 +154,7 @@ def _policy_iteration(model: Model, gamma: float) -> tuple[np.ndarray, np.ndarra
         best, q = value.sum(), action_values(model, value, gamma)
 
 
-def _backward_induction(
-    model: Model, gamma: float, horizon: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _backward_induction(model: Model, gamma: float, horizon: int) -> Solution:
     """Return value and Q of the first step and the policy [H, S] by backward induction."""
     policy = np.empty((horizon, len(model.initial)), dtype=np.int64)
     value = np.zeros(len(model.initial))

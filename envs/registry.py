@@ -7,9 +7,8 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import AutoresetMode
 
-from seqrl.core import UsageError, closest
+from seqrl.core.errors import UsageError, closest
 from seqrl.envs.batched import BatchedEnv, SingleEnv, Task
 from seqrl.envs.tasks.catch import Catch
 from seqrl.envs.tasks.repeat_first import RepeatFirst
@@ -20,6 +19,7 @@ TASKS: dict[str, type[Any]] = {
     "seqrl/RepeatFirst-v0": RepeatFirst,
     "seqrl/TMaze-v0": TMaze,
 }
+BATCH_OPTIONS = ("max_episode_steps", "device", "autoreset_mode")  # of a BatchedEnv, not the task
 
 
 def register_all() -> None:
@@ -27,12 +27,11 @@ def register_all() -> None:
 
     No time limit is registered where a task ends by its own rules.
     """
-    if "seqrl/FiniteMDP-v0" in gym.registry:
-        return
-    gym.register("seqrl/FiniteMDP-v0", entry_point="seqrl.envs.finite:FiniteMDP")
-    garnet = "seqrl.envs.finite:garnet_mdp"
-    gym.register("seqrl/Garnet-v0", entry_point=garnet, max_episode_steps=100)
-    for env_id in TASKS:
+    if "seqrl/FiniteMDP-v0" not in gym.registry:
+        gym.register("seqrl/FiniteMDP-v0", entry_point="seqrl.envs.finite:FiniteMDP")
+        garnet = "seqrl.envs.finite:garnet_mdp"
+        gym.register("seqrl/Garnet-v0", entry_point=garnet, max_episode_steps=100)
+    for env_id in TASKS.keys() - gym.registry:
         one, many = partial(single, env_id), partial(batch, env_id)
         gym.register(env_id, entry_point=one, vector_entry_point=many)
 
@@ -53,20 +52,7 @@ def single(env_id: str, **options: Any) -> SingleEnv:
     return SingleEnv(task(env_id, **options))
 
 
-def batch(
-    env_id: str,
-    num_envs: int = 1,
-    *,
-    device: Any = None,
-    autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-    max_episode_steps: int | None = None,
-    **options: Any,
-) -> BatchedEnv:
+def batch(env_id: str, num_envs: int = 1, **options: Any) -> BatchedEnv:
     """Return N environments: the entry point of `gymnasium.make_vec`."""
-    return BatchedEnv(
-        task(env_id, **options),
-        num_envs,
-        device=device,
-        autoreset_mode=autoreset_mode,
-        max_episode_steps=max_episode_steps,
-    )
+    of_batch = {name: options.pop(name) for name in BATCH_OPTIONS if name in options}
+    return BatchedEnv(task(env_id, **options), num_envs, **of_batch)

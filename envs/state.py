@@ -6,29 +6,28 @@ our own environments have `get_state`. For any other the state is None: it begin
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from seqrl.core import RunError, get_rng_state, schema, set_rng_state
+from seqrl.core import schema
+from seqrl.core.errors import RunError
+from seqrl.core.seeding import get_rng_state, set_rng_state
 from seqrl.envs.adapter import Environments, Serial, Vector
 from seqrl.envs.batched import BatchedEnv, SingleEnv
 from seqrl.envs.workers import Workers
 
 FIELDS: dict[str, tuple[str, ...]] = {
-    "FrozenLakeEnv": ("s", "lastaction"),
-    "CliffWalkingEnv": ("s", "lastaction"),
+    **dict.fromkeys(["FrozenLakeEnv", "CliffWalkingEnv", "FiniteMDP"], ("s", "lastaction")),
+    **dict.fromkeys(["MountainCarEnv", "Continuous_MountainCarEnv", "AcrobotEnv"], ("state",)),
     "TaxiEnv": ("s", "lastaction", "fickle_step", "taxi_orientation"),
     "BlackjackEnv": ("player", "dealer", "dealer_top_card_suit", "dealer_top_card_value_str"),
     "CartPoleEnv": ("state", "steps_beyond_terminated"),
     "CartPoleVectorEnv": ("state", "steps", "prev_done", "low", "high"),
-    "MountainCarEnv": ("state",),
-    "Continuous_MountainCarEnv": ("state",),
-    "AcrobotEnv": ("state",),
     "PendulumEnv": ("state", "last_u"),
-    "FiniteMDP": ("s", "lastaction"),
 }
 OPTIONAL = ("lastaction", "steps_beyond_terminated", "last_u")  # numbers, None after a reset
 MODULES = ("gymnasium.envs.toy_text", "gymnasium.envs.classic_control", "seqrl.envs")
@@ -36,12 +35,15 @@ MODULES = ("gymnasium.envs.toy_text", "gymnasium.envs.classic_control", "seqrl.e
 
 def get_state(envs: Environments) -> dict[str, Any] | None:
     """Return the full state of the environments, or None where it is not available."""
+    states: list[dict[str, Any] | None]
     if isinstance(envs, Serial):
         states = [env_state(env) for env in envs.envs]
     elif isinstance(envs, Vector):
         states = vector_states(envs.envs)
     elif isinstance(envs, Workers):
-        states = worker_states(envs)
+        states = [None]
+        with suppress(RunError):  # where a process has ended
+            states = envs.each(env_state)
     else:
         return None
     if any(state is None for state in states):
@@ -68,14 +70,6 @@ def set_state(envs: Environments, state: dict[str, Any]) -> None:
             set_vector_states(envs.envs, state["rows"])
         elif isinstance(envs, Workers):
             envs.each(load_env_state, state["rows"])
-
-
-def worker_states(envs: Workers) -> list[dict[str, Any] | None]:
-    """Return the states of environments in processes; [None] where a process has ended."""
-    try:
-        return envs.each(env_state)
-    except RunError:
-        return [None]
 
 
 def env_state(env: gym.Env) -> dict[str, Any] | None:

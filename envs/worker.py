@@ -26,10 +26,11 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from seqrl.core import RunError, UsageError
+from seqrl.core.errors import RunError, UsageError
 
 PROTOCOL = pickle.HIGHEST_PROTOCOL
 STOP = b""
+MakeEnv = Callable[[], gym.Env]
 CLOSE_TIMEOUT = 2.0  # seconds that a worker has to close its environment
 EXIT_TIMEOUT = 0.5  # seconds to wait for the exit code of an ended process
 OWN_ERRORS: dict[str, type[Exception]] = {"RunError": RunError, "UsageError": UsageError}
@@ -175,7 +176,7 @@ class Worker(ChildProcess):
     `step` and `reset` return the answers to requests submitted and polled for before.
     """
 
-    def __init__(self, make: Callable[[], gym.Env]):
+    def __init__(self, make: MakeEnv):
         super().__init__(run_worker)
         self.request: tuple[Any, ...] = (describe,)
         self.number = 0  # of the last request

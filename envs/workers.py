@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
-from seqrl.core import Array, RunError, UsageError, explain
+from seqrl.core.errors import RunError, UsageError, explain
 from seqrl.core.seeding import ints
+from seqrl.core.types import Array
 from seqrl.envs.adapter import Outcome, SeparateEnvs
 from seqrl.envs.worker import (
     CLOSE_TIMEOUT,
     ChildProcess,
+    MakeEnv,
     Worker,
     call,
     describe,
@@ -43,13 +44,7 @@ class Workers(SeparateEnvs):
     error, and also when the run is killed.
     """
 
-    def __init__(
-        self,
-        makers: Sequence[Callable[[], gym.Env]],
-        *,
-        timeout: float = TIMEOUT,
-        restarts: int = 0,
-    ):
+    def __init__(self, makers: Sequence[MakeEnv], *, timeout: float = TIMEOUT, restarts: int = 0):
         if not timeout > 0:
             raise UsageError(f"worker timeout {timeout!r}: expected more than 0 seconds")
         if not isinstance(restarts, int) or restarts < 0:
@@ -90,7 +85,7 @@ class Workers(SeparateEnvs):
             return super().restart(mask, outcome)
 
     def each(self, function: Callable[..., Any], *given: Sequence[Any]) -> list[Any]:
-        """Return the results of an importable function(env, *values), its values from `given`.
+        """Return the results of an importable `function(env, *values)`, values from `given`.
 
         Raises RunError where a worker does not answer; else what the function raises.
         """

@@ -9,10 +9,12 @@ from gymnasium import Space
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqrl.core import State, UsageError
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError
+from seqrl.core.types import State
 from seqrl.networks.base import Core
 from seqrl.networks.encoders import as_source
-from seqrl.networks.options import initialise_layer, integer, probability
+from seqrl.networks.options import initialise_layer, probability
 
 
 class Attention(Core):
@@ -41,15 +43,14 @@ class Attention(Core):
         init: str | float | None = None,
     ) -> None:
         super().__init__(as_source(encoder))
-        self.features = integer("hidden_size", hidden_size)
-        self.window, self.init = integer("window", window), init
-        if hidden_size % integer("heads", heads) or hidden_size % 2:
-            raise UsageError(
-                f"hidden_size {hidden_size}: expected an even multiple of heads = {heads}"
-            )
+        self.features = check_whole("hidden_size", hidden_size)
+        self.window, self.init = check_whole("window", window), init
+        if hidden_size % check_whole("heads", heads) or hidden_size % 2:
+            expected = f"expected an even multiple of heads = {heads}"
+            raise UsageError(f"hidden_size {hidden_size}: {expected}")
         self.blocks = nn.ModuleList(
             Block(hidden_size, heads, probability("dropout", dropout), init)
-            for _ in range(integer("layers", layers))
+            for _ in range(check_whole("layers", layers))
         )
         self.norm = nn.LayerNorm(hidden_size)
         exponents = torch.arange(hidden_size // 2) * (-2 * math.log(10_000.0) / hidden_size)
@@ -139,13 +140,9 @@ class Window:
         self, queries: Tensor, keys: Tensor, values: Tensor, heads: int, dropout: float
     ) -> Tensor:
         """Return [N, T, H] for queries [N, T, H], keys and values [N, window - 1 + T, H]."""
-        out = functional.scaled_dot_product_attention(
-            self._chunks(queries, self.chunk, heads),
-            self._chunks(keys, self.span, heads),
-            self._chunks(values, self.span, heads),
-            self.mask,
-            dropout,
-        )  # [N * chunks, heads, chunk, H / heads]
+        q = self._chunks(queries, self.chunk, heads)  # [N * chunks, heads, chunk, H / heads]
+        k, v = (self._chunks(x, self.span, heads) for x in (keys, values))
+        out = functional.scaled_dot_product_attention(q, k, v, self.mask, dropout)
         out = out.transpose(1, 2).flatten(2)
         return out.unflatten(0, (len(queries), -1)).flatten(1, 2)[:, : self.steps]
 

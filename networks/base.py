@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from seqrl.core import State, UsageError, tree
+from seqrl.core import tree
+from seqrl.core.errors import UsageError
+from seqrl.core.types import State
 
 
 class Network(nn.Module):
@@ -65,10 +67,8 @@ class ModuleEncoder(Encoder):
         out = self.module(obs)
         count = len(next(tree.leaves(obs)))
         if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != count:
-            raise UsageError(
-                f"network {name_of(self)}: expected output [B, features] with B = {count}, "
-                f"got {_describe(out)}; flatten and project to one row an observation"
-            )
+            got = f"got {_describe(out)}; flatten and project to one row an observation"
+            refuse(self, f"expected output [B, features] with B = {count}, {got}")
         self.features = self.features or out.shape[1]
         return out
 
@@ -113,10 +113,8 @@ class Core(Network):
     def initial_state(self, n: int) -> State:
         """Return the initial memory: the source's, this core's, or both as a pair."""
         if not self.built:
-            raise UsageError(
-                f"network {name_of(self)}: the features of its encoder are not known yet; "
-                "call probe(network, observation_space) first"
-            )
+            problem = "the features of its encoder are not known yet"
+            refuse(self, f"{problem}; call probe(network, observation_space) first")
         return self._join(self.source.initial_state(n), self.own_initial_state(n))
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
@@ -163,10 +161,8 @@ def as_network(module: nn.Module) -> Network:
     if not isinstance(module, nn.Module):
         raise UsageError(f"network {module!r}: expected a torch.nn.Module, built, not a class")
     if hasattr(module, "initial_state"):
-        raise UsageError(
-            f"network {type(module).__name__}: it has initial_state but is no Network; "
-            "derive it from seqrl.networks.Network"
-        )
+        problem = "it has initial_state but is no Network"
+        refuse(module, f"{problem}; derive it from seqrl.networks.Network")
     return ModuleEncoder(module)
 
 
@@ -177,7 +173,6 @@ def probe(network: Network, observation_space: Space, device: Any = None) -> int
     Raises UsageError, naming the network, when it fails on such a batch or its output or memory
     breaks the contract.
     """
-    name = name_of(network)
     training = network.training
     network.eval()
     device = device_of(network) if device is None else device
@@ -189,10 +184,8 @@ def probe(network: Network, observation_space: Space, device: Any = None) -> int
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(
-            f"network {name}: failed on a batch of zeros from {observation_space}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        problem = f"failed on a batch of zeros from {observation_space}"
+        refuse(network, f"{problem}: {type(error).__name__}: {error}", error)
     finally:
         network.train(training)
     check_output(network, out, state, (1, 2))
@@ -202,36 +195,44 @@ def probe(network: Network, observation_space: Space, device: Any = None) -> int
 
 def check_output(network: Network, out: Any, state: State, shape: tuple[int, int]) -> None:
     """Raise UsageError unless out is [T, N, features], finite, and memory has N as axis 0."""
-    name, (t, n) = name_of(network), shape
+    t, n = shape
+    expected = f"output [T, N, features] = [{t}, {n}, {network.features or 'features'}]"
+    problem = f"expected {expected}, got {_describe(out)}"
     if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[:2] != shape:
-        expected = f"[T, N, features] = [{t}, {n}, {network.features or 'features'}]"
-        raise UsageError(f"network {name}: expected output {expected}, got {_describe(out)}")
+        refuse(network, problem)
     if network.features and out.shape[2] != network.features:
-        raise UsageError(
-            f"network {name}: expected output [T, N, features] = [{t}, {n}, {network.features}], "
-            f"got {_describe(out)}; set its attribute `features` to {out.shape[2]}"
-        )
+        refuse(network, f"{problem}; set its attribute `features` to {out.shape[2]}")
     if not out.is_floating_point() or not bool(out.isfinite().all()):
-        raise UsageError(f"network {name}: expected finite floats, got NaN, inf or {out.dtype}")
+        refuse(network, f"expected finite floats, got NaN, inf or {out.dtype}")
     for leaf in tree.leaves(state):
         if not isinstance(leaf, Tensor) or leaf.ndim == 0 or len(leaf) != n:
-            raise UsageError(
-                f"network {name}: expected every part of its memory to have N = {n} as axis 0, "
-                f"got {_describe(leaf)}"
-            )
+            memory = f"every part of its memory to have N = {n} as axis 0"
+            refuse(network, f"expected {memory}, got {_describe(leaf)}")
+
+
+def refuse(network: nn.Module, problem: str, cause: Exception | None = None) -> NoReturn:
+    """Raise a UsageError that names the network."""
+    raise UsageError(f"network {name_of(network)}: {problem}") from cause
+
+
+def parts_of(space: Space) -> Any:
+    """Return the parts of a space as a tree: none of them is a Dict or Tuple."""
+    if isinstance(space, spaces.Dict):
+        return {key: parts_of(part) for key, part in space.items()}
+    return tuple(map(parts_of, space)) if isinstance(space, spaces.Tuple) else space
 
 
 def dummy(space: Space, shape: tuple[int, int], device: Any = None) -> Any:
     """Return a tree [T, N, ...] of zeros, or of the first category where that is not 0."""
-    if isinstance(space, spaces.Dict):
-        return {key: dummy(part, shape, device) for key, part in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(dummy(part, shape, device) for part in space)
-    if space.shape is None or space.dtype is None:
-        raise UsageError(f"observation space {space}: expected one with a shape and a dtype")
-    zeros = torch.zeros(shape + space.shape, dtype=_torch_dtype(space), device=device)
-    first = getattr(space, "start", None)  # Discrete and MultiDiscrete need not begin at 0
-    return zeros if first is None else zeros + torch.as_tensor(first, device=device)
+
+    def zeros(part: Space) -> Tensor:
+        if part.shape is None or part.dtype is None:
+            raise UsageError(f"observation space {part}: expected one with a shape and a dtype")
+        first = getattr(part, "start", 0)  # Discrete and MultiDiscrete need not begin at 0
+        leaf = np.broadcast_to(np.asarray(first, part.dtype), shape + part.shape)
+        return torch.tensor(leaf, device=device)
+
+    return tree.map(zeros, parts_of(space))
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -242,10 +243,6 @@ def device_of(network: nn.Module) -> torch.device:
 def name_of(network: nn.Module) -> str:
     """Return the name of the class, of the wrapped one for a plain module."""
     return type(network.module if isinstance(network, ModuleEncoder) else network).__name__
-
-
-def _torch_dtype(space: Space) -> torch.dtype:
-    return torch.from_numpy(np.zeros(1, space.dtype)).dtype
 
 
 def _describe(out: Any) -> str:

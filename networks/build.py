@@ -6,11 +6,12 @@ from collections.abc import Callable, Set
 from functools import partial
 from typing import Any
 
-from gymnasium import Space, spaces
+from gymnasium import Space
 
-from seqrl.core import UsageError, closest
+from seqrl.core import tree
+from seqrl.core.errors import UsageError, closest
 from seqrl.networks.attention import Attention
-from seqrl.networks.base import Network
+from seqrl.networks.base import Network, parts_of
 from seqrl.networks.cnn import is_image
 from seqrl.networks.encoders import TREE_OPTIONS, encoder, encoder_options, options_of, tree_encoder
 from seqrl.networks.layers import IDENTITY_INPUT_STD
@@ -29,7 +30,7 @@ NETWORKS = {
     "attention": "causal self-attention over a window of past steps",
     "frame-stack": "the last k observations side by side, then an MLP",
 }
-CORES: dict[str, type[RNN | LSTM | GRU | Attention]] = {
+CORES: dict[str, Callable[..., Network]] = {
     "rnn": RNN,
     "lstm": LSTM,
     "gru": GRU,
@@ -43,7 +44,6 @@ MEMORY_DEFAULTS: dict[str, dict[str, Any]] = {
     "rnn": {"init": "identity", "shortcut": True},
     "lstm": {"init": "orthogonal", "forget_bias": 4.0, "shortcut": True},
     "gru": {"init": "orthogonal", "keep_bias": 4.0, "shortcut": True},
-    "attention": {},
 }
 
 
@@ -92,7 +92,7 @@ def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
 
 def _core_args(name: str, args: dict[str, Any], options: Set[str]) -> dict[str, Any]:
     """Return the core's arguments, with MEMORY_DEFAULTS where args say nothing."""
-    defaults = dict(MEMORY_DEFAULTS[name])
+    defaults = dict(MEMORY_DEFAULTS.get(name, {}))
     if args.get("nonlinearity", "tanh") != "tanh":
         defaults.pop("init", None)  # the identity is for tanh
     return defaults | _select(args, options)
@@ -106,30 +106,18 @@ def _frame_stack(space: Space, args: dict[str, Any]) -> Network:
 
 
 def _cnn(space: Space, args: dict[str, Any]) -> Network:
-    if not _has_image(space):
-        raise UsageError(
-            f"network cnn: no image in the observation space {space}; expected Box with three "
-            'axes, or uint8 with two: use network "mlp"'
-        )
+    if not any(map(is_image, tree.leaves(parts_of(space)))):
+        expected = 'expected Box with three axes, or uint8 with two: use network "mlp"'
+        raise UsageError(f"network cnn: no image in the observation space {space}; {expected}")
     _check("cnn", args, encoder_options(space))
     return encoder(space, **args)
-
-
-def _has_image(space: Space) -> bool:
-    if isinstance(space, spaces.Dict):
-        return any(map(_has_image, space.values()))
-    if isinstance(space, spaces.Tuple):
-        return any(map(_has_image, space))
-    return is_image(space)
 
 
 def _check(name: str, args: dict[str, Any], known: Set[str]) -> None:
     for key in args:
         if key not in known:
-            raise UsageError(
-                f"network {name}: unknown argument {key!r}.{closest(key, known)} "
-                f"Known: {', '.join(sorted(known))}"
-            )
+            hint = f"{closest(key, known)} Known: {', '.join(sorted(known))}"
+            raise UsageError(f"network {name}: unknown argument {key!r}.{hint}")
 
 
 def _select(args: dict[str, Any], names: Set[str]) -> dict[str, Any]:

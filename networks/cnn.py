@@ -9,11 +9,14 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from seqrl.core import UsageError
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError
 from seqrl.networks.base import Encoder
 from seqrl.networks.options import activation as make_activation
-from seqrl.networks.options import initialise_layer, integer, lookup
+from seqrl.networks.options import initialise_layer, lookup
 from seqrl.networks.vectors import uint8_scale
+
+Shape = tuple[int, ...]
 
 
 class Conv(NamedTuple):
@@ -28,8 +31,9 @@ class Conv(NamedTuple):
 CONVOLUTIONS = {
     "small": (Conv(16, 3, 1, 1), Conv(32, 3, 2, 1)),
     "nature": (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3)),  # Mnih et al. 2015
+    # the deep network's sections (Espeholt et al. 2018): channels, and the geometry of the pooling
+    "impala": tuple(Conv(channels, 3, 2, 1) for channels in (16, 32, 32)),
 }
-IMPALA_CHANNELS = (16, 32, 32)  # of the deep network's sections (Espeholt et al. 2018)
 FEATURES = {"small": 128, "nature": 512, "impala": 256}  # features by default
 
 
@@ -73,25 +77,21 @@ class CNN(Encoder):
     ) -> None:
         super().__init__()
         if not isinstance(space, spaces.Box) or not is_image(space):
-            raise UsageError(
-                "CNN: expected an image space, Box [H, W, C] or [C, H, W], or uint8 [H, W], "
-                f"got {space}; use MLP for a vector"
-            )
+            expected = "an image space, Box [H, W, C] or [C, H, W], or uint8 [H, W]"
+            raise UsageError(f"CNN: expected {expected}, got {space}; use MLP for a vector")
         last = len(space.shape) == 3 and channels_last(space.shape, channels)
         image = _image_shape(space.shape, last)
-        preset = lookup("preset", preset, FEATURES) if preset else _default_preset(image)
-        self.features = FEATURES[preset] if features is None else integer("features", features)
+        default = "small" if min(image[1:]) < 64 else "nature"
+        preset = lookup("preset", preset, FEATURES) if preset else default
+        self.features = FEATURES[preset] if features is None else check_whole("features", features)
         self.channels_last = last
         self.register_buffer("scale", torch.tensor(uint8_scale(space)), persistent=False)
         shape, self.trunk = _trunk(preset, image, activation)
         if min(shape) < 1:
-            raise UsageError(
-                f"preset {preset!r}: too large for an image of {image[1]} x {image[2]}; "
-                'use preset "small" or "impala"'
-            )
-        self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(int(np.prod(shape)), self.features), make_activation(activation)
-        )
+            text = f"too large for an image of {image[1]} x {image[2]}"
+            raise UsageError(f'preset {preset!r}: {text}; use preset "small" or "impala"')
+        linear = nn.Linear(int(np.prod(shape)), self.features)
+        self.head = nn.Sequential(nn.Flatten(), linear, make_activation(activation))
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 initialise_layer(layer, init)
@@ -120,54 +120,34 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
-def channels_last(shape: tuple[int, ...], channels: str | None = None) -> bool:
+def channels_last(shape: Shape, channels: str | None = None) -> bool:
     """Return whether the last of three axes is the channels: as given, else if not longer."""
     if channels not in (None, "first", "last"):
         raise UsageError(f'channels {channels!r}: expected "first", "last" or None')
     return shape[-1] <= shape[0] if channels is None else channels == "last"
 
 
-def _default_preset(image: tuple[int, int, int]) -> str:
-    return "small" if min(image[1:]) < 64 else "nature"
-
-
-def _image_shape(shape: tuple[int, ...], last: bool) -> tuple[int, int, int]:
+def _image_shape(shape: Shape, last: bool) -> Shape:
     if len(shape) == 2:
-        return 1, shape[0], shape[1]
-    return (shape[2], shape[0], shape[1]) if last else (shape[0], shape[1], shape[2])
+        return 1, *shape
+    return (shape[2], *shape[:2]) if last else shape
 
 
 def _trunk(
-    preset: str, image: tuple[int, int, int], activation: str | type[nn.Module]
-) -> tuple[tuple[int, int, int], nn.Sequential]:
+    preset: str, image: Shape, activation: str | type[nn.Module]
+) -> tuple[Shape, nn.Sequential]:
     """Return the output shape [C, H, W] of the convolutions, and the convolutions."""
-    if preset in CONVOLUTIONS:
-        return _convolutions(CONVOLUTIONS[preset], image, activation)
-    return _impala(image, activation)
-
-
-def _convolutions(
-    convs: tuple[Conv, ...], image: tuple[int, int, int], activation: str | type[nn.Module]
-) -> tuple[tuple[int, int, int], nn.Sequential]:
-    inputs, height, width = image
     layers = nn.Sequential()
-    for channels, kernel, stride, padding in convs:
-        layers.append(nn.Conv2d(inputs, channels, kernel, stride, padding))
+    for conv in CONVOLUTIONS[preset]:
+        channels, geometry = conv.channels, conv[1:]
+        if preset == "impala":
+            layers.append(nn.Conv2d(image[0], channels, 3, padding=1))
+            layers.append(nn.MaxPool2d(*geometry))
+            layers.extend(Residual(channels, activation) for _ in range(2))
+        else:
+            layers.append(nn.Conv2d(image[0], channels, *geometry))
+            layers.append(make_activation(activation))
+        image = channels, *(conv_size(n, *geometry) for n in image[1:])
+    if preset == "impala":
         layers.append(make_activation(activation))
-        height, width = (conv_size(n, kernel, stride, padding) for n in (height, width))
-        inputs = channels
-    return (inputs, height, width), layers
-
-
-def _impala(
-    image: tuple[int, int, int], activation: str | type[nn.Module]
-) -> tuple[tuple[int, int, int], nn.Sequential]:
-    inputs, height, width = image
-    layers = nn.Sequential()
-    for channels in IMPALA_CHANNELS:
-        layers.append(nn.Conv2d(inputs, channels, 3, padding=1))
-        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
-        layers.extend(Residual(channels, activation) for _ in range(2))
-        inputs, height, width = channels, conv_size(height, 3, 2, 1), conv_size(width, 3, 2, 1)
-    layers.append(make_activation(activation))
-    return (inputs, height, width), layers
+    return image, layers

@@ -7,6 +7,8 @@ biases. Memory is a tuple of [N, H] tensors: (h,), or (h, c) for an LSTM.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +28,20 @@ class Layer(nn.Module):
     """The weights of one recurrent layer, and its call through torch's fused kernel.
 
     A subclass names its kernel; its `mark_weights` set memory to zero at a reset.
+    keep_bias: the whole bias of the second gate, which keeps memory (Jozefowicz et al. 2015, for
+        an LSTM); None leaves it.
     """
 
     kernel = ""  # torch._VF.<kernel> over time, torch._VF.<kernel>_cell for one step
     gates = 1
 
-    def __init__(self, inputs: int, hidden: int, init: str | float | None = None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        init: str | float | None = None,
+        keep_bias: float | None = None,
+    ) -> None:
         super().__init__()
         size, bound = self.gates * hidden, 1 / math.sqrt(hidden)
         self.weight_ih = nn.Parameter(torch.empty(size, inputs))
@@ -40,21 +50,23 @@ class Layer(nn.Module):
         self.bias_hh = nn.Parameter(torch.empty(size))
         for weight in self.weights():
             nn.init.uniform_(weight, -bound, bound)  # as torch.nn does
-        if init is not None:
-            self._initialise(init)
+        self._initialise(init, keep_bias)
 
     @torch.no_grad()
-    def _initialise(self, init: str | float) -> None:
-        """Fill every gate's two matrices by `init`; set the biases to 0."""
-        self.bias_ih.zero_()
-        self.bias_hh.zero_()
+    def _initialise(self, init: str | float | None, keep_bias: float | None) -> None:
+        """Fill every gate's two matrices by `init` and the biases with 0, unless it is None."""
+        if init is not None:
+            self.bias_ih.zero_()
+            self.bias_hh.zero_()
         if init in IDENTITY_INPUT_STD and self.gates == 1:
             nn.init.normal_(self.weight_ih, 0.0, IDENTITY_INPUT_STD[init])
             nn.init.eye_(self.weight_hh)
-            return
-        for weight in (self.weight_ih, self.weight_hh):
-            for gate in weight.chunk(self.gates):
+        else:
+            for gate in (*self.weight_ih.chunk(self.gates), *self.weight_hh.chunk(self.gates)):
                 initialise(gate, init)
+        if keep_bias is not None:
+            self.bias_ih.chunk(self.gates)[1].fill_(keep_bias)
+            self.bias_hh.chunk(self.gates)[1].zero_()
 
     def weights(self) -> list[Tensor]:
         """Return the weights in the order torch's kernels take them."""
@@ -102,23 +114,10 @@ def run_kernel(
 
 
 class LSTMLayer(Layer):
-    """Hochreiter and Schmidhuber 1997, with forget gates (Gers et al. 2000); gates i, f, g, o.
-
-    forget_bias: the forget gate's whole bias (Jozefowicz et al. 2015); None leaves it.
-    """
+    """Hochreiter and Schmidhuber 1997, with forget gates (Gers et al. 2000); gates i, f, g, o."""
 
     kernel = "lstm"
     gates = 4
-
-    def __init__(
-        self,
-        inputs: int,
-        hidden: int,
-        init: str | float | None = None,
-        forget_bias: float | None = None,
-    ) -> None:
-        super().__init__(inputs, hidden, init)
-        set_gate_bias(self, forget_bias)
 
     def mark_weights(self) -> Tensor:
         """Reset: i and f closed, so c = 0 and h = o tanh(c) = 0. Padding: f open, so c stays."""
@@ -139,23 +138,10 @@ class LSTMLayer(Layer):
 
 
 class GRULayer(Layer):
-    """Cho et al. 2014 in torch's convention: gates r, z, n and h = (1 - z) n + z h.
-
-    keep_bias: the whole bias of z, the gate that keeps h; None leaves it.
-    """
+    """Cho et al. 2014 in torch's convention: gates r, z, n and h = (1 - z) n + z h; z keeps h."""
 
     kernel = "gru"
     gates = 3
-
-    def __init__(
-        self,
-        inputs: int,
-        hidden: int,
-        init: str | float | None = None,
-        keep_bias: float | None = None,
-    ) -> None:
-        super().__init__(inputs, hidden, init)
-        set_gate_bias(self, keep_bias)
 
     def mark_weights(self) -> Tensor:
         """Reset: r and z closed and the candidate's bias cancelled, so h = tanh(0) = 0."""
@@ -196,9 +182,11 @@ def reset_column(weights: Tensor) -> Tensor:
 class LoopLayer(Layer):
     """Base of layers without a torch kernel: one product for all inputs, then a loop over time."""
 
+    function: Callable[[Tensor], Tensor]  # of Elman's network
+
     def cell(self, gates: Tensor, memory: Memory) -> Memory:
         """Return the memory after a step, from gate inputs [N, G * H] and the memory before."""
-        raise NotImplementedError
+        return (self.function(gates),)
 
     def step(self, x: Tensor, memory: Memory) -> Memory:
         """Return the memory after one step."""
@@ -227,17 +215,13 @@ class LoopLayer(Layer):
 class SigmoidLayer(LoopLayer):
     """Elman's network with the logistic function."""
 
-    def cell(self, gates: Tensor, memory: Memory) -> Memory:
-        """Return the memory after a step."""
-        return (torch.sigmoid(gates),)
+    function = staticmethod(torch.sigmoid)
 
 
 class IdentityLayer(LoopLayer):
     """A linear recurrence."""
 
-    def cell(self, gates: Tensor, memory: Memory) -> Memory:
-        """Return the memory after a step."""
-        return (gates,)
+    function = staticmethod(lambda gates: gates)
 
 
 class PeepholeLayer(LoopLayer):
@@ -245,16 +229,9 @@ class PeepholeLayer(LoopLayer):
 
     gates = 4
 
-    def __init__(
-        self,
-        inputs: int,
-        hidden: int,
-        init: str | float | None = None,
-        forget_bias: float | None = None,
-    ) -> None:
-        super().__init__(inputs, hidden, init)
+    def __init__(self, inputs: int, hidden: int, *args: Any, **options: Any) -> None:
+        super().__init__(inputs, hidden, *args, **options)
         self.peephole = nn.Parameter(torch.zeros(3, hidden))  # for i, f, o; at 0 it is an LSTM
-        set_gate_bias(self, forget_bias)
 
     def cell(self, gates: Tensor, memory: Memory) -> Memory:
         """Return the memory after a step."""
@@ -265,14 +242,6 @@ class PeepholeLayer(LoopLayer):
         f = torch.sigmoid(torch.addcmul(f, peep_f, c))
         c = f * c + i * torch.tanh(g)
         return torch.sigmoid(torch.addcmul(o, peep_o, c)) * torch.tanh(c), c
-
-
-@torch.no_grad()
-def set_gate_bias(layer: Layer, bias: float | None) -> None:
-    """Set the whole bias of the gate that keeps memory (the second: LSTM's f, GRU's z)."""
-    if bias is not None:
-        layer.bias_ih.chunk(layer.gates)[1].fill_(bias)
-        layer.bias_hh.chunk(layer.gates)[1].zero_()
 
 
 ELMAN: dict[str, type[Layer]] = {

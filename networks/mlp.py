@@ -5,7 +5,8 @@ from __future__ import annotations
 from gymnasium import Space
 from torch import Tensor, nn
 
-from seqrl.core import State, UsageError
+from seqrl.core.errors import UsageError
+from seqrl.core.types import State
 from seqrl.networks.base import Core, Network, as_network
 from seqrl.networks.options import activation as make_activation
 from seqrl.networks.options import initialise_layer, probability, sizes

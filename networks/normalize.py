@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqrl.core import UsageError, tree
+from seqrl.core import tree
+from seqrl.core.errors import UsageError
 from seqrl.networks.base import Encoder
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation as _activations
 
-from seqrl.core import UsageError, closest
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError, closest
 
 NOT_ELEMENTWISE = "GLU LogSoftmax MultiheadAttention Softmax Softmax2d Softmin Threshold".split()
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -42,13 +43,6 @@ def activation(name: str | type[nn.Module]) -> nn.Module:
     return ACTIVATIONS[lookup("activation", name, ACTIVATIONS)]()
 
 
-def integer(what: str, value: Any, least: int = 1) -> int:
-    """Return the value; raise UsageError unless it is an integer of at least `least`."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value
-    raise UsageError(f"{what} {value!r}: expected a whole number of at least {least}")
-
-
 def probability(what: str, value: Any) -> float:
     """Return the value as a float; raise UsageError unless it is in [0, 1)."""
     if isinstance(value, int | float) and 0 <= value < 1:
@@ -68,7 +62,7 @@ def sizes(what: str, value: int | tuple[int, ...] | list[int]) -> tuple[int, ...
     several = (value,) if isinstance(value, int) else value
     if not isinstance(several, tuple | list):
         raise UsageError(f"{what} {value!r}: expected a whole number or a tuple of them")
-    return tuple(integer(what, size) for size in several)
+    return tuple(check_whole(what, size) for size in several)
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ from gymnasium import Space
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqrl.core import State
+from seqrl.core.checks import check_whole
+from seqrl.core.types import State
 from seqrl.networks.base import Core
 from seqrl.networks.encoders import as_source
 from seqrl.networks.layers import ELMAN, GRULayer, Layer, LSTMLayer, Memory, PeepholeLayer
-from seqrl.networks.options import integer, lookup, number_or_none, probability
+from seqrl.networks.options import lookup, number_or_none, probability
 from seqrl.networks.resets import reset_layout
 
 
@@ -41,8 +42,8 @@ class Recurrent(Core):
         shortcut: bool,
     ) -> None:
         super().__init__(as_source(encoder))
-        self.hidden, self.shortcut = integer("hidden_size", hidden_size), shortcut
-        self.depth, self.dropout = integer("layers", layers), probability("dropout", dropout)
+        self.hidden, self.shortcut = check_whole("hidden_size", hidden_size), shortcut
+        self.depth, self.dropout = check_whole("layers", layers), probability("dropout", dropout)
         self.make_layer = make_layer
         self.layers = nn.ModuleList()
         self.build_once()
@@ -75,7 +76,7 @@ class Recurrent(Core):
             else:
                 x, memory = layer.sequence(x, start, layout, memory)
             final.append(memory)
-        parts = tuple(_stack_layers(part) for part in zip(*final, strict=True))
+        parts = tuple(map(_stack_layers, zip(*final, strict=True)))
         x = torch.cat([x, inputs], -1) if self.shortcut else x
         return x, parts if self.memory_tensors > 1 else parts[0]
 
@@ -142,7 +143,7 @@ class LSTM(Recurrent):
         shortcut: bool = False,
     ) -> None:
         kind = PeepholeLayer if peephole else LSTMLayer
-        make = partial(kind, init=init, forget_bias=number_or_none("forget_bias", forget_bias))
+        make = partial(kind, init=init, keep_bias=number_or_none("forget_bias", forget_bias))
         super().__init__(encoder, hidden_size, make, layers, dropout, shortcut)
 
 

@@ -6,10 +6,10 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from seqrl.core import State
+from seqrl.core.checks import check_whole
+from seqrl.core.types import State
 from seqrl.networks.base import Core
 from seqrl.networks.encoders import as_source
-from seqrl.networks.options import integer
 
 
 class FrameStack(Core):
@@ -24,7 +24,7 @@ class FrameStack(Core):
 
     def __init__(self, encoder: Space | nn.Module | int, k: int = 4) -> None:
         super().__init__(as_source(encoder))
-        self.k = integer("k", k)
+        self.k = check_whole("k", k)
         self.register_buffer("like", torch.ones(()), persistent=False)
         self.build_once()
 

@@ -9,9 +9,10 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from seqrl.core import UsageError
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError
 from seqrl.networks.base import Encoder, Network
-from seqrl.networks.options import initialise, integer
+from seqrl.networks.options import initialise
 from seqrl.networks.recurrent import GRU
 
 
@@ -36,7 +37,7 @@ class Tokens(Encoder):
             raise UsageError(f"Tokens: expected MultiDiscrete with equal counts, got {space}")
         first = torch.as_tensor(np.ravel(space.start))
         self.register_buffer("first", first, persistent=False)
-        self.table = nn.Embedding(int(space.nvec.flat[0]), integer("size", size))
+        self.table = nn.Embedding(int(space.nvec.flat[0]), check_whole("size", size))
         initialise(self.table.weight, init)
         self.core = core(size, hidden_size)
         self.features = self.core.features

@@ -10,12 +10,12 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from seqrl.core import State, UsageError
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError
+from seqrl.core.types import State
 from seqrl.networks.base import Encoder
 from seqrl.networks.normalize import Normalize
-from seqrl.networks.options import initialise, integer
-
-SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
+from seqrl.networks.options import initialise
 
 
 class Numbers(Encoder):
@@ -69,7 +69,7 @@ class Embedding(Encoder):
         if not isinstance(space, spaces.Discrete):
             raise UsageError(f"Embedding: expected a Discrete observation space, got {space}")
         self.first = int(space.start)
-        self.features = integer("size", size)
+        self.features = check_whole("size", size)
         self.table = nn.Embedding(int(space.n), size)
         initialise(self.table.weight, init)
 
@@ -111,12 +111,13 @@ def flat(space: Space, *, normalize: bool = False) -> Encoder:
         return Numbers(space)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return OneHot(space)
-    raise UsageError(f"observation space {space}: not supported; supported are {SUPPORTED}")
+    supported = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
+    raise UsageError(f"observation space {space}: not supported; supported are {supported}")
 
 
 def numbers(count: int) -> Numbers:
     """Return the encoder of observations that are vectors of `count` numbers."""
-    return Numbers(spaces.Box(-np.inf, np.inf, (integer("features", count),)))
+    return Numbers(spaces.Box(-np.inf, np.inf, (check_whole("features", count),)))
 
 
 def uint8_scale(space: Space) -> float:

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from seqrl.core import UsageError, closest
+from seqrl.core.errors import UsageError, closest
 from seqrl.scripts.options import guarded
 
 SCRIPTS = {
@@ -18,13 +18,9 @@ SCRIPTS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script that the first argument names; return its exit status."""
-    return guarded(dispatch, argv)
-
-
-def dispatch(argv: Sequence[str]) -> int:
-    """Pass the arguments on to a script; refuse an unknown name with the closest one."""
+@guarded
+def main(argv: Sequence[str]) -> int:
+    """Run the script that the first argument names; refuse an unknown name with the closest one."""
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: seqrl COMMAND [flags]; COMMAND --help shows them\n")
         print("\n".join(f"  {name:<10} {line}" for name, line in SCRIPTS.items()))

@@ -8,33 +8,30 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from seqrl.core import RunError, UsageError, closest
+from seqrl.core.errors import RunError, UsageError, closest
 from seqrl.scripts import options, train
-from seqrl.scripts.options import Parser
-from seqrl.training.runs.executor import Failure, Job, finished_folder, run_all
-
-if TYPE_CHECKING:
-    from seqrl.training.comparison.compare import Table
-    from seqrl.training.comparison.recorded import Run
+from seqrl.scripts.options import Parser, print_note
+from seqrl.training.comparison.charts import write_charts
+from seqrl.training.comparison.compare import Table, compare
+from seqrl.training.comparison.plot import draw
+from seqrl.training.comparison.recorded import METRICS, Run, find_runs, labels, read_run
+from seqrl.training.comparison.report import as_csv, as_json, markdown, terminal
+from seqrl.training.runs.executor import Failure, Job, finished_folder, log_path, run_all
+from seqrl.training.runs.folder import check_writable, plain_name
 
 EPILOG = (
     "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --steps, "
     "--max-episode-steps, --eval-episodes, --learning-rate ... Runs that are there already, "
     "finished and with the very same settings, are not run again."
 )
-METRICS = ("eval_mean_reward", "ep_rew_mean", "area")
 RESERVED = {"--agent": "--agents", "--seed": "--seeds", "--run-dir": "--out", "--resume": ""}
 Grid = list[tuple[str, list[str]]]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script and return its exit status."""
-    return options.guarded(body, argv)
-
-
-def body(argv: Sequence[str]) -> int:
+@options.guarded
+def main(argv: Sequence[str]) -> int:
     """Run what is missing, compare all runs, write and print the results."""
     parser = make_parser()
     args, run_flags = parser.parse_known_args([options.normalized(argument) for argument in argv])
@@ -42,21 +39,27 @@ def body(argv: Sequence[str]) -> int:
     check_run_flags(args, run_flags, parser)
     failures: list[Failure] = []
     if args.runs:
-        runs = read_runs(args.runs)
-        out = output_folder(args, [run.config["env"] for run in runs], algorithm_names(runs))
+        runs = [read_run(folder) for folder in find_runs(args.runs)]
+        out = output_folder(args, [run.config["env"] for run in runs], labels(runs))
     else:
         jobs = list(planned_jobs(args, run_flags))
         values = [f"{name}={','.join(values)}" for name, values in args.grid]
         out = output_folder(args, args.env, [*args.agents, *values])
         runs, failures = run_missing(jobs, args)
     for failure in failures:
-        print_note(f"{describe(failure.job)} failed, {failure.reason}; log: {failure.log}")
+        env, seed = (failure.job.config[name] for name in ("env", "seed"))
+        job = f"{failure.job.name} on {env}, seed {seed},"
+        print_note(f"{job} failed, {failure.reason}; log: {log_path(failure.folder)}")
     if failures and not any(run.summary for run in runs):
         raise RunError("no run has finished, so there is nothing to compare")
     table = table_of(runs, args)
     write(table, out)
     if not args.quiet:
-        report(table, out)
+        from seqrl.scripts.running import tensorboard_command
+
+        print(terminal(table))
+        print(f"\nsaved in  {out}")
+        print(f"see it:   {tensorboard_command()} --logdir {out.parent}")
     return 1 if failures else 0
 
 
@@ -68,13 +71,9 @@ def make_parser() -> Parser:
     add("--agents", nargs="+", metavar="A", default=["q-learning", "sarsa"], help="`seqrl list`")
     add("--env", nargs="+", metavar="E", default=["FrozenLake-v1"], help="one or more")
     add("--seeds", type=int, default=10, help="runs of each algorithm: seeds 0 to SEEDS-1")
-    add(
-        "--grid",
-        **options.repeatable(grid),
-        metavar="NAME=V,W",
-        help="each value of a flag is an algorithm; repeatable",
-    )
-    add("--metric", choices=METRICS, default=METRICS[0], help="what is compared")
+    values = "each value of a flag is an algorithm; repeatable"
+    add("--grid", **options.repeatable(grid), metavar="NAME=V,W", help=values)
+    add("--metric", choices=(*METRICS,), default="eval_mean_reward", help="what is compared")
     add("--threshold", type=float, help="say when learning curves reached this return")
     add("--runs", nargs="+", metavar="GLOB", help="compare these run folders, run nothing")
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time")
@@ -112,13 +111,10 @@ def check_run_flags(args: argparse.Namespace, run_flags: Sequence[str], parser: 
 
 def planned_jobs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator[Job]:
     """Yield the jobs of all runs, seed by seed; settings are checked before any run begins."""
-    from seqrl.training.runs.folder import plain_name
-
     groups = list(product(args.env, args.agents, *(settings(part) for part in args.grid)))
     names = [",".join([agent, *(label for label, _ in chosen)]) for _, agent, *chosen in groups]
-    if len({(group[0], plain_name(n)) for group, n in zip(groups, names, strict=True)}) < len(
-        names
-    ):
+    folders = {(group[0], plain_name(n)) for group, n in zip(groups, names, strict=True)}
+    if len(folders) < len(names):
         raise UsageError("--grid: two of its values give the same folder name")
     configs = []
     for (env, agent, *chosen), name in zip(groups, names, strict=True):
@@ -158,8 +154,6 @@ def checked_config(name: str, flags: Sequence[str], metric: str) -> tuple[dict[s
 
 def output_folder(args: argparse.Namespace, envs: Sequence[str], names: Sequence[str]) -> Path:
     """Return the output folder: new, empty, or that of an earlier comparison, which is replaced."""
-    from seqrl.training.runs.folder import check_writable, plain_name
-
     parts = "-".join("+".join(dict.fromkeys(part)) for part in (envs, names))
     out = Path(args.out or Path(args.logdir) / plain_name(f"compare-{parts}"))
     try:
@@ -174,8 +168,6 @@ def output_folder(args: argparse.Namespace, envs: Sequence[str], names: Sequence
 
 def run_missing(jobs: Sequence[Job], args: argparse.Namespace) -> tuple[list[Run], list[Failure]]:
     """Run the jobs without a finished run; return the runs of all jobs, and the failures."""
-    from seqrl.training.comparison.recorded import read_run
-
     finished = [finished_folder(args.logdir, job) for job in jobs]
     missing = [job for job, folder in zip(jobs, finished, strict=True) if folder is None]
     if not args.quiet:
@@ -187,23 +179,8 @@ def run_missing(jobs: Sequence[Job], args: argparse.Namespace) -> tuple[list[Run
     return [read_run(f, job.config) for f, job in zip(folders, jobs, strict=True)], failures
 
 
-def read_runs(patterns: Sequence[str]) -> list[Run]:
-    """Read the runs in folders that match the patterns."""
-    from seqrl.training.comparison.recorded import find_runs, read_run
-
-    return [read_run(folder) for folder in find_runs(patterns)]
-
-
-def algorithm_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the runs' algorithms."""
-    from seqrl.training.comparison.recorded import labels
-
-    return labels(runs)
-
-
 def table_of(runs: Sequence[Run], args: argparse.Namespace) -> Table:
     """Return the comparison of runs with the metric, threshold and scales of the flags."""
-    from seqrl.training.comparison.compare import compare
     from seqrl.training.comparison.scale import score_scale
 
     configs = {run.config["env"]: run.config for run in runs}
@@ -214,10 +191,6 @@ def table_of(runs: Sequence[Run], args: argparse.Namespace) -> Table:
 
 def write(table: Table, out: Path) -> None:
     """Write all files of a comparison; without matplotlib the picture is missing."""
-    from seqrl.training.comparison.charts import write_charts
-    from seqrl.training.comparison.plot import draw
-    from seqrl.training.comparison.report import as_csv, as_json, markdown
-
     text = markdown(table)
     written = {"compare.json": as_json(table), "compare.csv": as_csv(table), "compare.md": text}
     for name, content in written.items():
@@ -228,26 +201,6 @@ def write(table: Table, out: Path) -> None:
     except UsageError as error:
         (out / "compare.png").unlink(missing_ok=True)  # an older one would not belong
         print_note(str(error))
-
-
-def report(table: Table, out: Path) -> None:
-    """Print the comparison and where it was saved."""
-    from seqrl.scripts.running import tensorboard_command
-    from seqrl.training.comparison.report import terminal
-
-    print(terminal(table))
-    print(f"\nsaved in  {out}")
-    print(f"see it:   {tensorboard_command()} --logdir {out.parent}")
-
-
-def describe(job: Job) -> str:
-    """Return a run's description for a message."""
-    return f"{job.name} on {job.config['env']}, seed {job.config['seed']},"
-
-
-def print_note(text: str) -> None:
-    """Print a line to stderr."""
-    print(f"seqrl: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

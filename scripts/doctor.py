@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from seqrl.core import UsageError, UserError
-from seqrl.scripts import options, train
+from seqrl.core.errors import UsageError, UserError
+from seqrl.scripts import train
+from seqrl.scripts.options import guarded
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from seqrl.envs import Environments
+    from seqrl.envs.adapter import Environments
     from seqrl.envs.env_check import Finding, Play
 
 Config = dict[str, Any]
@@ -22,12 +23,8 @@ remedy. Takes the flags of `seqrl train`; those on the length, place and log of 
 nothing. Exit status 1 where something was found."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit status."""
-    return options.guarded(body, argv)
-
-
-def body(argv: Sequence[str]) -> int:
+@guarded
+def main(argv: Sequence[str]) -> int:
     """Parse the arguments, check the parts, print the report."""
     parser = train.make_parser(argv)
     parser.prog, parser.description = "seqrl doctor", ABOUT
@@ -42,7 +39,8 @@ def body(argv: Sequence[str]) -> int:
     try:
         examine(config, report)
     finally:
-        report.print_findings()
+        for what, remedy in report.findings:
+            print(f"! {what}\n  remedy: {remedy}")
     if not report.findings:
         report.fact("healthy", "nothing was found")
     return 1 if report.findings else 0
@@ -59,11 +57,6 @@ class Report:
         """Print a fact in a line, unless quiet."""
         if not self.quiet:
             print(f"{name:<13} {text}", flush=True)
-
-    def print_findings(self) -> None:
-        """Print each finding with its remedy."""
-        for what, remedy in self.findings:
-            print(f"! {what}\n  remedy: {remedy}")
 
 
 def examine(config: Config, report: Report) -> None:
@@ -100,8 +93,7 @@ def examine_environment(config: Config, envs: Environments, report: Report) -> P
     report.findings += seed_findings
     if not seed_findings:
         report.fact("seeds", f"seed {seed} gives the same rollout again")
-    report.findings += env_check.check_limit(envs)
-    report.findings += env_check.check_actions(env.action_space)
+    report.findings += [*env_check.check_limit(envs), *env_check.check_actions(env.action_space)]
     report.findings += env_check.check_rewards(played)
     if config.get("network"):
         report.findings += env_check.check_scale(played)
@@ -110,7 +102,8 @@ def examine_environment(config: Config, envs: Environments, report: Report) -> P
 
 def single_env(config: Config) -> gym.Env:
     """Make one environment of a run, without Gymnasium's environment checker."""
-    from seqrl.envs import Serial, make
+    from seqrl.envs.adapter import Serial
+    from seqrl.envs.making import make
 
     args = {name: value for name, value in config["env_args"].items() if name != "device"}
     args |= {"vectorization": "serial", "disable_env_checker": True}
@@ -122,7 +115,7 @@ def single_env(config: Config) -> gym.Env:
 
 def report_environment(config: Config, envs: Environments, played: Play, report: Report) -> None:
     """Report spaces, autoreset, episodes, rewards and returns of an environment."""
-    from seqrl.envs import time_limit
+    from seqrl.envs.making import time_limit
 
     spaces = f"{envs.single_observation_space} -> {envs.single_action_space}"
     report.fact("environment", f"{config['env']}: {' '.join(spaces.split())[:160]}")
@@ -165,13 +158,17 @@ def examine_network(config: Config, space: gym.Space, played: Play, report: Repo
 
 def examine_agent(config: Config, envs: Environments, report: Report) -> None:
     """Let the agent learn for a moment on every device there is, and measure its speed."""
-    from seqrl.core import Streams
+    from seqrl.core.seeding import Streams
     from seqrl.envs.env_check import Finding
     from seqrl.training.runs.parts import agent_for
     from seqrl.training.runs.speed import advice, measure_speed
 
-    speeds, streams = {}, Streams.of(config["seed"])
-    for device in devices(config):
+    speeds, streams, devices = {}, Streams.of(config["seed"]), ["cpu"]
+    if config.get("network"):
+        from seqrl.agents.deep.devices import pick_device
+
+        devices = list(dict.fromkeys(["cpu", pick_device("auto")[0].type]))
+    for device in devices:
         agent_args = dict(config["agent_args"])
         if config.get("network"):
             agent_args["device"] = device
@@ -185,15 +182,6 @@ def examine_agent(config: Config, envs: Environments, report: Report) -> None:
             return
         report.fact(f"on {device}", str(speeds[device]))
     report.fact("device", advice(speeds))
-
-
-def devices(config: Config) -> list[str]:
-    """Return the devices on which this agent can run."""
-    if not config.get("network"):
-        return ["cpu"]
-    from seqrl.agents.deep.devices import pick_device
-
-    return list(dict.fromkeys(["cpu", pick_device("auto")[0].type]))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 from seqrl.scripts.options import Parser, check_minimum, guarded
 
 if TYPE_CHECKING:
-    from seqrl.training import Evaluation
     from seqrl.training.runs.parts import RunParts
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit status."""
-    return guarded(body, argv)
-
-
-def body(argv: Sequence[str]) -> int:
+@guarded
+def main(argv: Sequence[str]) -> int:
     """Load a run, evaluate it, print the result."""
     parser = Parser(prog="seqrl evaluate", description="Play a trained agent greedily.")
     add = parser.add_argument
@@ -38,9 +33,20 @@ def body(argv: Sequence[str]) -> int:
     args = parser.read(argv)
     check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
     parts = load(Path(args.run), {"env": args.env, "network": args.network}, best=args.best)
-    evaluation = evaluate_run(parts, args.episodes, args.seed, args.max_episode_steps, args.show)
+    from seqrl.scripts.show import show_table, verdict
+    from seqrl.training.loop.evaluation import evaluate
+
+    if args.show:
+        print(show_table(parts.agent, parts.envs))
+    chosen = {"seed": args.seed, "max_episode_steps": args.max_episode_steps}
+    found = evaluate(parts.agent, parts.envs, args.episodes, **chosen)
+    print(verdict(found))
+    print(f"returns from {found.returns.min():g} to {found.returns.max():g}")
+    print(f"lengths {found.lengths.mean():.1f} in the mean, {found.truncated.sum():,} cut")
     if args.picture or args.gif:
-        save_pictures(parts, evaluation, args.seed, args.picture, args.gif)
+        from seqrl.scripts.pictures import save
+
+        save(parts, found, args.seed, args.picture, args.gif)
     return 0
 
 
@@ -49,7 +55,7 @@ def load(folder: Path, allowed: Mapping[str, str | None], *, best: bool = False)
 
     Its folder is not trusted: `allowed` has to name again any code that it would import.
     """
-    from seqrl.core import explain
+    from seqrl.core.errors import explain
     from seqrl.scripts.resume import allowed_config, build_parts
     from seqrl.training.runs import folder as runs
     from seqrl.training.runs import saved_run
@@ -68,33 +74,6 @@ def load(folder: Path, allowed: Mapping[str, str | None], *, best: bool = False)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder} holds no run of this version: {explain(error)}") from error
     return parts
-
-
-def evaluate_run(parts: RunParts, episodes: int, seed: int, limit: int, show: bool) -> Evaluation:
-    """Evaluate and print; return the evaluation."""
-    from seqrl.scripts.show import show_table, verdict
-    from seqrl.training import evaluate
-
-    if show:
-        print(show_table(parts.agent, parts.envs))
-    found = evaluate(parts.agent, parts.envs, episodes, seed=seed, max_episode_steps=limit)
-    print(verdict(found))
-    print(f"returns from {found.returns.min():g} to {found.returns.max():g}")
-    print(f"lengths {found.lengths.mean():.1f} in the mean, {found.truncated.sum():,} cut")
-    return found
-
-
-def save_pictures(
-    parts: RunParts, evaluation: Evaluation, seed: int, picture: str | None, gif: str | None
-) -> None:
-    """Write the picture and film asked for; the film shows the first episode."""
-    import numpy as np
-
-    from seqrl.scripts.pictures import save
-    from seqrl.training.runs.parts import agent_pictures
-
-    pictures = agent_pictures(parts.config, np.random.SeedSequence(seed))
-    save(pictures, parts.agent, evaluation, picture, gif)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,8 @@ from collections.abc import Iterator, Sequence
 from seqrl.scripts.options import Parser, guarded
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit status."""
-    return guarded(body, argv)
-
-
-def body(argv: Sequence[str]) -> int:
+@guarded
+def main(argv: Sequence[str]) -> int:
     """Print the lists."""
     parser = Parser(prog="seqrl list", description="Agents and environments, a line each.")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -33,7 +29,7 @@ def environments() -> Iterator[str]:
     """Yield a line for each environment: id, step limit, known scores; ours first."""
     import gymnasium as gym
 
-    from seqrl.envs import reference_scores
+    from seqrl.envs.reference import reference_scores
 
     for spec in sorted(gym.registry.values(), key=lambda s: (s.namespace != "seqrl", s.id)):
         if spec.namespace in (None, "seqrl") and spec.entry_point is not None:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from seqrl.agents.factory import build_network
-from seqrl.core import Streams, UsageError, explain, tree
+from seqrl.core import tree
+from seqrl.core.errors import UsageError, explain
+from seqrl.core.seeding import Streams
 from seqrl.envs.batches import batcher
 from seqrl.envs.env_check import Finding, Play
-from seqrl.networks import Network, as_network, check_network, is_image, probe
-from seqrl.networks.base import has_memory, name_of
+from seqrl.networks.base import Network, as_network, has_memory, name_of, probe
+from seqrl.networks.cnn import is_image
+from seqrl.networks.diagnosis.check import check_network
 from seqrl.networks.diagnosis.vital_signs import VitalSigns, first_not_finite
 
 MAX_OBSERVATIONS = 200
@@ -77,12 +80,10 @@ def check_inputs(signs: VitalSigns, space: gym.Space) -> list[Finding]:
     """Check that the inputs of the first layer are normalised."""
     if signs.inputs <= MAX_INPUT:
         return []
-    what = (
-        f"observations are not normalised: the first layer gets numbers around {signs.inputs:.3g}"
-    )
+    around = f"the first layer gets numbers around {signs.inputs:.3g}"
     scaled = "observation_space of dtype uint8, which is divided by its bound"
     remedy = scaled if is_image(space) else "--network-arg normalize=True"
-    return [Finding(what, remedy)]
+    return [Finding(f"observations are not normalised: {around}", remedy)]
 
 
 def check_features(signs: VitalSigns, obs: Any) -> list[Finding]:

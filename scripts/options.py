@@ -10,9 +10,11 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from functools import wraps
 from typing import Any, NoReturn
 
-from seqrl.core import UsageError, UserError, closest
+from seqrl.core.errors import UsageError, UserError, closest
 
 ALIASES = {"--algo": "--agent", "--env-id": "--env", "--total-timesteps": "--steps"}
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # a value such as -1e5, never a flag
@@ -99,26 +101,28 @@ def add_agent_flags(parser: Parser, cls: Any) -> None:
             group.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=text, metavar="X")
 
 
-NOT_FLAGS = ("exploration", "seed")  # arguments that the script builds itself
-
-
 def agent_parameters(cls: Any) -> dict[str, inspect.Parameter]:
-    """Return the arguments that are flags: keyword-only ones, the exploration as its rates."""
-    found = inspect.signature(cls).parameters
-    chosen = {
-        name: parameter
-        for name, parameter in found.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in NOT_FLAGS
-    }
-    if "exploration" in found:
-        epsilon = inspect.Parameter(
-            "epsilon",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=found["exploration"].default.rate,
-            annotation="Rate",
-        )
-        chosen |= {"epsilon": epsilon, "temperature": epsilon.replace(default=None)}
+    """Return the arguments that are flags: keyword-only ones, and the fields of their classes."""
+    chosen: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY or name == "seed":
+            continue  # the script builds these itself
+        if name == "exploration":
+            epsilon = flag("epsilon", parameter.default.rate, "Rate")
+            chosen |= {"epsilon": epsilon, "temperature": epsilon.replace(default=None)}
+        elif is_dataclass(parameter.default):
+            for field in fields(parameter.default):
+                default = getattr(parameter.default, field.name)
+                chosen[field.name] = flag(field.name, default, str(field.type))
+        else:
+            chosen[name] = parameter
     return chosen
+
+
+def flag(name: str, default: Any, annotation: str) -> inspect.Parameter:
+    """Return an argument that is a flag."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
 def agent_arguments(cls: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -145,14 +149,13 @@ def repeatable(kind: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def argument_lines(cls: Any) -> dict[str, str]:
-    """Return the description of each argument, from Args in the docstring."""
-    text = inspect.getdoc(cls) or ""
-    described = dict(re.findall(r"^    (\w+): (.+)$", text, re.MULTILINE))
-    return {
-        "epsilon": "chance of any action, a number or a schedule",
-        "temperature": "explore by softmax of Q/T instead",
-        **described,
-    }
+    """Return the description of each argument, from the docstrings of class and parts."""
+    defaults = [parameter.default for parameter in inspect.signature(cls).parameters.values()]
+    texts = [inspect.getdoc(type(part)) or "" for part in defaults if is_dataclass(part)]
+    text = "\n".join([inspect.getdoc(cls) or "", *texts])
+    epsilon, temperature = "any action, a number or a schedule", "explore by softmax of Q/T instead"
+    found = dict(re.findall(r"^ *(\w+): (.+)$", text, re.MULTILINE))
+    return {"epsilon": f"chance of {epsilon}", "temperature": temperature, **found}
 
 
 def converter(annotation: str) -> Callable[[str], Any]:
@@ -230,31 +233,41 @@ def dimension_range(text: str) -> tuple[int, tuple[float, float]]:
     raise argparse.ArgumentTypeError(f"{text!r}: expected dimension=low:high, as in 1=-3:3")
 
 
-def guarded(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
-    """Run a script's body; turn an error into one line on stderr and an exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if "" not in sys.path:
-        sys.path.append("")  # the current folder, last: `--env mymodule:Name-v0`
-    try:
-        status = main(argv)
-        print(end="", flush=True)
-        return status
-    except BrokenPipeError:  # the reader has closed it, such as `| head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except UserError as error:
-        if "--debug" in argv:
-            traceback.print_exc()
-        print(f"seqrl: {one_line(str(error))}", file=sys.stderr)
-        return error.status
-    except Exception as error:
-        if "--debug" in argv:
-            raise
-        text = one_line(f"{type(error).__name__}: {error}")
-        print(f"seqrl: {text} (--debug shows where)", file=sys.stderr)
-        return 1
+def guarded(body: Callable[[Sequence[str]], int]) -> Callable[..., int]:
+    """Return the main function of a script: an error is one line on stderr and an exit status."""
+
+    @wraps(body)
+    def main(argv: Sequence[str] | None = None) -> int:
+        argv = list(sys.argv[1:] if argv is None else argv)
+        if "" not in sys.path:
+            sys.path.append("")  # the current folder, last: `--env mymodule:Name-v0`
+        try:
+            status = body(argv)
+            print(end="", flush=True)
+            return status
+        except BrokenPipeError:  # the reader has closed it, such as `| head -1`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except KeyboardInterrupt:
+            return 130
+        except UserError as error:
+            if "--debug" in argv:
+                traceback.print_exc()
+            print_note(one_line(str(error)))
+            return error.status
+        except Exception as error:
+            if "--debug" in argv:
+                raise
+            print_note(f"{one_line(f'{type(error).__name__}: {error}')} (--debug shows where)")
+            return 1
+
+    return main
+
+
+def print_note(text: str) -> None:
+    """Print a line to stderr, unless it is empty."""
+    if text:
+        print(f"seqrl: {text}", file=sys.stderr)
 
 
 def one_line(text: str, limit: int = 260) -> str:

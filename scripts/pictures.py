@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Any
 
-from seqrl.core import UsageError
+import numpy as np
+
+from seqrl.core.errors import UsageError
 from seqrl.training.loop.evaluation import Evaluation
-from seqrl.training.pictures.picture_logger import AgentPictures
+from seqrl.training.runs.parts import RunParts, agent_pictures
 
 
 def save(
-    pictures: AgentPictures, agent: Any, evaluation: Evaluation, png: str | None, gif: str | None
+    parts: RunParts, evaluation: Evaluation, seed: int, png: str | None, gif: str | None
 ) -> None:
-    """Write the pictures, one below the other, to a PNG and the episode to a GIF, each if named."""
-    played = pictures.play(agent)
+    """Write all pictures to a PNG and the seed's first episode to a GIF, each if it is named."""
+    pictures = agent_pictures(parts.config, np.random.SeedSequence(seed))
+    played = pictures.play(parts.agent)
     if gif is not None:
         write(gif, pictures.film())
     if png is not None:
-        write(png, stack([data for _, data in pictures.draw(agent, evaluation, played)]))
+        write(png, stack([data for _, data in pictures.draw(parts.agent, evaluation, played)]))
 
 
 def stack(pictures: list[bytes]) -> bytes:
     """Return PNGs of one width as a single one, below each other."""
-    import io
-
     from PIL import Image
 
     images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pictures]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqrl.core import UsageError, explain
+from seqrl.core.errors import UsageError, explain
 from seqrl.scripts import options
 from seqrl.scripts.running import execute
-from seqrl.training import Interaction
+from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
-from seqrl.training.runs.folder import read_summary
 from seqrl.training.runs.parts import RunParts, build
 
 ALLOWED = {"--resume", "--env", "--network", "--quiet", "--debug"}
@@ -28,7 +26,7 @@ def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if config.get("seeds"):
         raise UsageError(f"{folder} holds many seeds, which are not saved half-way: run it anew")
     with runs.locked(folder):
-        if read_summary(folder, config) is not None:
+        if runs.read_summary(folder, config) is not None:
             if not args.quiet:
                 print(f"{folder} is finished: there is nothing left to do")
             return 0
@@ -48,7 +46,7 @@ def continue_run(folder: Path, config: dict[str, Any], quiet: bool) -> int:
         runs.clear_unsaved_run(folder)
     if not quiet:
         steps = 0 if saved is None else saved["loop"]["steps"]
-        print(f"seqrl: {folder}: going on from env step {steps:,}", file=sys.stderr)
+        options.print_note(f"{folder}: going on from env step {steps:,}")
     return execute(config, parts, loop, folder, quiet=quiet, saved=saved)
 
 
@@ -69,9 +67,8 @@ def allowed_config(folder: Path, allowed: Mapping[str, str | None]) -> dict[str,
     for flag, code in allowed.items():
         named = str(config.get(flag))
         if ":" in named and named != code:
-            raise UsageError(
-                f"{folder}: its {flag} imports code; to allow it, add --{flag} {named}"
-            )
+            remedy = f"to allow it, add --{flag} {named}"
+            raise UsageError(f"{folder}: its {flag} imports code; {remedy}")
     return config
 
 

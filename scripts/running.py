@@ -8,16 +8,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
-from seqrl.core import RunError, UserError
-
-if TYPE_CHECKING:
-    from seqrl.training import Evaluation, Interaction
-    from seqrl.training.loop.evaluation import Evaluator
-    from seqrl.training.runs.checkpointer import Checkpointer
-    from seqrl.training.runs.early_stopping import EarlyStopping
-    from seqrl.training.runs.parts import RunParts
+from seqrl.core.errors import RunError, UserError, explain
+from seqrl.scripts.show import draw_policy, verdict
+from seqrl.training.loop.evaluation import Evaluation, Evaluator
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.train import results, run
+from seqrl.training.runs import checkpoint
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs.checkpointer import Checkpointer
+from seqrl.training.runs.early_stopping import EarlyStopping
+from seqrl.training.runs.parts import RunParts, build_envs
+from seqrl.training.runs.progress import Progress
+from seqrl.training.runs.tensorboard import TensorBoard
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 Checkpoint = dict[str, Any]
@@ -33,41 +37,36 @@ def execute(
     saved: Checkpoint | None = None,
 ) -> int:
     """Train in a locked run folder, from `saved` on; only a second signal saves nothing."""
-    from seqrl.training.runs import folder as runs
-    from seqrl.training.runs.checkpointer import Checkpointer
-    from seqrl.training.runs.progress import Progress
-    from seqrl.training.runs.tensorboard import TensorBoard
-
     logger = TensorBoard(folder)
     checkpointer = Checkpointer(folder, logger, config, every=config.get("checkpoint_every"))
     evaluator, evaluation = parts.evaluator(logger), None
-    early_stopping = make_early_stopping(config, evaluator, checkpointer.save_best)
-    bars = [] if quiet else Progress.on_terminal(config["steps"])
+    early_stopping = None
+    if evaluator and config.get("eval_every"):
+        limits = {name: config.get(name) for name in ("stop_at", "patience")}
+        early_stopping = EarlyStopping(evaluator, checkpointer.save_best, **limits)
+        loop.callbacks += [evaluator, early_stopping]
+    bars = [Progress(config["steps"])] if sys.stderr.isatty() and not quiet else []
     loop.recorder = logger
-    loop.callbacks += [evaluator, early_stopping] if evaluator and early_stopping else []
     loop.callbacks += [checkpointer, *bars]
     logger.begin(loop, config["steps"])
     if saved is None:
         logger.describe(config)
     else:
         restore(checkpointer, loop, saved)
-        episodes = config.get("episodes")
-        loop.stopped = bool(episodes and loop.books.episodes >= episodes)
-        loop.stopped |= bool(early_stopping and early_stopping.reason)
+        loop.books.wanted = config.get("episodes")
+        loop.stopped = loop.books.enough or bool(early_stopping and early_stopping.reason)
     with handle_signals(loop, evaluator) as signals:
-        problem, _ = attempt(lambda: finish(loop, config, checkpointer.save))
+        problem, _ = attempt(finish, loop, config, checkpointer.save)
         for bar in bars:
-            bar.close()
+            bar.bar.close()
         if len(signals) < 2:  # the second one may end the loop in the middle of a turn
             checkpointer.save(loop)
         if evaluator and not (problem or signals):
-            problem, evaluation = attempt(lambda: evaluator.final(loop))
+            problem, evaluation = attempt(evaluator.final, loop)
     logger.text("path", loop.path)
     logger.close(success=not (problem or signals))
     if problem is not None:
-        raise RunError(
-            f"{error_text(problem)}; what was learned until then is in {folder}"
-        ) from problem
+        fail(problem, f"what was learned until then is in {folder}")
     runs.write_summary(folder, summary(config, loop, evaluation, not signals))
     if not quiet:
         report(config, loop, evaluation, parts, folder, bool(signals))
@@ -85,30 +84,16 @@ def restore(checkpointer: Checkpointer, loop: Interaction, saved: Checkpoint) ->
         raise
 
 
-def make_early_stopping(
-    config: dict[str, Any], evaluator: Evaluator | None, save_best: Callable[[Interaction], None]
-) -> EarlyStopping | None:
-    """Return the early stopping of a run, None without evaluations before its end."""
-    from seqrl.training.runs.early_stopping import EarlyStopping
-
-    if evaluator is None or not config.get("eval_every"):
-        return None
-    return EarlyStopping(
-        evaluator, save_best, stop_at=config.get("stop_at"), patience=config.get("patience")
-    )
+def fail(problem: Exception, kept: str) -> NoReturn:
+    """Raise what ended a run as a RunError in one line, which says what was kept."""
+    text = str(problem) if isinstance(problem, UserError) else explain(problem)
+    raise RunError(f"{text}; {kept}") from problem
 
 
-def error_text(problem: Exception) -> str:
-    """Return an exception as one line."""
-    from seqrl.core import explain
-
-    return str(problem) if isinstance(problem, UserError) else explain(problem)
-
-
-def attempt(action: Callable[[], Any]) -> tuple[Exception | None, Any]:
+def attempt(action: Callable[..., Any], *args: Any) -> tuple[Exception | None, Any]:
     """Return the exception of an action and its result; a second Ctrl-C gives neither."""
     try:
-        return None, action()
+        return None, action(*args)
     except KeyboardInterrupt:
         return None, None
     except Exception as error:
@@ -117,8 +102,6 @@ def attempt(action: Callable[[], Any]) -> tuple[Exception | None, Any]:
 
 def finish(loop: Interaction, config: dict[str, Any], save: Callable[[Interaction], None]) -> None:
     """Run to the end that the config names, and save at each pause."""
-    from seqrl.training import run
-
     while True:
         run(loop, config["steps"], episodes=config.get("episodes"))
         if not loop.paused:
@@ -158,20 +141,14 @@ def summary(
     config: dict[str, Any], loop: Interaction, evaluation: Evaluation | None, finished: bool
 ) -> dict[str, Any]:
     """Return the contents of summary.json."""
-    from seqrl.training import results
-    from seqrl.training.runs import checkpoint
-    from seqrl.training.runs import folder as runs
-
     return {
-        "agent": config["agent"],
-        "env": config["env"],
-        "seed": config["seed"],
+        **{name: config[name] for name in ("agent", "env", "seed")},
         **results(loop),
         "eval_mean_reward": None if evaluation is None else evaluation.mean,
         "finished": finished,
         "compiled": loop.compiled,
         "path": loop.path,
-        "device": str(getattr(loop.agent, "device", "cpu")),
+        "device": str(loop.agent.device),
         "versions": runs.versions(),
         "digest": checkpoint.digest(loop.fingerprint()),
     }
@@ -186,20 +163,13 @@ def report(
     interrupted: bool,
 ) -> None:
     """Print how the run ended."""
-    from seqrl.scripts.show import draw_policy, verdict
-    from seqrl.training.runs.parts import build_envs
-
-    stopped = "stopped after" if interrupted else "trained for"
-    print(
-        f"{config['agent']} on {config['env']}: {stopped} {loop.steps:,} env steps, "
-        f"{loop.books.episodes:,} episodes, {loop.watch.seconds:.1f} s ({loop.path})"
-    )
+    stopped = f"{'stopped after' if interrupted else 'trained for'} {loop.steps:,} env steps"
+    spent = f"{loop.books.episodes:,} episodes, {loop.watch.seconds:.1f} s ({loop.path})"
+    print(f"{config['agent']} on {config['env']}: {stopped}, {spent}")
     agent: Any = loop.agent
     if config.get("episodes") and loop.steps < config["steps"] // 2 and not interrupted:
-        print(
-            f"schedules run over --steps {config['steps']:,}, of which {loop.steps:,} were done: "
-            "a smaller --steps would suit these episodes"
-        )
+        done = f"schedules run over --steps {config['steps']:,}, of which {loop.steps:,} were done"
+        print(f"{done}: a smaller --steps would suit these episodes")
     if hasattr(agent, "device_reason"):
         print(f"device {agent.device}: {agent.device_reason}")
     if evaluation is not None:
@@ -215,9 +185,7 @@ def report(
 
 def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
     """Return the folder for TensorBoard: that of all runs if the run is among them."""
-    from seqrl.training.runs.folder import plain_name
-
-    in_logdir = folder.parent.name == plain_name(config["agent"])
+    in_logdir = folder.parent.name == runs.plain_name(config["agent"])
     return folder.parents[2] if in_logdir else folder
 
 

@@ -5,30 +5,29 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from seqrl.agents.factory import Config
-from seqrl.core import RunError, UsageError
+from seqrl.agents.protocol import Agent
+from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams
+from seqrl.envs.adapter import Environments
+from seqrl.scripts import running
+from seqrl.scripts.options import print_note
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.parts import agent_for, build_envs
 from seqrl.training.runs.seeds import Runs, SeedTrainer, collect
-
-if TYPE_CHECKING:
-    from seqrl.training import TensorBoard
+from seqrl.training.runs.tensorboard import TensorBoard
 
 CURVES = "curves.npz"
 
 
 def train_seeds(config: Config, args: argparse.Namespace) -> int:
     """Train the seeds, write their curves, report; return the exit status."""
-    from seqrl.scripts.running import STATUS, attempt, error_text, handle_signals
-    from seqrl.training import TensorBoard
-
     seed_trainer = make_trainer(config, args.threads)
     env, agent, seeds = config["env"], config["agent"], config["seeds"]
     folder = runs.new_folder(args.logdir, env, agent, 0, args.run_dir, seeds=seeds)
@@ -37,22 +36,22 @@ def train_seeds(config: Config, args: argparse.Namespace) -> int:
     logger.describe(config)
     logger.text("path", seed_trainer.path)
     if not (seed_trainer.compiled or args.quiet):
-        print(f"seqrl: {seed_trainer.path}", file=sys.stderr)
+        print_note(seed_trainer.path)
     show_bar = not args.quiet and sys.stderr.isatty()
     with (
         tqdm(total=seeds, unit=" seeds", leave=False, disable=not show_bar) as bar,
-        handle_signals(seed_trainer, None) as signals,
+        running.handle_signals(seed_trainer, None) as signals,
     ):
-        problem, _ = attempt(lambda: seed_trainer.run(seeds, lambda done: bar.update(done - bar.n)))
+        problem, _ = running.attempt(seed_trainer.run, seeds, lambda done: bar.update(done - bar.n))
     results = collect(seed_trainer.done)
     save(results, folder, logger)
     logger.close(success=not (problem or signals))
     if problem is not None:
-        raise RunError(f"{error_text(problem)}; the seeds done before are in {folder}") from problem
+        running.fail(problem, f"the seeds done before are in {folder}")
     runs.write_summary(folder, summary(config, seed_trainer, results))
     if not args.quiet:
         report(config, seed_trainer, results, folder)
-    return STATUS[signals[0]] if signals else 0
+    return running.STATUS[signals[0]] if signals else 0
 
 
 def make_trainer(config: Config, threads: int | None) -> SeedTrainer:
@@ -61,14 +60,12 @@ def make_trainer(config: Config, threads: int | None) -> SeedTrainer:
         if config[name]:
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"{flag} with --seeds: seeds 0, 1, ... are trained; leave it out")
-    return SeedTrainer(
-        lambda envs, seed: agent_for(config, envs, Streams.of(seed)),
-        lambda: build_envs(config),
-        config["steps"],
-        episodes=config["episodes"],
-        threads=threads,
-        compile=config["compile"],
-    )
+    more = {"episodes": config["episodes"], "compile": config["compile"], "threads": threads}
+
+    def make_agent(envs: Environments, seed: int) -> Agent:
+        return agent_for(config, envs, Streams.of(seed))
+
+    return SeedTrainer(make_agent, lambda: build_envs(config), config["steps"], **more)
 
 
 def save(results: Runs, folder: Path, logger: TensorBoard) -> None:
@@ -88,8 +85,7 @@ def summary(config: Config, seed_trainer: SeedTrainer, results: Runs) -> dict[st
     """Return the contents of summary.json; its counts and speed are those of all seeds."""
     steps = int(results.steps.sum())
     return {
-        "agent": config["agent"],
-        "env": config["env"],
+        **{name: config[name] for name in ("agent", "env")},
         "seeds": len(results.seed),
         "steps": steps,
         "episodes": int(results.episodes.sum()),
@@ -107,17 +103,13 @@ def summary(config: Config, seed_trainer: SeedTrainer, results: Runs) -> dict[st
 
 def report(config: Config, seed_trainer: SeedTrainer, results: Runs, folder: Path) -> None:
     """Print how the runs ended."""
-    from seqrl.scripts.running import logdir_of, tensorboard_command
-
     threads = f"{seed_trainer.threads} thread" + "s" * (seed_trainer.threads > 1)
-    print(
-        f"{config['agent']} on {config['env']}: {len(results.seed):,} seeds, "
-        f"{results.steps.sum():,} env steps, {results.episodes.sum():,} episodes, "
-        f"{seed_trainer.seconds:.1f} s in {threads} ({seed_trainer.path})"
-    )
+    done = f"{results.steps.sum():,} env steps, {results.episodes.sum():,} episodes"
+    spent = f"{seed_trainer.seconds:.1f} s in {threads} ({seed_trainer.path})"
+    print(f"{config['agent']} on {config['env']}: {len(results.seed):,} seeds, {done}, {spent}")
     if len(results.seed):
         low, high = np.quantile(results.ep_rew_mean, (0.25, 0.75))
         last = f"{results.ep_rew_mean.mean():.6g}, the middle half {low:.6g} to {high:.6g}"
         print(f"mean return of the last 100 episodes {last}")
     print(f"saved in  {folder} ({CURVES})")
-    print(f"see it:   {tensorboard_command()} --logdir {logdir_of(folder, config)}")
+    print(f"see it:   {running.tensorboard_command()} --logdir {running.logdir_of(folder, config)}")

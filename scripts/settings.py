@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqrl.core import UsageError, closest
+from seqrl.core.errors import UsageError, closest
 from seqrl.scripts.options import Parser, flag_value
 
 PRESETS = Path(__file__).with_name("presets.toml")
 TABLE_FLAGS = {"env_args": "env_arg", "network_args": "network_arg", "bin_range": "bin_range"}
+NEGATED_FLAGS = {"compile": "no_compile", "pictures": "no_pictures"}
 Settings = dict[str, Any]  # as in a run's config.toml
 
 
@@ -26,10 +27,6 @@ class Preset(NamedTuple):
     command: str
     settings: Settings
 
-    def fits(self, agent: str, env: str, network: bool) -> bool:
-        """Return whether the preset was made for this agent and environment."""
-        return (self.agent, self.env, self.network) == (agent, env, network)
-
 
 def presets() -> dict[str, Preset]:
     """Return all presets by name."""
@@ -38,18 +35,16 @@ def presets() -> dict[str, Preset]:
 
 
 def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
-    """Return the settings of preset and --config, and a line about the preset.
-
-    The file overrides the preset.
-    """
+    """Return the settings of preset and --config, which overrides it; and a line about it."""
     file = read_file(flag_value(argv, "--config", ""), argv)
     preset = choose_preset(flag_value(argv, "--preset", ""), argv, file)
     if preset is None:
         return file, ""
     settings = applicable(preset, argv, file)
     shown = ", ".join(f"{name}={value}" for name, value in flatten(settings).items())
-    tuned = {**settings, "agent": preset.agent}
-    return merge(tuned, file), f"preset {preset.name} (--preset none leaves it out): {shown}"
+    agent_args = settings["agent_args"] | file.get("agent_args", {})
+    merged = {**settings, "agent": preset.agent, **file, "agent_args": agent_args}
+    return merged, f"preset {preset.name} (--preset none leaves it out): {shown}"
 
 
 def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | None:
@@ -65,7 +60,8 @@ def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | No
     agent = flag_value(argv, "--agent", file.get("agent", "q-learning"))
     env = flag_value(argv, "--env", file.get("env", "FrozenLake-v1"))
     network = agent == "reinforce" or bool(flag_value(argv, "--network", file.get("network", "")))
-    return next((one for one in known.values() if one.fits(agent, env, network)), None)
+    fits = agent, env, network
+    return next((p for p in known.values() if (p.agent, p.env, p.network) == fits), None)
 
 
 def applicable(preset: Preset, argv: Sequence[str], file: Settings) -> Settings:
@@ -101,12 +97,6 @@ def read_file(name: str, argv: Sequence[str]) -> Settings:
     return found
 
 
-def merge(under: Settings, over: Settings) -> Settings:
-    """Return both settings; `over` overrides `under`, in agent_args entry by entry."""
-    agent_args = {**under.get("agent_args", {}), **over.get("agent_args", {})}
-    return {**under, **over, "agent_args": agent_args}
-
-
 def flatten(settings: Settings) -> Settings:
     """Return the settings without nesting: those in tables among the others."""
     flat: Settings = {}
@@ -131,9 +121,6 @@ def set_defaults(parser: Parser, settings: Settings) -> None:
             defaults[name] = value
     check_known(parser, defaults)
     parser.set_defaults(**{name: as_text(value) for name, value in defaults.items()})
-
-
-NEGATED_FLAGS = {"compile": "no_compile", "pictures": "no_pictures"}
 
 
 def as_table(name: str, value: Any) -> Mapping[str, Any]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
 
-from seqrl.agents import Agent
+from seqrl.agents.protocol import Agent
 from seqrl.agents.tabular.tabular_agent import TabularAgent
-from seqrl.core import UsageError
-from seqrl.envs import Environments, Serial
+from seqrl.core.errors import UsageError
+from seqrl.envs.adapter import Environments, Serial
 from seqrl.envs.grids import Grid, grid_of
+from seqrl.training.loop.evaluation import Evaluation
 from seqrl.training.loop.oracle import optimal_policy
 
-if TYPE_CHECKING:
-    from seqrl.training import Evaluation
-
-
-HORIZON = 10_000  # env steps of the undiscounted optimum where the task has no time limit
+# (player's sum, dealer's card, usable ace)
+BLACKJACK = gym.spaces.Tuple([gym.spaces.Discrete(n) for n in (32, 11, 2)])
 
 
 def verdict(evaluation: Evaluation) -> str:
     """Return the mean return, or the success rate where returns are 0 or 1, with its interval."""
-    low, high = evaluation.interval.low, evaluation.interval.high
+    _, low, high = evaluation.interval
     episodes, cut = len(evaluation.returns), int(evaluation.truncated.sum())
     if np.isin(evaluation.returns, (0.0, 1.0)).all():
         text = f"success rate {evaluation.mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
@@ -33,41 +31,30 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def draw_policy(agent: Agent, envs: Environments) -> str | None:
-    """Return a table's greedy policy as arrows on a grid world's map; None for other tasks.
-
-    The optimal one is beside it where the environment's model is known.
-    """
+    """Return a table's greedy policy on a grid world's map, beside the optimal one where known."""
     env = envs.envs[0] if isinstance(envs, Serial) else None
     grid = None if env is None else grid_of(env)
     if env is None or grid is None or not isinstance(agent, TabularAgent):
         return None
     learned = draw_grid(grid, agent.q.argmax(1))
-    best = optimal_policy(env, agent.options.gamma, HORIZON)
+    best = optimal_policy(env, agent.options.gamma)
     return learned if best is None else side_by_side(learned, draw_grid(grid, best))
 
 
 def side_by_side(learned: str, optimal: str) -> str:
     """Return two maps with their headings, the learned one to the left."""
-    left, right = (
-        ["  " + head, *text.split("\n")]
-        for head, text in (("learned", learned), ("optimal", optimal))
-    )
+    left = ["  learned", *learned.split("\n")]
+    right = ["  optimal", *optimal.split("\n")]
     width = max(map(len, left)) + 2
     return "\n".join(f"{one:<{width}}{other}" for one, other in zip(left, right, strict=True))
 
 
 def draw_grid(grid: Grid, policy: np.ndarray) -> str:
     """Return a map with an arrow for the action [S] in every non-terminal cell."""
-    width = len(grid.cells[0])
-    rows = []
-    for y, cells in enumerate(grid.cells):
-        actions = policy[y * width : (y + 1) * width]
-        marks = [
-            cell if cell in grid.ends else grid.arrows[action]
-            for cell, action in zip(cells, actions, strict=True)
-        ]
-        rows.append("  " + " ".join(marks))
-    return "\n".join(rows)
+    cells = zip("".join(grid.cells), policy, strict=False)
+    marks = [cell if cell in grid.ends else grid.arrows[action] for cell, action in cells]
+    rows = np.array(marks).reshape(len(grid.cells), -1)
+    return "\n".join("  " + " ".join(row) for row in rows)
 
 
 def show_table(agent: Agent, envs: Environments) -> str:
@@ -77,7 +64,7 @@ def show_table(agent: Agent, envs: Environments) -> str:
     grid = grid_of(envs.envs[0]) if isinstance(envs, Serial) else None
     if grid is not None:
         return show_grid(grid, agent.q, draw_policy(agent, envs))
-    if is_blackjack(agent.index.space):
+    if agent.index.space == BLACKJACK:
         return show_blackjack(agent.q)
     return show_states(agent)
 
@@ -97,27 +84,20 @@ def list_q(q: np.ndarray, names: str) -> str:
     return "\n".join(["Q", head, *lines])
 
 
-def is_blackjack(space: gym.Space) -> bool:
-    """Return whether the states are (player's sum, dealer's card, usable ace)."""
-    return space == gym.spaces.Tuple([gym.spaces.Discrete(n) for n in (32, 11, 2)])
-
-
 def show_blackjack(q: np.ndarray) -> str:
     """Return two maps as in Sutton & Barto, Figure 5.2: H hits, S sticks; by sum and card."""
     table = q.reshape(32, 11, 2, 2)
-    maps = []
+
+    def rows(ace: int, gap: str, cell: Callable[[np.ndarray], str]) -> list[str]:
+        sums = range(21, 10, -1)
+        return [f"  {total:2}  " + gap.join(map(cell, table[total, 1:, ace])) for total in sums]
+
+    parts = []
     for ace, title in ((1, "usable ace"), (0, "no usable ace")):
-        rows = [
-            f"  {total:2}  "
-            + "  ".join("SH"[table[total, card, ace].argmax()] for card in range(1, 11))
-            for total in range(21, 10, -1)
-        ]
-        maps.append("\n".join([title, *rows, "      A  2  3  4  5  6  7  8  9 10  (dealer shows)"]))
-    values = [
-        f"  {total:2}  " + " ".join(f"{table[total, card, 0].max():6.3f}" for card in range(1, 11))
-        for total in range(21, 10, -1)
-    ]
-    return "\n\n".join([*maps, "\n".join(["V, no usable ace", *values])])
+        shown = rows(ace, "  ", lambda x: "SH"[x.argmax()])
+        parts += [title, *shown, "      A  2  3  4  5  6  7  8  9 10  (dealer shows)", ""]
+    values = rows(0, " ", lambda x: f"{x.max():6.3f}")
+    return "\n".join([*parts, "V, no usable ace", *values])
 
 
 def show_states(agent: TabularAgent, most: int = 50) -> str:

@@ -6,22 +6,18 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from seqrl.core.errors import UsageError
 from seqrl.scripts import options
-from seqrl.scripts.options import Parser
+from seqrl.scripts.options import Parser, print_note, repeatable
 from seqrl.scripts.settings import default_settings, set_defaults
 
-if TYPE_CHECKING:
-    from seqrl.training.runs.parts import RunParts
+ENDLESS = "this environment has no step limit, an episode may never end"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit status."""
-    return options.guarded(body, argv)
-
-
-def body(argv: Sequence[str]) -> int:
+@options.guarded
+def main(argv: Sequence[str]) -> int:
     """Parse the arguments, build the parts, train, report."""
     parser = make_parser(argv)
     args = parser.read(argv)
@@ -38,21 +34,22 @@ def body(argv: Sequence[str]) -> int:
 
         print_note(note)
         return train_seeds(config, args)
+    from seqrl.envs.making import may_never_end
     from seqrl.scripts.running import execute
-    from seqrl.training import Interaction
+    from seqrl.training.loop.interaction import Interaction
     from seqrl.training.runs import folder as runs
     from seqrl.training.runs.parts import build
 
     parts = build(config)
     loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
     loop.reset(parts.streams.envs)  # before the folder is made, which an error here leaves unmade
-    folder = runs.new_folder(
-        args.logdir, config["env"], config["agent"], config["seed"], args.run_dir
-    )
+    names = config["env"], config["agent"], config["seed"]
+    folder = runs.new_folder(args.logdir, *names, args.run_dir)
     with runs.locked(folder):
         runs.write_config(folder, config)
         print_note(note)
-        warn_without_limit(parts)
+        if may_never_end(parts.envs):
+            print_note(f"{ENDLESS}; --max-episode-steps 1000 would cut it")
         return execute(config, parts, loop, folder, quiet=args.quiet)
 
 
@@ -60,9 +57,8 @@ def make_parser(argv: Sequence[str]) -> Parser:
     """Return the parser of all flags, those of the agent named in `argv` included."""
     parser = Parser(prog="seqrl train", description="Train an agent on an environment.")
     add = parser.add_argument
-    add(
-        "--agent", default="q-learning", help="see `seqrl list`; --agent NAME --help: its own flags"
-    )
+    flags = "see `seqrl list`; --agent NAME --help: its own flags"
+    add("--agent", default="q-learning", help=flags)
     add("--env", default="FrozenLake-v1", help="a Gymnasium id, or module:Id-v0")
     add("--steps", type=int, default=300_000, help="env steps, exactly")
     add("--episodes", type=int, help="stop after as many episodes, if --steps are not done before")
@@ -74,16 +70,12 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--worker-timeout", type=float, default=60.0, help="seconds such a process may be silent")
     add("--restart-workers", type=int, default=0, help="replace as many that die or hang, in all")
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
-    add("--network-arg", **options.repeatable(options.pair), metavar="K=V", help="for the network")
-    add("--env-arg", **options.repeatable(options.pair), metavar="K=V", help="for the environment")
+    add("--network-arg", **repeatable(options.pair), metavar="K=V", help="for the network")
+    add("--env-arg", **repeatable(options.pair), metavar="K=V", help="for the environment")
     add("--max-episode-steps", type=int, help="cut episodes after as many steps")
     add("--bins", type=int, help="cut each real dimension into as many equal widths")
-    add(
-        "--bin-range",
-        **options.repeatable(options.dimension_range),
-        metavar="D=LOW:HIGH",
-        help="of dimension D",
-    )
+    ranges = repeatable(options.dimension_range)
+    add("--bin-range", **ranges, metavar="D=LOW:HIGH", help="of dimension D")
     add("--tiles", type=int, help="tile coding with as many tilings")
     add("--eval-every", type=int, help="evaluate every so many env steps")
     add("--eval-episodes", type=int, default=100, help="greedy episodes an evaluation, 0 for none")
@@ -140,8 +132,6 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
 
 def check_early_end(config: dict[str, Any]) -> None:
     """Refuse flags of early stopping without evaluations."""
-    from seqrl.core import UsageError
-
     for name in ("stop_at", "patience"):
         if config[name] is not None and not (config["eval_every"] and config["eval_episodes"]):
             flag = "--" + name.replace("_", "-")
@@ -151,9 +141,8 @@ def check_early_end(config: dict[str, Any]) -> None:
 def network_config(args: argparse.Namespace) -> dict[str, Any]:
     """Return the network's settings, none where the agent learns a table."""
     from seqrl.agents.registry import AGENTS
-    from seqrl.core import UsageError
 
-    if AGENTS[args.agent].network or args.network:
+    if args.network or not AGENTS[args.agent].table:
         for flag in ("bins", "bin_range", "tiles"):
             if getattr(args, flag):
                 name = flag.replace("_", "-")
@@ -162,24 +151,6 @@ def network_config(args: argparse.Namespace) -> dict[str, Any]:
     if args.network_arg:
         raise UsageError(f"--network-arg: {args.agent} learns a table here; name a --network")
     return {}
-
-
-def print_note(note: str) -> None:
-    """Print a note to stderr, unless it is empty."""
-    if note:
-        print(f"seqrl: {note}", file=sys.stderr)
-
-
-def warn_without_limit(parts: RunParts) -> None:
-    """Print a warning where an episode may never end."""
-    from seqrl.envs import may_never_end
-
-    if may_never_end(parts.envs):
-        print(
-            "seqrl: this environment has no step limit, an episode may never end; "
-            "--max-episode-steps 1000 would cut it",
-            file=sys.stderr,
-        )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ class Bug(NamedTuple):
 BUGS = {
     "advantage sign": Bug(
         "agents/deep/reinforce.py",
-        "loss = -targets.mean(log_prob * advantage, mask)",
-        "loss = targets.mean(log_prob * advantage, mask)",
+        "return Loss(-gain - self.now",
+        "return Loss(gain - self.now",
     ),
     "no bootstrap at truncation (Q-learning)": Bug(
         "agents/tabular/q_learning.py",
@@ -43,8 +43,8 @@ BUGS = {
     ),
     "no bootstrap at truncation (REINFORCE)": Bug(
         "agents/deep/reinforce.py",
-        "bootstrap = torch.where(batch.terminated, 0.0, at_end(values, batch.length))",
-        "bootstrap = at_end(values, batch.length) * 0.0",
+        "bootstrap = values if self.has_critic else values * 0.0",
+        "bootstrap = values * 0.0",
     ),
     "bootstrap at termination (SARSA)": Bug(
         "agents/tabular/sarsa.py",
@@ -52,9 +52,9 @@ BUGS = {
         "        bootstrap = expected(",
     ),
     "bootstrap at termination (REINFORCE)": Bug(
-        "agents/deep/reinforce.py",
-        "bootstrap = torch.where(batch.terminated, 0.0, at_end(values, batch.length))",
-        "bootstrap = at_end(values, batch.length)",
+        "agents/experience/episodes.py",
+        'over = (time == length - 1) & end["terminated"]',
+        'over = (time == length) & end["terminated"]',
     ),
     "return off by one (n steps)": Bug(
         "agents/tabular/returns.py",
@@ -62,14 +62,14 @@ BUGS = {
         "for k in range(n - 2, -1, -1):",
     ),
     "return off by one (REINFORCE)": Bug(
-        "agents/experience/whole_episodes.py",
-        "reward[t] + gamma * total, total)",
-        "gamma * (reward[t] + total), total)",
+        "agents/deep/targets.py",
+        "reward[t] + discount[t] * totals[-1]))",
+        "discount[t] * (reward[t] + totals[-1])))",
     ),
     "missing detach": Bug(
-        "agents/deep/reinforce.py",
-        'with torch.no_grad():\n            features, _ = self.critic["network"](rolled',
-        'with torch.enable_grad():\n            features, _ = self.critic["network"](rolled',
+        "agents/deep/outputs.py",
+        "with torch.no_grad():\n            return self.module",
+        "with torch.enable_grad():\n            return self.module",
     ),
     "epsilon never decays": Bug(
         "agents/tabular/tabular_agent.py",
@@ -77,9 +77,9 @@ BUGS = {
         "return rate(*self._epsilon, 0)",
     ),
     "wrong mask": Bug(
-        "agents/experience/whole_episodes.py",
-        "return torch.arange(longest, device=length.device)[:, None] < length",
-        "return torch.arange(longest, device=length.device)[:, None] <= length",
+        "agents/experience/episodes.py",
+        "inside = time < length",
+        "inside = time <= length",
     ),
     "shared RNG stream": Bug("core/seeding.py", ".spawn(4))", ".spawn(1) * 4)"),
     "reward shifted by a step (tables)": Bug(
@@ -105,12 +105,12 @@ BUGS = {
     ),
     "target network never synced": Bug(
         "agents/deep/value_agent.py",
-        "            self.learner.follow(update_args.target_rate)",
+        "            self._move_target()",
         "            pass",
     ),
     "priorities not updated": Bug(
-        "agents/deep/value_experience.py",
-        "            self.store.prioritise(weighted.indices, to_numpy(error()))",
+        "agents/deep/deep_q.py",
+        "            self.store.prioritise(batch.indices, host(size))",
         "            pass",
     ),
 }

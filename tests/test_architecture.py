@@ -123,6 +123,29 @@ def test_no_file_is_in_a_circle():
     assert not after
 
 
+def test_a_name_is_imported_from_where_it_is_defined():
+    """Through an `__init__` a reader would have to look twice, and a room would load its wings."""
+    for file in FILES:
+        for name in names_in(parsed(file)):
+            package, _, last = name.rpartition(".")
+            if package and last and name not in FILES and not file.endswith("__init__"):
+                assert package in FILES, f"{file}: {name}"
+
+
+@pytest.mark.parametrize(
+    "algorithm, most",
+    [("tabular.q_learning", 8), ("deep.reinforce", 11), ("deep.deep_q", 13)],
+)
+def test_an_algorithm_is_read_in_few_files(algorithm, most):
+    """All of agents/ that is reached from it, whoever imports it."""
+    reached, ahead = set(), {f"agents.{algorithm}"}
+    while ahead:
+        reached |= ahead
+        ahead = {other for file in ahead for other in imported(file)} - reached
+        ahead = {file for file in ahead if file.startswith("agents.") and "__init__" not in file}
+    assert len(reached) <= most, sorted(reached)
+
+
 def test_the_arrows_are_read():
     text = """
 import seqrl.agents.tabular.td

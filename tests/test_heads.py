@@ -6,9 +6,9 @@ import torch
 from gymnasium import spaces
 from torch import distributions
 
-from seqrl.agents.deep.draws import NumpyDraw, TorchDraw
+from seqrl.agents.deep.devices import NumpyDraw, TorchDraw
 from seqrl.agents.deep.heads import make_head
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 
 SPACES = {
     "discrete": spaces.Discrete(4),

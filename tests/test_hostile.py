@@ -16,11 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from seqrl.agents import MonteCarlo, QLearning, Reinforce, Sarsa
-from seqrl.core import UsageError
-from seqrl.envs import make
-from seqrl.networks import LSTM, MLP
-from seqrl.training import Interaction
+from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.tabular.monte_carlo import MonteCarlo
+from seqrl.agents.tabular.q_learning import QLearning
+from seqrl.agents.tabular.sarsa import Sarsa
+from seqrl.core.errors import UsageError
+from seqrl.envs.making import make
+from seqrl.networks.mlp import MLP
+from seqrl.networks.recurrent import LSTM
+from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs.checkpoint import HASH_SIZE, MAGIC, digest, load, save
 
 DAMAGED = 2000
@@ -137,7 +141,7 @@ def test_all_damaged_files_are_refused_and_the_entry_is_named(kind, folder):
 def test_an_optimizers_entry_has_a_name(folder):
     whole = saved_bytes("lstm", folder)
     names = [name for name, _ in layout(whole)]
-    assert "entry agent/optimizers/policy/0/exp_avg " in names
+    assert "entry agent/parts/policy/optimizer/0/exp_avg " in names
 
 
 # what does not come from `save`
@@ -263,7 +267,7 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 import numpy
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 from seqrl.training.runs import checkpoint
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (2 << 30), size + (2 << 30)))

@@ -1,6 +1,7 @@
 """Gradient steps in NumPy take the same steps as those of torch."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,17 +9,21 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from seqrl.agents.deep.action_values import ActionValues
-from seqrl.agents.deep.numpy_learner import NumpyLearner, make_learner
-from seqrl.agents.deep.optim import make_optimizer
-from seqrl.agents.deep.value_agent import ValueAgent
-from seqrl.agents.deep.value_learner import ValueLearner
-from seqrl.agents.experience.batches import Steps
-from seqrl.core import RunError
-from seqrl.envs import make
-from seqrl.networks import GRU, MLP
+from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
+from seqrl.agents.deep.deep_q import DeepQ
+from seqrl.agents.deep.deep_sarsa import DeepSarsa
+from seqrl.agents.deep.outputs import Outputs
+from seqrl.agents.deep.value_agent import TargetNetwork
+from seqrl.agents.factory import arguments
+from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
+from seqrl.core import tree
+from seqrl.core.errors import RunError
+from seqrl.core.types import Batch
+from seqrl.envs.making import make
+from seqrl.networks.mlp import MLP
 from seqrl.networks.plain.numpy_mlp import numpy_mlp
-from seqrl.training import Interaction
+from seqrl.networks.recurrent import GRU
+from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import checkpoint
 
 BOX = spaces.Box(-1, 1, (5,))
@@ -45,7 +50,8 @@ def observations(space, count):
 @pytest.mark.parametrize("activation", ["ReLU", "Tanh", "Identity"])
 @pytest.mark.parametrize("hidden", [(), (7,), (64, 64)])
 def test_a_chain_is_what_torch_makes_of_the_layers(space, activation, hidden):
-    values = ActionValues(MLP(SPACES[space], hidden, activation=activation), 3)
+    network = MLP(SPACES[space], hidden, activation=activation)
+    values = Outputs(network, nn.Linear(network.features, 3))
     obs = observations(SPACES[space], 9)
     expected, _ = values(obs[None], torch.zeros((1, 9), dtype=torch.bool))
     mix = torch.randn(1, 9, 3)
@@ -62,81 +68,96 @@ def test_a_chain_is_what_torch_makes_of_the_layers(space, activation, hidden):
 
 
 RULES = {
-    "plain": {"double": False},
+    "plain": {"loss": "squared", "double": False},
     "double": {},
-    "squared": {"loss": "squared", "double": False},
+    "huber": {"loss": "huber"},
     "cut": {"max_grad_norm": 0.01},
     "one network": {"target_every": 0},
     "weighted": {"priority": 0.5},
+    "sarsa": {"cls": DeepSarsa},
+    "expected sarsa": {"cls": DeepSarsa, "expected": True, "target_every": 1},
+    "softmax": {"cls": DeepSarsa, "expected": True, "exploration": Boltzmann(0.5)},
+    "monte-carlo": {"cls": DeepMonteCarlo},
 }
 
 
-def rule_of(**options):
-    return ValueAgent(
-        MLP(BOX), spaces.Discrete(3), BOX, device="cpu", seed=0, **options
-    ).target_args
+def agent_of(network=None, cls=DeepQ, **options):
+    network = MLP(BOX, activation="ReLU") if network is None else network
+    numbers = {"learning_rate": 1e-3, "exploration": EpsilonGreedy(0.1), "seed": 0, **options}
+    numbers = arguments(cls, {"device": "cpu", **numbers})
+    return cls(network, spaces.Discrete(3), BOX, **numbers)
 
 
 def both(options):
-    """A quick learner and one that takes torch's way, with the same weights."""
-    made = []
-    slow, target_args = options.get("target_every", 1) > 0, rule_of(**options)
-    values = ActionValues(MLP(BOX, activation="ReLU"), 3)
-    for made_by in (make_learner, ValueLearner):
-        own = copy.deepcopy(values)
-        adam = make_optimizer("Adam", own.parameters(), 1e-3, 0.0)
-        made.append(made_by(own, adam, target_args, target_network=slow))
-    assert [type(learner) for learner in made] == [NumpyLearner, ValueLearner]
-    return made
+    """An agent that learns in NumPy and one that learns in torch, with the same weights."""
+    quick, plain = (agent_of(backend=backend, **options) for backend in ("numpy", "torch"))
+    plain.load_state_dict(quick.state_dict())
+    assert (quick.learner, plain.learner) == ("NumPy learner", "torch learner")
+    for agent in (quick, plain):
+        agent.target = TargetNetwork(10, 0.5)
+    return quick, plain
 
 
-def batch_of(count=16):
-    obs, after = torch.randn(2, 1, count, 5)
-    action, discount = torch.randint(3, (1, count)), torch.full((1, count), 0.9)
-    return Steps(obs, action, 3.0 * torch.randn(1, count), discount, after, None, None)
+def batch_of(weight=None, count=16):
+    """Single steps, some without an action behind them."""
+    shape, none = (2, count), torch.zeros(2, count, dtype=torch.bool)
+    reward, discount = 3.0 * torch.randn(shape), torch.full(shape, 0.9)
+    timed = torch.randn(2, count, 5), none, torch.randint(3, shape), None, reward, discount
+    extra = {"return": torch.randn(shape)}
+    return Batch(*timed, torch.rand(shape) < 0.3, ~none, weight=weight, extra=extra)
+
+
+def updated(agent, batch):
+    """What a gradient step tells of itself: its numbers, and the size of each error."""
+    arrays = agent.learner == "NumPy learner"
+    agent.update(Batch(*tree.map(np.asarray, tuple(batch))) if arrays else batch)
+    return agent.last.numbers(), abs(np.asarray(agent.last.loss.error))
 
 
 def agree(quick, plain):
-    weights = quick.state_dict(), plain.state_dict()
-    assert checkpoint.digest(weights[0]) != ""
-    for part in ("values", "target"):
-        for name, weight in (weights[0][part] or {}).items():
-            np.testing.assert_allclose(weight, weights[1][part][name], atol=1e-5, err_msg=name)
-    for index, gathered in weights[1]["optimizer"].items():
-        for name, number in gathered.items():
-            np.testing.assert_allclose(weights[0]["optimizer"][index][name], number, atol=1e-5)
+    close = partial(np.testing.assert_allclose, atol=1e-5)
+    tree.map(close, plain.state_dict()["parts"], quick.state_dict()["parts"])
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_steps_are_those_of_torch(name):
     quick, plain = both(RULES[name])
     for update in range(30):
-        batch = batch_of()
-        weight = torch.rand(16) if name == "weighted" else None
-        told = [each.update(batch, weight, 1e-3, 0.1) for each in (quick, plain)]
-        for one, other in zip(told[0].numbers().values(), told[1].numbers().values(), strict=True):
-            assert one == pytest.approx(other, rel=1e-3)
-        np.testing.assert_allclose(told[0].per_item(), told[1].per_item(), atol=1e-4)
+        batch = batch_of(torch.rand(16) if name == "weighted" else None)
+        numbers, errors = zip(*(updated(each, batch) for each in (quick, plain)), strict=True)
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-3)
+        np.testing.assert_allclose(*errors, atol=1e-4)
         if update % 10 == 9:
             for each in (quick, plain):
-                each.follow(0.5)
+                each._move_target()
     agree(quick, plain)
-    assert float(quick.state_dict()["optimizer"]["0"]["step"]) == 30.0
+    assert float(quick.state_dict()["parts"]["values"]["optimizer"]["0"]["step"]) == 30.0
 
 
 def test_each_goes_on_where_the_other_was():
     quick, plain = both({})
-    for learner in (quick, plain):
-        learner.update(batch_of(), None, 1e-3, 0.1)
+    for agent in (quick, plain):
+        updated(agent, batch_of())
     other_quick, other_plain = both({})
     other_quick.load_state_dict(copy.deepcopy(plain.state_dict()))
     other_plain.load_state_dict(copy.deepcopy(quick.state_dict()))
     for _ in range(5):
         batch = batch_of()
-        for learner in (quick, plain, other_quick, other_plain):
-            learner.update(batch, None, 1e-3, 0.1)
+        for agent in (quick, plain, other_quick, other_plain):
+            updated(agent, batch)
     agree(other_quick, plain)
     agree(quick, other_plain)
+
+
+def test_weights_that_were_replaced_are_learned():
+    quick, plain = both({})
+    for _ in range(3):
+        batch = batch_of()
+        for agent in (quick, plain):
+            updated(agent, batch)
+        for layer in (quick.network.layers[0], quick.values_part.module.layer):
+            layer.weight = nn.Parameter(layer.weight.detach().clone())
+    agree(quick, plain)
 
 
 @pytest.mark.parametrize(
@@ -150,33 +171,33 @@ def test_each_goes_on_where_the_other_was():
         (nn.Linear(5, 4), {}),
         (MLP(BOX), {"dueling": True}),
         (MLP(BOX), {"rescale": True}),
-        (MLP(BOX), {"target": "sarsa"}),
         (MLP(BOX), {"optimizer": "AdamW"}),
         (MLP(BOX), {"weight_decay": 0.1}),
     ],
 )
 def test_what_is_not_plain_takes_the_way_of_torch(network, options):
-    agent = ValueAgent(network, spaces.Discrete(2), BOX, device="cpu", seed=0, **options)
-    assert type(agent.learner) is ValueLearner
+    agent = agent_of(network, **options)
+    assert agent.learner == "torch learner" and agent.store.device.type == "cpu"
 
 
 def test_a_gradient_that_is_not_finite_is_named_and_the_weights_are_kept():
     quick, _ = both({})
-    first, _, second = list(quick.values.network.layers)[:3]
+    module = quick.values_part.module
+    first, _, second = list(module.network.layers)[:3]
     with torch.no_grad():  # a value of 0, and a gradient of the first weights beyond float32
         for weight, number in ((second.weight, 1e19), (second.bias, 1.0), (first.weight, 0.0)):
             weight.fill_(number)
         first.bias.fill_(1e-38)
-        quick.values.layer.weight.fill_(1e30)
-        quick.values.layer.weight[:, 1::2] *= -1.0
-    before = copy.deepcopy(quick.values.state_dict())
+        module.layer.weight.fill_(1e30)
+        module.layer.weight[:, 1::2] *= -1.0
+    before = copy.deepcopy(module.state_dict())
     batch = batch_of()
     with pytest.raises(RunError, match=r"the gradient of network\.layers\.\d\.\w+ is not finite"):
-        quick.update(batch._replace(discount=batch.discount * 0.0), None, 1e-3, 0.1)
-    after = quick.values.state_dict()
+        updated(quick, batch._replace(discount=batch.discount * 0.0))
+    after = module.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
-    with pytest.raises(RunError, match="the loss is nan at update 2"):
-        quick.update(batch._replace(total=batch.total * float("nan")), None, 1e-3, 0.1)
+    with pytest.raises(RunError, match="the loss is nan at update 1"):
+        updated(quick, batch._replace(reward=batch.reward * float("nan")))
 
 
 # dropout, and values for pictures
@@ -186,17 +207,9 @@ def dropping(seed):
     envs = make("CartPole-v1", 2)
     space = envs.single_observation_space
     torch.manual_seed(1)
-    agent = ValueAgent(
-        MLP(space, 8, dropout=0.5),
-        envs.single_action_space,
-        space,
-        device="cpu",
-        seed=seed,
-        learning_starts=10,
-        train_every=2,
-        batch_size=4,
-        buffer_size=100,
-    )
+    numbers = {"learning_starts": 10, "train_every": 2, "batch_size": 4, "buffer_size": 100}
+    numbers = arguments(DeepQ, {"device": "cpu", "seed": seed, **numbers})
+    agent = DeepQ(MLP(space, 8, dropout=0.5), envs.single_action_space, space, **numbers)
     agent.horizon = 200
     loop = Interaction(agent, envs)
     loop.reset(np.random.SeedSequence(1))
@@ -217,15 +230,14 @@ def test_dropout_draws_from_the_agents_own_generator():
 
 @pytest.mark.parametrize("rescale", [False, True])
 def test_values_are_those_of_the_best_actions_and_draw_nothing(rescale):
-    network = MLP(BOX, 8, dropout=0.5)
-    agent = ValueAgent(network, spaces.Discrete(2), BOX, device="cpu", seed=0, rescale=rescale)
-    agent.learner.values.train()
+    agent = agent_of(MLP(BOX, 8, dropout=0.5), rescale=rescale)
+    module = agent.values_part.module.train()
     obs, start = observations(BOX, 3).numpy(), np.ones(3, bool)
     before = checkpoint.digest(agent.state_dict()), torch.get_rng_state()
     found = agent.values(obs, start)
     assert checkpoint.digest(agent.state_dict()) == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
-    values = copy.deepcopy(agent.learner.values).eval()
+    values = copy.deepcopy(module).eval()
     best = values(torch.tensor(obs)[None], torch.ones((1, 3), dtype=torch.bool))[0][0].amax(-1)
     best = best.detach().numpy()
     if rescale:  # the inverse of sign(x) (sqrt(|x| + 1) - 1) + x / 1000

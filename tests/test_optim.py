@@ -5,17 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from seqrl.agents.deep.devices import drawing_from, pick_device
-from seqrl.agents.deep.draws import NumpyDraw, TorchDraw
+from seqrl.agents.deep.devices import NumpyDraw, TorchDraw, drawing_from, pick_device
 from seqrl.agents.deep.optim import (
+    Optim,
     clip_gradients,
     load_optimizer_state,
     load_weights,
-    make_optimizer,
     optimizer_state,
 )
-from seqrl.core import RunError, UsageError
 from seqrl.core.arrays import to_numpy, to_tensor
+from seqrl.core.errors import RunError, UsageError
 
 NAMES = "SGD Momentum Nesterov Adagrad Adadelta RMSprop Adam AdamW RAdam NAdam Adamax ASGD".split()
 
@@ -49,6 +48,12 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(gpus):
         pick_device("cuda:2")
 
 
+def made(name, weights, learning_rate, weight_decay=0.0):
+    optimizer = Optim(optimizer=name, weight_decay=weight_decay).make(weights)
+    optimizer.param_groups[0]["lr"] = learning_rate  # as an agent does before every step
+    return optimizer
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_optimisers_by_name_go_downhill_and_resume(name):
     torch.manual_seed(0)
@@ -64,7 +69,7 @@ def test_optimisers_by_name_go_downhill_and_resume(name):
             optimizer.step()
         return loss.item()
 
-    one, two = (make_optimizer(name, m.parameters(), 0.05, 0.01) for m in (first, second))
+    one, two = (made(name, m.parameters(), 0.05, 0.01) for m in (first, second))
     begin = steps(first, one, 1)
     assert steps(first, one, 4) < begin
     saved = {k: np.array(v) for k, v in to_numpy(dict(first.state_dict())).items()}
@@ -77,7 +82,7 @@ def test_optimisers_by_name_go_downhill_and_resume(name):
 
 def test_momentum_is_that_of_sgd():
     weight = nn.Parameter(torch.zeros(1))
-    optimizer = make_optimizer("Momentum", [weight], 0.1, 0.0)
+    optimizer = made("Momentum", [weight], 0.1)
     for _ in range(2):
         weight.grad = torch.ones(1)
         optimizer.step()
@@ -85,14 +90,13 @@ def test_momentum_is_that_of_sgd():
 
 
 def test_what_is_no_optimiser_here_is_refused():
-    weight = [nn.Parameter(torch.zeros(1))]
     with pytest.raises(UsageError, match=r"optimizer 'Adm'\. Did you mean \"Adam\"\?"):
-        make_optimizer("Adm", weight, 0.1, 0.0)
+        Optim(optimizer="Adm")
     for name in ("LBFGS", "SparseAdam", "Optimizer"):  # each wants to be called otherwise
         with pytest.raises(UsageError, match=f"optimizer '{name}'"):
-            make_optimizer(name, weight, 0.1, 0.0)
+            Optim(optimizer=name)
     with pytest.raises(UsageError, match="optimizer Adam: Invalid weight_decay"):
-        make_optimizer("Adam", weight, 0.1, -1.0)
+        Optim(weight_decay=-1.0)
 
 
 def test_weights_that_do_not_fit_are_named():
@@ -118,7 +122,7 @@ def test_loaded_weights_are_a_copy():
 def test_gradients_are_scaled_down_to_the_norm():
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert clip_gradients(layer, 0.5).item() == 5.0
+    assert clip_gradients(layer, layer.parameters(), 0.5).item() == 5.0
     torch.testing.assert_close(layer.weight.grad, torch.tensor([[0.3, 0.4]]), atol=1e-5, rtol=0)
 
 
@@ -129,7 +133,7 @@ def test_a_gradient_that_is_not_finite_is_named(value):
         weight.grad = torch.zeros_like(weight)
     layers[1].bias.grad.fill_(value)
     with pytest.raises(RunError, match=r"gradient of 1\.bias is not finite"):
-        clip_gradients(layers, 0.5)
+        clip_gradients(layers, layers.parameters(), 0.5)
 
 
 def test_gradients_whose_squares_overflow_are_refused():
@@ -137,7 +141,7 @@ def test_gradients_whose_squares_overflow_are_refused():
     for weight in layer.parameters():
         weight.grad = torch.full_like(weight, 1e30)
     with pytest.raises(RunError, match="gradient of all weights together is not finite"):
-        clip_gradients(layer, 0.5)
+        clip_gradients(layer, layer.parameters(), 0.5)
 
 
 def test_arrays_are_copied_to_aligned_memory_and_tensors_left_where_they_are():

@@ -117,11 +117,11 @@ def test_values_of_the_value_network_draw_nothing_and_leave_its_mode():
     space = env.observation_space
     network = GRU(space, 4, layers=2, dropout=0.9)
     agent = Reinforce(network, env.action_space, space, seed=0)
-    agent.critic.train()
+    module = agent.critic.module.train()
     drawn = torch.get_rng_state()
     first, second = (agent.values(np.arange(4), np.ones(4, bool)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    assert torch.equal(drawn, torch.get_rng_state()) and agent.critic.training
+    assert torch.equal(drawn, torch.get_rng_state()) and module.training
 
 
 def test_the_value_of_tiles_is_their_mean():
@@ -131,7 +131,7 @@ def test_the_value_of_tiles_is_their_mean():
     obs = np.array([[0.1], [0.9]], np.float32)
     rows = agent.index(obs)
     expected = [np.mean([agent.q[r] for r in pair], 0).max() for pair in rows]
-    np.testing.assert_array_equal(behaviour.values(agent, obs, None), expected)
+    np.testing.assert_array_equal(agent.values(obs, np.ones(2, bool)), expected)
 
 
 def test_blackjack_shows_the_optimum_where_the_table_holds_it():

@@ -12,15 +12,21 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
-from seqrl.agents import Reinforce
-from seqrl.agents.deep.moments import RunningMoments
-from seqrl.agents.deep.targets import mean
-from seqrl.agents.experience.episodes import EpisodeBatch
-from seqrl.agents.experience.whole_episodes import discounted, valid_steps
-from seqrl.core import RunError, Transition, UsageError, tree
-from seqrl.envs import Serial, adapt, make
-from seqrl.networks import MLP, NETWORKS, Network, build
-from seqrl.training import Interaction, evaluate, train
+from seqrl.agents.deep import targets
+from seqrl.agents.deep.policy_agent import RunningMoments
+from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.factory import arguments
+from seqrl.core import tree
+from seqrl.core.errors import RunError, UsageError
+from seqrl.core.types import Batch, Transition
+from seqrl.envs.adapter import Serial, adapt
+from seqrl.envs.making import make
+from seqrl.networks.base import Network
+from seqrl.networks.build import NETWORKS, build
+from seqrl.networks.mlp import MLP
+from seqrl.training.loop.evaluation import evaluate
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.train import train
 from seqrl.training.runs import checkpoint
 
 BOX, TWO = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
@@ -41,19 +47,19 @@ def one_thread():
 
 def agent_of(network=None, action_space=TWO, observation_space=BOX, **options):
     network = MLP(observation_space, 8) if network is None else network
-    numbers = {"seed": 0, "device": "cpu", "learning_rate": 0.01, **options}
-    return Reinforce(network, action_space, observation_space, **numbers)
+    numbers = {"seed": 0, "device": "cpu", "learning_rate": 0.01, "batch_episodes": 1, **options}
+    return Reinforce(network, action_space, observation_space, **arguments(Reinforce, numbers))
 
 
 def episodes(*rewards, ends=None, dtype=torch.float32, seed=0):
-    """A batch of episodes with these rewards; observations are random."""
+    """Episodes with these rewards, as they wait in a store; observations are random."""
     length = torch.tensor([len(row) for row in rewards])
     longest, n = int(length.max()), len(rewards)
     random = torch.Generator().manual_seed(seed)
     reward = torch.zeros(longest, n, dtype=dtype)
     for i, row in enumerate(rewards):
         reward[: len(row), i] = torch.tensor(row, dtype=dtype)
-    return EpisodeBatch(
+    return dict(
         obs=torch.randn((longest, n, 1), generator=random, dtype=dtype),
         action=torch.randint(2, (longest, n), generator=random),
         reward=reward,
@@ -63,23 +69,29 @@ def episodes(*rewards, ends=None, dtype=torch.float32, seed=0):
     )
 
 
+def batch_of(agent, waiting):
+    agent.store.finished.append(waiting)
+    (batch,) = agent.batches()
+    return batch
+
+
+def update(agent, waiting):
+    return agent.update(batch_of(agent, waiting))
+
+
 def weights(agent):
-    return {k: v.clone() for k, v in [*agent.policy.state_dict().items()]}
+    return {k: v.clone() for k, v in agent.policy.module.state_dict().items()}
 
 
 # arithmetic
 
 
-def test_discounted_returns_by_hand():
-    reward = torch.tensor([[1.0, 2.0], [2.0, 9.0], [4.0, 9.0]])  # what is behind an end is ignored
-    found = discounted(reward, torch.tensor([8.0, 10.0]), torch.tensor([3, 1]), 0.5)
-    assert found.tolist() == [[4.0, 7.0], [6.0, 0.0], [8.0, 0.0]]
-
-
 def test_masks_and_means_see_valid_steps_only():
-    mask = valid_steps(torch.tensor([3, 1]), 3)
-    assert mask.tolist() == [[True, True], [True, False], [True, False]]
-    assert mean(torch.tensor([[1.0, 3.0], [5.0, 99.0], [7.0, 99.0]]), mask).item() == 4.0
+    agent = agent_of(build("gru", BOX, hidden_size=4))
+    mask = batch_of(agent, episodes([1, 2, 3], [1.0])).valid
+    assert mask.tolist() == [[True, True], [True, False], [True, False], [False, False]]
+    numbers = torch.tensor([[1.0, 3.0], [5.0, 99.0], [7.0, 99.0], [99.0, 99.0]])
+    assert targets.mean(numbers, mask).item() == 4.0
 
 
 def test_running_moments_equal_numpy():
@@ -98,26 +110,26 @@ def test_the_policy_gradient_is_that_of_the_expected_return():
     """Over all episodes of two steps, weighted by their probability, against differences."""
     network = nn.Sequential(nn.Linear(1, 3), nn.Tanh()).double()
     agent = agent_of(network.float(), baseline="none")
-    agent.policy.double()
+    agent.policy.module.double()
     obs = torch.tensor([[[0.3]], [[-0.8]]]).double()
     payoff = torch.tensor([[1.0, -2.0], [0.5, 3.0]]).double()  # of action at t
+    ends = torch.tensor([[False], [False], [True]])
 
     def expected(batchwise):
         total, start = 0.0, torch.tensor([[True], [False]])
-        features, _ = agent.network(obs, start)
-        out = agent.policy["policy"](features)
+        out, _ = agent.policy.module(obs, start)
         for a in (0, 1):
             for b in (0, 1):
                 action = torch.tensor([[a], [b]])
                 log_prob = agent.head.log_prob(out, action)
-                reward = torch.stack([payoff[0, a], payoff[1, b]])[:, None]
+                reward = torch.stack([payoff[0, a], payoff[1, b], payoff[0, 0]])[:, None]
                 chance = log_prob.sum().exp()
-                gain = discounted(reward, torch.zeros(1).double(), torch.tensor([2]), 1.0)
+                gain = targets.discounted(reward, reward * 0 + 1, ends, reward * 0)[:2]
                 each = (log_prob * gain).sum() * chance.detach() if batchwise else chance * gain[0]
                 total = total + each.sum()
         return total
 
-    parameters = list(agent.policy["network"].parameters())
+    parameters = list(agent.network.parameters())
     estimate = torch.autograd.grad(expected(True), parameters)
     for weight, found in zip(parameters, estimate, strict=True):
         for i in range(weight.numel()):
@@ -134,176 +146,161 @@ def test_an_update_descends_along_the_surrogate():
     options = {"baseline": "none", "optimizer": "SGD", "max_grad_norm": 1e9, "gamma": 0.9}
     network = nn.Sequential(nn.Linear(1, 3), nn.Tanh())
     agent = agent_of(network, **options)
-    agent.policy.double()
+    agent.policy.module.double()
     agent.returns.variance = 4.0
-    batch = episodes([1, 2, 3], [5.0], dtype=torch.float64)
+    waiting = episodes([1, 2, 3], [5.0], dtype=torch.float64)
     returns = torch.tensor([[1 + 0.9 * (2 + 0.9 * 3), 5.0], [2 + 0.9 * 3, 0], [3, 0]]).double()
     frozen, valid = copy.deepcopy(agent), [(0, 0), (1, 0), (2, 0), (0, 1)]
     spread = np.std([returns[i].item() for i in valid]) + 1e-6  # the running one is of this batch
 
     def surrogate():
-        out = frozen.policy["policy"](frozen.network.module(batch.obs))
+        out = frozen.policy.module.layer(frozen.network.module(waiting["obs"]))
         logs = torch.log_softmax(out, -1)
-        each = [logs[i][batch.action[i]] * returns[i] / spread for i in valid]
+        each = [logs[i][waiting["action"][i]] * returns[i] / spread for i in valid]
         entropy = [-(logs[i].exp() * logs[i]).sum() for i in valid]
         return -sum(each) / 4 - 0.01 * sum(entropy) / 4
 
     before = weights(agent)
-    agent._update(batch)
-    for name, weight in frozen.policy.named_parameters():
+    update(agent, waiting)
+    for name, weight in frozen.policy.module.named_parameters():
         for i in range(weight.numel()):
             sides = []
             for sign in (1, -1):
                 weight.data.view(-1)[i] += sign * 1e-5
                 sides.append(surrogate().item())
                 weight.data.view(-1)[i] -= sign * 1e-5
-            moved = (agent.policy.state_dict()[name] - before[name]).view(-1)[i].item()
+            moved = (agent.policy.module.state_dict()[name] - before[name]).view(-1)[i].item()
             assert moved == pytest.approx(-0.01 * (sides[0] - sides[1]) / 2e-5, abs=1e-8), name
 
 
 def values_of(agent, obs):
     """V(obs) by hand [B]."""
     obs, start = obs[None], torch.ones((1, len(obs)), dtype=torch.bool)
-    features, _ = agent.critic["network"](obs, start)
-    out = agent.critic["value"](features)[0, :, 0]
-    return agent.returns.mean + agent.returns.std * out
+    out, _ = agent.critic.module(obs, start)
+    return agent.returns.mean + agent.returns.std * out[0, :, 0]
 
 
-@pytest.fixture
-def spied(monkeypatch):
-    """A function: the returns [T, B] and baselined advantages that an update computes."""
-
-    def spy(agent, batch):
-        seen = {}
-
-        def policy_step(batch, start, mask, advantage):
-            seen["advantage"] = advantage * agent.returns.std
-            return {"train/loss": torch.zeros(())}
-
-        def value_steps(obs, start, mask, returns):
-            seen["returns"] = returns
-            return torch.zeros(())
-
-        monkeypatch.setattr(agent, "_policy_step", policy_step)
-        monkeypatch.setattr(agent, "_value_steps", value_steps)
-        agent._update(batch)
-        return seen
-
-    return spy
+def learned_from(agent, waiting):
+    """The returns and baselined advantages [R] of the steps that are learned from, by time."""
+    batch = batch_of(agent, waiting)
+    gain, advantage = batch.extra["return"], batch.extra["advantage"] * agent.returns.std
+    assert not advantage[~batch.valid].any()  # behind an end
+    return gain[batch.valid], advantage[batch.valid]
 
 
-def test_a_cut_episode_goes_on_with_the_value_of_what_followed_an_ended_one_does_not(spied):
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_cut_episode_goes_on_with_the_value_of_what_followed_an_ended_one_does_not(memory):
     agent = agent_of(gamma=0.5)
+    agent.memory = memory  # whether steps are learned from or episodes
     agent.returns.mean, agent.returns.variance, agent.returns.count = 3.0, 4.0, 10
-    batch = episodes([1, 2], [1, 2], [4.0], ends=[True, False, False])
+    waiting = episodes([1, 2], [1, 2], [4.0], ends=[True, False, False])
     with torch.no_grad():
-        last = values_of(agent, batch.last)
-        first = values_of(agent, batch.obs[0])
-    seen = spied(agent, batch)
+        last = values_of(agent, waiting["last"])
+        first = values_of(agent, waiting["obs"][0])
+    gain, advantage = learned_from(agent, waiting)
     second = 2 + 0.5 * last[1].item()
-    assert seen["returns"][:, 0].tolist() == [2, 2]
-    torch.testing.assert_close(seen["returns"][:, 1], torch.tensor([1 + 0.5 * second, second]))
-    torch.testing.assert_close(seen["returns"][:, 2], torch.tensor([4 + 0.5 * last[2].item(), 0]))
-    expected = (seen["returns"][0] - first) * 1.0
-    torch.testing.assert_close(seen["advantage"][0], expected, atol=1e-5, rtol=1e-5)
-    assert seen["advantage"][1, 2] == 0  # behind its end
+    expected = [2, 1 + 0.5 * second, 4 + 0.5 * last[2].item(), 2, second]
+    torch.testing.assert_close(gain, torch.tensor(expected))
+    assert gain[::3].tolist() == [2, 2]
+    torch.testing.assert_close(advantage[:3], gain[:3] - first, atol=1e-5, rtol=1e-5)
 
 
-def test_the_value_of_what_followed_has_the_memory_of_the_episode(spied):
+def test_the_value_of_what_followed_has_the_memory_of_the_episode():
     agent = agent_of(build("gru", BOX, hidden_size=4), gamma=1.0)
-    batch = episodes([0, 0, 0], [0.0], ends=[False, False])
-    whole = torch.cat([batch.obs[:, 0], batch.last[:1]])[:, None]  # [4, 1, 1]
+    waiting = episodes([0, 0, 0], [0.0], ends=[False, False])
+    whole = torch.cat([waiting["obs"][:, 0], waiting["last"][:1]])[:, None]  # [4, 1, 1]
     start = torch.tensor([True, False, False, False])[:, None]
     with torch.no_grad():
-        features, _ = agent.critic["network"](whole, start)
-        value = agent.critic["value"](features)[-1, 0, 0]
-    seen = spied(agent, batch)
-    torch.testing.assert_close(seen["returns"][:, 0], (value * (1 + 1e-6)).expand(3))
+        value = agent.critic.module(whole, start)[0][-1, 0, 0]
+    gain, _ = learned_from(agent, waiting)
+    torch.testing.assert_close(gain[[0, 2, 3]], (value * (1 + 1e-6)).expand(3))
 
 
-def test_baselines_none_and_mean(spied):
-    for baseline, shift in (("none", 7.0), ("mean", 7.0)):
+def test_baselines_none_and_mean():
+    for baseline, less in (("none", 0.0), ("mean", 7.0)):
         agent = agent_of(baseline=baseline, gamma=1.0)
-        agent.returns.mean, agent.returns.count = shift, 10
-        seen = spied(agent, episodes([1, 2], [5.0], ends=[False, True]))
-        less = shift if baseline == "mean" else 0.0
-        expected = torch.tensor([[3 - less, 5 - less], [2 - less, 0.0]])
-        torch.testing.assert_close(seen["advantage"], expected)
-        assert not len(agent.critic)
+        agent.returns.mean, agent.returns.count = 7.0, 10
+        _, advantage = learned_from(agent, episodes([1, 2], [5.0], ends=[False, True]))
+        torch.testing.assert_close(advantage, torch.tensor([3 - less, 5 - less, 2 - less]))
+        assert list(agent.parts) == ["policy"]
 
 
 def test_without_a_value_network_a_cut_is_said_once(caplog):
     agent = agent_of(baseline="mean")
     with caplog.at_level(logging.WARNING, "seqrl"):
-        agent._update(episodes([1.0]))
+        update(agent, episodes([1.0]))
         assert not caplog.records
         for _ in range(2):
-            agent._update(episodes([1.0, 1.0], ends=[False]))
+            update(agent, episodes([1.0, 1.0], ends=[False]))
     assert ["cut off" in record.message for record in caplog.records] == [True]
 
 
 def test_the_value_network_learns_the_returns():
     agent = agent_of(MLP(BOX, 32), gamma=0.0, value_passes=50, learning_rate=0.02)
-    batch = episodes([3.0, -1.0, 2.0])
+    waiting = episodes([3.0, -1.0, 2.0])
     for _ in range(6):
-        agent._update(batch)
-    found = [values_of(agent, obs).item() for obs in batch.obs]
+        update(agent, waiting)
+    found = [values_of(agent, obs).item() for obs in waiting["obs"]]
     assert found == pytest.approx([3, -1, 2], abs=0.2)
 
 
 @pytest.mark.parametrize("name", ["mlp", "gru"])
-def test_padding_changes_nothing(name, monkeypatch):
+def test_padding_changes_nothing(name):
     """The gradient of a batch is the mean of those of its episodes, weighted by their steps."""
     agent = agent_of(build(name, BOX, hidden_size=4) if name == "gru" else None, entropy_coef=0.1)
-    batch = episodes([1, 2, 3, 4, 5], [6.0, 7.0], [8.0, 9.0, 1.0])
-    advantage = torch.randn(5, 3, generator=torch.Generator().manual_seed(9))
-    found = []
+    waiting = episodes([1, 2, 3, 4, 5], [6.0, 7.0], [8.0, 9.0, 1.0])
+    agent.store.finished.append(waiting)
+    batch = agent.store.take()
+    advantage = torch.randn(6, 3, generator=torch.Generator().manual_seed(9))
+    batch = batch._replace(extra={"advantage": advantage})
 
-    def gradient_step(module, optimizer, loss, name):
-        gradients = torch.autograd.grad(loss, [w for w in module.parameters() if w.requires_grad])
-        found.append(torch.cat([g.flatten() for g in gradients]))
-        return torch.zeros(())
+    def gradient(part):
+        loss = agent.loss(part)
+        found = torch.autograd.grad(loss.total / loss.count, agent.policy.module.parameters())
+        return torch.cat([g.flatten() for g in found])
 
-    monkeypatch.setattr(agent, "_gradient_step", gradient_step)
-    alone = [(slice(n), slice(i, i + 1)) for i, n in enumerate(batch.length.tolist())]
-    for part in [(slice(None), slice(None)), *alone]:
-        cut = batch._replace(obs=batch.obs[part], action=batch.action[part])
-        longest, n = cut.obs.shape[:2]
-        start = torch.zeros((longest, n), dtype=torch.bool)
-        start[0] = True
-        mask = valid_steps(batch.length[part[1]], longest)
-        agent._policy_step(cut, start, mask, advantage[part])
-    whole, *parts = found
-    torch.testing.assert_close(whole, (5 * parts[0] + 2 * parts[1] + 3 * parts[2]) / 10)
+    def alone(i, n):
+        leaves = [tree.map(lambda leaf: leaf[:n, [i]], leaf) for leaf in batch[:8]]
+        return Batch(*leaves, extra={"advantage": advantage[:n, [i]]})
+
+    parts = [gradient(alone(i, n)) for i, n in enumerate((5, 2, 3))]
+    expected = (5 * parts[0] + 2 * parts[1] + 3 * parts[2]) / 10
+    torch.testing.assert_close(gradient(batch), expected)
+    if name == "mlp":
+        torch.testing.assert_close(gradient(batch.steps()), expected)
 
 
 def test_both_networks_normalise_by_what_was_seen():
     agent = agent_of(MLP(BOX, 8, normalize=True))
-    batch = episodes([1.0, 2.0, 3.0], [1.0])
-    agent._update(batch)
-    mask = valid_steps(batch.length, 3)
+    waiting = episodes([1.0, 2.0, 3.0], [1.0])
+    update(agent, waiting)
+    obs = torch.cat([waiting["obs"][:, 0], waiting["obs"][:1, 1]])
     for part in (agent.policy, agent.critic):
-        buffers = dict(part["network"].named_buffers())
-        (mean_,) = (v for k, v in buffers.items() if k.endswith("mean"))
-        torch.testing.assert_close(mean_, batch.obs[mask].mean(0))
+        buffers = dict(part.module.network.named_buffers())
+        (mean,) = (v for k, v in buffers.items() if k.endswith("mean"))
+        torch.testing.assert_close(mean, obs.mean(0))
 
 
 def test_the_policy_that_learns_is_the_one_that_acted(monkeypatch):
     agent, seen = agent_of(MLP(BOX, 8, normalize=True)), []
     count = next(v for k, v in agent.network.named_buffers() if k.endswith("count"))
-    step = agent._policy_step
-    monkeypatch.setattr(agent, "_policy_step", lambda *a: seen.append(int(count)) or step(*a))
-    agent._update(episodes([1.0, 2.0, 3.0]))
-    agent._update(episodes([1.0]))
+    loss = agent.loss
+    monkeypatch.setattr(agent, "loss", lambda batch: seen.append(int(count)) or loss(batch))
+    update(agent, episodes([1.0, 2.0, 3.0]))
+    update(agent, episodes([1.0]))
     assert seen == [0, 3] and count == 4
 
 
 def test_the_entropy_bonus_follows_its_schedule(monkeypatch):
     agent, losses = agent_of(baseline="none", entropy_coef="linear:0.8:0"), []
-    monkeypatch.setattr(agent, "_gradient_step", lambda m, o, loss, n: losses.append(loss.item()))
+
+    def gradient_step(part, loss, name):
+        losses.append((loss.total / loss.count).item())
+
+    monkeypatch.setattr(agent, "gradient_step", gradient_step)
     agent.horizon = 100
     for agent.steps, coefficient in ((0, 0.8), (75, 0.2), (200, 0.0)):
-        metrics = agent._update(episodes([1.0, 2.0]))
+        metrics = update(agent, episodes([1.0, 2.0]))
         policy_loss, entropy = metrics["train/policy_loss"], metrics["train/entropy"]
         assert losses[-1] == pytest.approx(float(policy_loss - coefficient * entropy))
 
@@ -312,8 +309,7 @@ def test_the_mode_of_a_tempered_gaussian_is_its_mean():
     agent = agent_of(action_space=spaces.Box(-1, 1, (1,)), temperature=4.0)
     obs, start = np.full((4000, 1), 0.5, np.float32), np.ones(4000, bool)
     with torch.no_grad():
-        agent.policy["policy"].bias.fill_(2.0)
-    agent.fast.refresh()
+        agent.policy.module.layer.bias.fill_(2.0)
     drawn = agent.act(obs, start).action
     assert drawn.mean() == pytest.approx(agent.act(obs, start, explore=False).action[0], abs=0.05)
     assert drawn.mean() == pytest.approx(0.5, abs=0.05)
@@ -355,24 +351,33 @@ def loop_of(name, layout="serial", seed=1, reset=True, **options):
     return loop
 
 
+def taken(loop):
+    """The episodes that will be taken from the store to be learned from."""
+    kept, take = [], loop.agent.store.take
+    loop.agent.store.take = lambda: kept.append(take()) or kept[-1]
+    return kept
+
+
+def steps_seen(loop, kept):
+    """How many steps are in `taken`, waiting or under way."""
+    store = loop.agent.store
+    waiting = sum(int(ended["length"].sum()) for ended in store.finished)
+    return sum(int(batch.valid.sum()) for batch in kept) + waiting + int(store.length.sum())
+
+
 @networks
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_network_runs_in_every_layout(name, layout, monkeypatch):
+def test_every_network_runs_in_every_layout(name, layout):
     loop = loop_of(name, layout)
-    kept, update = [], loop.agent._update
-    monkeypatch.setattr(loop.agent, "_update", lambda b: kept.append(b) or update(b))
+    kept = taken(loop)
     loop.run(100)
     assert loop.steps == 100 and loop.agent.updates == len(kept) > 0
     assert all(np.isfinite(float(value)) for value in loop.metrics.values())
-    done = sum(int(batch.length.sum()) for batch in kept)
-    waiting = sum(int(batch.length.sum()) for batch in loop.agent.store.finished)
-    under_way = int(loop.agent.store.length.sum())
-    assert done + waiting + under_way == 100  # every step once, no filler
-    assert max(int(batch.length.max()) for batch in kept) <= LENGTH
+    assert steps_seen(loop, kept) == 100  # every step once, no filler
+    assert max(int(batch.valid.sum(0).max()) for batch in kept) <= LENGTH
     for batch in kept:  # an episode's columns are one episode: its time goes up by one
         if name != "cnn":
-            inside = valid_steps(torch.tensor(batch.length), len(batch.reward)).numpy()
-            assert (batch.reward[inside] == 1).all()
+            assert (batch.reward[batch.valid] == 1).all()
 
 
 @networks
@@ -404,14 +409,12 @@ def test_a_state_that_was_loaded_is_not_written_to():
     assert checkpoint.digest(loop.state_dict()) == before
 
 
-def test_a_run_that_ends_within_a_turn_loses_nothing(monkeypatch):
-    loop, kept = loop_of("mlp"), []
-    update = loop.agent._update
-    monkeypatch.setattr(loop.agent, "_update", lambda b: kept.append(b) or update(b))
+def test_a_run_that_ends_within_a_turn_loses_nothing():
+    loop = loop_of("mlp")
+    kept = taken(loop)
     for _ in range(50):
         loop.run(1)  # every turn of three is split twice
-    done = sum(int(batch.length.sum()) for batch in [*kept, *loop.agent.store.finished])
-    assert done + int(loop.agent.store.length.sum()) == loop.agent.steps == 50
+    assert steps_seen(loop, kept) == loop.agent.steps == 50
 
 
 @networks
@@ -430,11 +433,11 @@ def test_evaluation_changes_nothing(name):
 def test_evaluation_leaves_running_statistics_alone_and_drops_nothing_out():
     network = MLP(BOX, 32, normalize=True, dropout=0.5)
     agent = agent_of(network)
-    agent._update(episodes([1.0, 2.0], [3.0]))
+    update(agent, episodes([1.0, 2.0], [3.0]))
     before = weights(agent)
     obs, start = np.ones((2, 1), np.float32), np.ones(2, bool)
-    actions = [agent._forward(obs, start, None)[0] for _ in range(3)]
-    assert torch.equal(actions[0], actions[1]) and torch.equal(actions[1], actions[2])
+    outs = [agent.policy.act(obs, start, None)[0].tolist() for _ in range(3)]
+    assert outs[0] == outs[1] == outs[2]
     agent.act(obs, start, explore=False)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(agent).items())
 
@@ -449,25 +452,17 @@ def test_acting_equals_learning(name):
     start, starts = np.ones(3, bool), []
     for _ in range(20):
         seen.append(obs), starts.append(start)
-        if agent.fast is not None:
-            out, state = agent.fast.step(obs, start, state)
-        else:
-            features, state = agent._forward(obs, start, state)
-            with torch.inference_mode():
-                out = agent.policy["policy"](features[0]).numpy()
+        out, state = agent.policy.act(obs, start, state)
         outs.append(out)
         outcome = env.step(agent.head.mode(out))
         obs, start = outcome.obs, outcome.start
     assert np.any(starts[1:])
-    with torch.no_grad():
-        rollout = torch.tensor(np.stack(seen)), torch.tensor(np.stack(starts))
-        features, _ = agent.network(*rollout)
-        whole = agent.policy["policy"](features)
+    whole = agent.policy.evaluate(torch.tensor(np.stack(seen)), torch.tensor(np.stack(starts)))
     np.testing.assert_allclose(np.stack(outs), whole.numpy(), atol=1e-5)
 
 
 def test_the_fast_path_is_taken_where_there_is_one():
-    fast = {name: loop_of(name).agent.fast is not None for name in NETWORKS}
+    fast = {name: loop_of(name).agent.policy.plain is not None for name in NETWORKS}
     assert [name for name in fast if fast[name]] == ["mlp", "rnn", "lstm", "gru"]
 
 
@@ -573,8 +568,8 @@ def test_features_are_read_from_the_result(space):
         agent = agent_of(network, observation_space=space)
         decision = first_turn(agent)
         assert decision.action.shape == (2,)
-        assert agent.policy["policy"].in_features == agent.network.features > 0
-        assert agent.policy["network"] is agent.network
+        assert agent.policy.module.layer.in_features == agent.network.features > 0
+        assert agent.policy.module.network is agent.network
 
 
 def test_a_lazy_network_needs_the_space_to_be_loaded():
@@ -610,10 +605,10 @@ def test_bad_numbers_are_refused_in_one_line(options, message):
 @pytest.mark.parametrize("bad", [float("inf"), float("nan"), 1e39])
 def test_a_return_that_is_not_finite_stops_at_that_update(bad):
     agent = agent_of()
-    agent._update(episodes([1.0, 2.0]))
+    update(agent, episodes([1.0, 2.0]))
     before, moments = weights(agent), copy.copy(vars(agent.returns))
     with pytest.raises(RunError, match="a return is not finite at update 2"):
-        agent._update(episodes([bad, 2.0], dtype=torch.float64))
+        update(agent, episodes([bad, 2.0], dtype=torch.float64))
     assert agent.updates == 1 and vars(agent.returns) == moments
     assert all(torch.equal(weight, before[name]) for name, weight in weights(agent).items())
 
@@ -648,10 +643,10 @@ class Brittle(nn.Module):
 def test_a_gradient_that_is_not_finite_names_the_tensor_and_keeps_the_weights():
     network = Brittle()
     agent = agent_of(network)
-    agent._update(episodes([1.0, 2.0]))
+    update(agent, episodes([1.0, 2.0]))
     before, network.fault = weights(agent), "gradient"
     with pytest.raises(RunError, match=r"gradient of network\.module\.first\.\w+ is not finite"):
-        agent._update(episodes([1.0, 3.0]))
+        update(agent, episodes([1.0, 3.0]))
     assert all(torch.equal(weight, before[name]) for name, weight in weights(agent).items())
 
 
@@ -660,7 +655,7 @@ def test_a_loss_that_is_not_finite_is_named():
     agent = agent_of(network)
     before, network.fault = weights(agent), "output"
     with pytest.raises(RunError, match="the policy loss is nan at update 1"):
-        agent._update(episodes([1.0, 3.0]))
+        update(agent, episodes([1.0, 3.0]))
     with pytest.raises(RunError, match="the network gave"):
         first_turn(agent)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(agent).items())

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from seqrl.agents.experience.batches import Indices, ranges, sequences, single_steps
-from seqrl.agents.experience.columns import Columns, check_replay_memory
-from seqrl.agents.experience.packing import pack
-from seqrl.agents.experience.replay import Replay
-from seqrl.agents.experience.rollout import Rollout
-from seqrl.core import Transition, UsageError
+from seqrl.agents.experience.columns import Columns, Indices, check_replay_memory, pack
+from seqrl.agents.experience.on_policy import OnPolicy
+from seqrl.agents.experience.replay import Replay, Sequences
+from seqrl.core import tree
+from seqrl.core.errors import UsageError
+from seqrl.core.types import Transition
 
 GAMMA = 0.5
 CPU = torch.device("cpu")
@@ -24,6 +24,7 @@ class World:
         self.rng, self.n, self.chances = np.random.default_rng(seed), n, (filler, over, cut)
         self.count = 0
         self.obs, self.start = self.fresh(np.ones(n, bool)), np.ones(n, bool)
+        self.places = {}  # of each observation: its environment, the number of its step
         self.told = [[] for _ in range(n)]  # (obs, action, reward, next_obs, over, start, ended)
 
     def fresh(self, rows):
@@ -51,6 +52,7 @@ class World:
         )
         for i in np.flatnonzero(valid):
             row = (self.obs, action, reward, next_obs, over, self.start, over | cut)
+            self.places[row[0][i]] = i, len(self.told[i])
             self.told[i].append(tuple(part[i].item() for part in row))
         ended = over | cut
         self.obs = np.where(ended, self.fresh(ended), next_obs)
@@ -64,16 +66,12 @@ def image(ids):
 
 
 def number(images):
-    """The inverse."""
-    return np.ascontiguousarray(images).view(np.int32)[..., 0, 0]
+    """The inverse, of arrays or tensors."""
+    return np.ascontiguousarray(images).view(np.int32)[..., 0, 0][()]
 
 
 def memory(ids):
     return (ids[:, None] + 0.5, {"h": ids.astype(np.float32)})
-
-
-def packed(picked):
-    return type(picked)(*pack(tuple(picked), CPU))
 
 
 def reference(told, at, n):
@@ -88,28 +86,35 @@ def reference(told, at, n):
     return told[at][0], told[at][1], total, discount, after
 
 
+def step_of(batch, j):
+    """The same of a column of a batch of steps."""
+    obs, after = number(batch.obs[:, j])
+    found = (part[0, j].item() for part in (batch.action, batch.reward, batch.discount))
+    return obs, *found, after
+
+
+@pytest.mark.parametrize("device", [None, CPU], ids=["numpy", "torch"])
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("n_step", [1, 2, 4])
-def test_single_steps_are_those_that_happened(n, n_step):
-    world, replay, rng = World(n), Replay(n * 50), np.random.default_rng(1)
+def test_single_steps_are_those_that_happened(n, n_step, device):
+    world, rng = World(n), np.random.default_rng(1)
+    replay = Replay(n * 50, n_step=n_step, gamma=GAMMA, device=device)
     for turn in range(130):
         replay.add(world.turn())
         if turn % 13:
             continue
-        indices, weight = replay.draw(64, rng)
-        assert weight is None
-        batch = packed(single_steps(replay.rows, indices, n_step, GAMMA, done=True))
+        batch = replay.sample(64, rng)
+        assert batch.weight is None and batch.indices is None
+        assert isinstance(batch.obs, np.ndarray if device is None else torch.Tensor)
         for j in range(64):
-            obs, after = number(batch.obs[0, j].numpy()), number(batch.after[0, j].numpy())
-            told = world.told[indices.column[j]]
-            at = [row[0] for row in told].index(obs)
-            found = (batch.action[0, j], batch.total[0, j], batch.discount[0, j])
-            expected = reference(told, at, n_step)
-            assert (obs, *(part.item() for part in found), after) == expected
+            i, at = world.places[number(batch.obs[0, j])]
+            told, after = world.told[i], number(batch.obs[1, j])
+            assert step_of(batch, j) == reference(told, at, n_step)
+            assert batch.valid[:, j].tolist() == [True, False]
             follower = [row for row in told if row[0] == after]
-            assert batch.after_final[0, j].item() == (not follower)
+            assert batch.final[:, j].tolist() == [False, not follower]
             if follower:
-                assert batch.after_action[0, j].item() == follower[0][1]
+                assert batch.action[1, j].item() == follower[0][1]
     assert max(replay.rows.last) > 100  # written over more than once
 
 
@@ -117,10 +122,10 @@ def test_every_step_still_there_is_drawn_as_often_as_any_other():
     world, replay = World(3, over=0.3), Replay(3 * 40)
     for _ in range(100):
         replay.add(world.turn())
-    indices, _ = replay.draw(60_000, np.random.default_rng(0))
-    _, counts = np.unique(np.stack(indices), axis=1, return_counts=True)
+    drawn = number(replay.sample(60_000, np.random.default_rng(0)).obs[0])
+    counts = np.unique(drawn, return_counts=True)[1]
     real = sum(
-        not replay.rows.is_final((np.array([row]), np.array([i])))[0]
+        not replay.rows.is_final(np.array([row]), np.array([i]))[0]
         for i, (first, last) in enumerate(zip(replay.rows.oldest, replay.rows.last, strict=True))
         for row in range(first, last)
     )
@@ -131,40 +136,40 @@ def test_every_step_still_there_is_drawn_as_often_as_any_other():
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("stored", [True, False])
 def test_sequences_are_what_happened_in_order(n, stored):
-    world, replay = World(n), Replay(n * 60, length=6, period=4, stored_state=stored)
+    shape = Sequences(8, burn_in=2, stored_state=stored)  # one begins at every fourth row
+    world = World(n)
+    replay = Replay(n * 60, n_step=3, gamma=GAMMA, sequences=shape, device=CPU)
     rng = np.random.default_rng(1)
     for turn in range(150):
         replay.add(world.turn())
         if turn % 15 or not len(replay):
             continue
-        indices, _ = replay.draw(32, rng)
-        batch = packed(sequences(replay.rows, indices, 6, 2))
-        assert batch.obs.shape == (7, 32, 2, 4) and batch.obs.dtype == torch.uint8
-        assert (indices.row % 4 == 0).all()
-        for j in range(32):
-            told, seen = world.told[indices.column[j]], number(batch.obs[:, j].numpy()).tolist()
-            ids = [row[0] for row in told]
-            line = []  # obs, or what followed the last step, with the row it belongs to
+        batch = replay.sample(32, rng)
+        assert batch.obs.shape == (11, 32, 2, 4) and batch.obs.dtype == torch.uint8
+        lines = []  # obs, or what followed the last step, with the row it belongs to
+        for told in world.told:
+            lines.append([])
             for row in told:
-                line.append((row[0], row))
+                lines[-1].append((row[0], row))
                 if row[6] or row is told[-1]:
-                    line.append((row[3], None))
-            at = [obs for obs, _ in line].index(seen[0])
-            assert [obs for obs, _ in line[at : at + 7]] == seen
-            for t, (_, row) in enumerate(line[at : at + 7]):
+                    lines[-1].append((row[3], None))
+        places = {obs: (i, at) for i, line in enumerate(lines) for at, (obs, _) in enumerate(line)}
+        for j in range(32):
+            seen = number(batch.obs[:, j]).tolist()
+            i, at = places[seen[0]]
+            line = lines[i][at : at + 11]
+            assert at % 4 == 0 and [obs for obs, _ in line] == seen
+            for t, (_, row) in enumerate(line):
                 assert batch.final[t, j].item() == (row is None)
-                assert batch.mask[t, j].item() == (row is not None and 2 <= t < 6)
+                assert batch.valid[t, j].item() == (row is not None and 2 <= t < 10)
                 if row is not None:
-                    part = (batch.action, batch.reward, batch.terminated, batch.start)
+                    part = (batch.action, batch.reward, batch.discount, batch.start)
                     found = tuple(leaf[t, j].item() for leaf in part)
-                    assert found == (row[1], row[2], row[4], row[5])
-            if not stored:
-                assert batch.state is None
-            elif seen[0] in ids:  # what entered the first row; nothing is carried over an end
+                    assert found == (row[1], row[2], 0.0 if row[4] else GAMMA, row[5])
+            if stored:  # what entered the first row; nothing is carried over an end
                 assert batch.state[0][j].item() == seen[0] + 0.5
                 assert batch.state[1]["h"][j].item() == seen[0]
-            else:
-                assert batch.state[0][j].item() == seen[0] + 0.5
+        assert stored or batch.state is None
 
 
 def test_a_fresh_memory_is_kept_as_zeros():
@@ -174,18 +179,20 @@ def test_a_fresh_memory_is_kept_as_zeros():
     for state in rows.states[0], rows.states[1]["h"]:
         state[:] = 7
     rows.add(step)
-    first = pack(rows.entering(np.zeros(2, int), np.arange(2)), CPU)
-    after = pack(rows.entering(np.ones(2, int), np.arange(2)), CPU)
+    first, after = (
+        pack(rows.sequences(Indices(np.full(2, at), np.arange(2)), 1, GAMMA).state, CPU)
+        for at in (0, 1)
+    )
     assert first[0].tolist() == [[0], [0]] and first[1]["h"].tolist() == [0, 0]
     assert after[1]["h"].tolist() == step.next_state[1]["h"].tolist()
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("length, period", [(1, 1), (5, 2)])
-def test_priorities_are_those_last_given(n, length, period):
+@pytest.mark.parametrize("shape, period", [(None, 1), (Sequences(4, 1, False), 2)])
+def test_priorities_are_those_last_given(n, shape, period):
     """Against a dictionary: what is new has the highest, what was written over none."""
     world, rng = World(n), np.random.default_rng(2)
-    replay = Replay(n * 40, length=length, period=period, priority=0.5)
+    replay = Replay(n * 40, sequences=shape, priority=0.5)
     known, highest = {}, 1.0
     for _ in range(60):
         for _ in range(rng.integers(1, 9)):
@@ -195,16 +202,20 @@ def test_priorities_are_those_last_given(n, length, period):
             (k * period, i)
             for i in range(n)
             for k in range(first[i], stop[i])
-            if length > 1 or not replay.rows.is_final((np.array([k]), np.array([i])))[0]
+            if shape or not replay.rows.is_final(np.array([k]), np.array([i]))[0]
         }
         if not there:
             continue
         known = {item: known.get(item, highest) for item in there}
-        indices, chance = replay.draw(16, rng)
+        seed = rng.integers(99)
+        indices, chance = replay._draw(16, np.random.default_rng(seed))
         total = sum(known.values())
         for row, column, found in zip(*indices, chance, strict=True):
             assert found == pytest.approx(known[row, column] * len(known) / total)
         assert replay.tree.total == pytest.approx(total)
+        batch = replay.sample(16, np.random.default_rng(seed), beta=0.4)
+        assert np.array_equal(batch.indices, indices)
+        assert batch.weight == pytest.approx((chance / chance.min()) ** -0.4)
         error = rng.random(16) * 9
         replay.prioritise(indices, error)
         for row, column, size in zip(*indices, error, strict=True):
@@ -213,26 +224,29 @@ def test_priorities_are_those_last_given(n, length, period):
 
 
 @pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("n_step, waits", [(1, False), (1, True), (3, False), (3, True)])
-def test_rollouts_hand_out_every_step_once_when_it_is_ready(n, n_step, waits):
+def test_steps_are_handed_out_once_when_they_are_ready(n, n_step, waits, memory):
     world = World(n)
-    rollouts = Rollout(n_step, waits=waits, steps=12, stored_state=False)
+    store = OnPolicy(
+        n_step, GAMMA, waits=waits, steps=12, memory=memory, stored_state=True, device=CPU
+    )
     taken = [[] for _ in range(n)]
     for turn in range(200):
-        rollouts.add(world.turn())
-        if turn % 3:
+        store.add(world.turn())
+        if turn % 3 or not len(store):
             continue
-        indices = ranges(*rollouts.take())
-        real = ~rollouts.rows.is_final(indices)
-        picked = Indices(indices.row[real], indices.column[real])
-        if not len(picked.row):
-            continue
-        batch = packed(single_steps(rollouts.rows, picked, n_step, GAMMA, done=True))
-        for j, i in enumerate(picked.column):
-            obs, told = number(batch.obs[0, j].numpy()), world.told[i]
-            at = [row[0] for row in told].index(obs)
+        batch = store.take()
+        assert not len(store)
+        for t, j in batch.valid.nonzero().tolist():
+            i, at = world.places[number(batch.obs[t, j])]
             taken[i].append(at)
-            assert batch.total[0, j].item() == reference(told, at, n_step)[2]
+            told = world.told[i]
+            if memory:
+                assert batch.reward[t, j].item() == told[at][2]
+                assert batch.state[0][j].item() == number(batch.obs[0, j]) + 0.5
+            else:
+                assert step_of(batch, j) == reference(told, at, n_step)
             ends = [row[6] for row in told[at : at + n_step]]
             assert any(ends) or at + n_step + waits <= len(told)  # nothing is cut short
     for i in range(n):
@@ -252,35 +266,30 @@ def test_what_cannot_be_kept_is_refused():
     with pytest.raises(UsageError, match=r"buffer_size 9: .* takes 1,048,576.0 GiB"):
         check_replay_memory(2**50, 9)
     with pytest.raises(UsageError, match=r"buffer_size 12: too small for 3 environments"):
-        Replay(12, length=6, period=4).add(World(3).turn())
+        Replay(12, sequences=Sequences(4)).add(World(3).turn())
 
 
 @pytest.mark.parametrize("turns", [2, 30, 95])
 @pytest.mark.parametrize("priority", [0.0, 0.7])
 def test_a_replay_goes_on_from_what_was_saved(turns, priority):
     def replay():
-        return Replay(3 * 32, length=3, period=2, stored_state=True, priority=priority)
+        return Replay(3 * 32, sequences=Sequences(4), priority=priority, device=CPU)
+
+    def draw(replay):
+        batch = replay.sample(8, np.random.default_rng(9), beta=0.5)._replace(extra={})
+        return [leaf.tolist() for leaf in tree.leaves(tuple(batch))]
 
     world, first, second, rng = World(3), replay(), replay(), np.random.default_rng(3)
     for _ in range(turns):
         first.add(world.turn())
         if len(first):
-            indices, _ = first.draw(8, rng)
+            batch = first.sample(8, rng)
             if priority:
-                first.prioritise(indices, rng.random(8))
+                first.prioritise(batch.indices, rng.random(8))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for _ in range(20):
         step = world.turn()
         first.add(step)
         second.add(step)
         assert len(first) == len(second)
-        if not len(first):
-            continue
-        drawn = [each.draw(8, np.random.default_rng(9)) for each in (first, second)]
-        for one, other in zip(drawn[0][0], drawn[1][0], strict=True):
-            assert one.tolist() == other.tolist()
-        one = packed(sequences(first.rows, drawn[0][0], 3))
-        other = packed(sequences(second.rows, drawn[1][0], 3))
-        assert all(torch.equal(a, b) for a, b in zip(one[:7], other[:7], strict=True))
-        if priority:
-            assert drawn[0][1].tolist() == drawn[1][1].tolist()
+        assert not len(first) or draw(first) == draw(second)

@@ -16,33 +16,38 @@ def test_double_takes_the_value_of_the_other_networks_choice():
 
 
 @pytest.mark.parametrize("kind, rate", [(EPSILON, 0.3), (EPSILON, 0.0), (TEMPERATURE, 0.7)])
-def test_the_expected_value_is_that_of_the_tables(kind, rate):
+@pytest.mark.parametrize("array", [np.asarray, torch.tensor])
+def test_the_expected_value_is_that_of_the_tables(kind, rate, array):
     q = np.array([[1.0, -2.0, 0.5], [0.0, 0.0, 3.0], [2.0, 2.0, 2.0]])
-    found = targets.expected(kind, torch.tensor(q), rate)
+    expected = targets.expected_greedy if kind == EPSILON else targets.expected_softmax
     by_row = [policy.expected(kind, q, (i,), rate) for i in range(3)]
-    assert found.tolist() == pytest.approx(by_row, abs=1e-12)
+    assert expected(array(q), rate).tolist() == pytest.approx(by_row, abs=1e-12)
 
 
-def rows(*columns):
-    return torch.tensor(columns).T
+@pytest.mark.parametrize("array", [np.asarray, torch.tensor])
+def test_returns_by_hand(array):
+    """An episode of two steps that is over, its final row, two steps of the next; cut there."""
 
+    def rows(*column):
+        return array(np.array([column]).T)
 
-def test_n_step_targets_by_hand():
-    """An episode of two steps that is over, its FINAL row, two steps of the next; cut there."""
-    reward = rows([1.0, 2.0, 0.0, 4.0, 8.0, 0.0])
-    value = rows([10.0, 20.0, 30.0, 40.0, 50.0, 60.0])
-    over = rows([False, True, False, False, False, False])
-    final = rows([False, False, True, False, False, False])
-    cut = torch.zeros_like(over)
+    reward = rows(1.0, 2.0, 0.0, 4.0, 8.0, 0.0)
+    value = rows(10.0, 20.0, 30.0, 40.0, 50.0, 60.0)
+    over = rows(0.5, 0.0, 0.5, 0.5, 0.5, 0.5)
+    final = rows(False, False, True, False, False, False)
+    cut = over * 0 + 0.5
 
-    def at(terminated, n):
-        return targets.n_step(reward, terminated, final, value, 0.5, n)[:, 0].tolist()
+    def at(discount, n):
+        return targets.n_step(reward, discount, final, value, n)[:, 0].tolist()
 
     assert at(over, 1) == [11, 2, 30, 29, 38, 60]
     assert at(over, 2) == [1 + 0.5 * 2, 2, 30, 4 + 0.5 * (8 + 30), 8 + 30, 60]
     assert at(over, 3) == at(over, 2)
     assert at(cut, 2)[:3] == [1 + 0.5 * (2 + 0.5 * 30), 2 + 0.5 * 30, 30]
     assert at(cut, 9)[:3] == at(cut, 2)[:3]
+    for discount in (over, cut):
+        whole = targets.discounted(reward, discount, final, value)
+        assert whole[:, 0].tolist() == at(discount, 9)
 
 
 def test_squash_and_its_inverse():
@@ -58,9 +63,26 @@ def test_penalties_are_half_the_square_near_the_target():
     value, target = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.5, -1.0, 3.0])
     assert targets.elementwise_loss("squared", value, target).tolist() == [0.125, 0.5, 4.5]
     assert targets.elementwise_loss("huber", value, target).tolist() == [0.125, 0.5, 2.5]
-    assert targets.elementwise_loss("huber", value, target, "mean").item() == pytest.approx(
-        3.125 / 3
-    )
+    action = torch.zeros(3, dtype=torch.int64)
+    found = targets.regression("huber", value[:, None], action, target)
+    assert found.total / found.count == pytest.approx(3.125 / 3)
+
+
+@pytest.mark.parametrize("kind", ["squared", "huber"])
+@pytest.mark.parametrize("valid", [None, torch.tensor([[True, False, True], [True, True, False]])])
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 0.25])])
+def test_the_loss_of_arrays_is_that_of_tensors(kind, valid, weight):
+    torch.manual_seed(0)
+    q, target = torch.randn(2, 3, 4, requires_grad=True), 3.0 * torch.randn(2, 3)
+    leaves = torch.randint(4, (2, 3)), target, valid, weight
+    expected = targets.regression(kind, q, *leaves)
+    arrays = [None if leaf is None else leaf.numpy() for leaf in leaves]
+    found = targets.regression(kind, q.detach().numpy(), *arrays)
+    assert int(found.count) == int(expected.count) == (6 if valid is None else 4)
+    assert found.total == pytest.approx(expected.total.item(), rel=1e-5)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-6)
+    expected.total.backward()
+    np.testing.assert_allclose(found.gradient, q.grad, rtol=1e-6)
 
 
 def test_the_error_of_a_sequence_is_mostly_its_largest():

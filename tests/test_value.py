@@ -1,6 +1,7 @@
 """Action values on networks: against tables, in the loop with every network, saved and resumed."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import gymnasium as gym
@@ -8,21 +9,30 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv
 from torch import nn
 
-from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
-from seqrl.agents.deep.value_agent import ValueAgent
-from seqrl.agents.deep.value_arguments import DEFAULTS
+from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
+from seqrl.agents.deep.deep_q import DeepQ
+from seqrl.agents.deep.deep_sarsa import DeepSarsa
+from seqrl.agents.factory import arguments
 from seqrl.agents.registry import agent_class
-from seqrl.core import RunError, Transition, UsageError
+from seqrl.agents.tabular.monte_carlo import MonteCarlo
+from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
+from seqrl.agents.tabular.q_learning import QLearning
+from seqrl.agents.tabular.sarsa import Sarsa
+from seqrl.core.errors import RunError, UsageError
 from seqrl.core.seeding import Streams
-from seqrl.envs import Serial, adapt, make
+from seqrl.core.types import Transition
+from seqrl.envs.adapter import Serial, adapt
+from seqrl.envs.making import make
 from seqrl.envs.optimum import optimum, policy_value
-from seqrl.networks import MLP, NETWORKS, build
+from seqrl.networks.build import NETWORKS, build
+from seqrl.networks.mlp import MLP
 from seqrl.scripts import evaluate as evaluate_script
 from seqrl.scripts import options, train
-from seqrl.training import Interaction, evaluate
+from seqrl.training.loop.evaluation import evaluate
+from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs.folder import read_config
 from seqrl.training.runs.parts import build as scripts_build
@@ -39,11 +49,10 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def agent_of(network=None, action_space=TWO, observation_space=BOX, **options):
+def agent_of(network=None, action_space=TWO, observation_space=BOX, cls=DeepQ, **numbers):
     network = MLP(observation_space, 8) if network is None else network
-    return ValueAgent(
-        network, action_space, observation_space, **{"seed": 0, "device": "cpu", **options}
-    )
+    numbers = arguments(cls, {"seed": 0, "device": "cpu", **numbers})
+    return cls(network, action_space, observation_space, **numbers)
 
 
 # a table
@@ -69,19 +78,27 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
+class QLearningInOrder(DeepSarsa):
+    """Q-learning that learns from each step as it comes."""
+
+    double = True
+    next_value = DeepQ.next_value
+
+
 PLAIN = {"optimizer": "SGD", "loss": "squared", "batch_size": 1, "train_every": 1, "updates": 1}
-PLAIN |= {"buffer_size": 0, "learning_starts": 0, "target_every": 0, "max_grad_norm": 1e9}
+PLAIN |= {"max_grad_norm": 1e9}
+IN_ORDER = {"cls": QLearningInOrder, "expected": True}  # it waits for no action
 TABLES = {
-    "q-learning": (QLearning, {}, {"target": "q-learning", "n_step": 1}),
-    "q-learning n-step": (QLearning, {"n_step": 3}, {"target": "q-learning", "n_step": 3}),
-    "sarsa": (Sarsa, {}, {"target": "sarsa", "n_step": 1}),
-    "sarsa n-step": (Sarsa, {"n_step": 3}, {"target": "sarsa", "n_step": 3}),
+    "q-learning": (QLearning, {}, {**IN_ORDER, "n_step": 1}),
+    "q-learning n-step": (QLearning, {"n_step": 3}, {**IN_ORDER, "n_step": 3}),
+    "sarsa": (Sarsa, {}, {"cls": DeepSarsa, "n_step": 1}),
+    "sarsa n-step": (Sarsa, {"n_step": 3}, {"cls": DeepSarsa, "n_step": 3}),
     "expected sarsa": (
         Sarsa,
         {"expected": True},
-        {"target": "sarsa", "n_step": 1, "expected": True},
+        {"cls": DeepSarsa, "n_step": 1, "expected": True},
     ),
-    "monte-carlo": (MonteCarlo, {}, {"target": "monte-carlo"}),
+    "monte-carlo": (MonteCarlo, {}, {"cls": DeepMonteCarlo}),
 }
 
 
@@ -99,7 +116,7 @@ def test_a_linear_network_on_one_hot_states_is_a_table(name, exploration, float6
     shared = {"gamma": 0.9, "learning_rate": 0.1, "exploration": exploration, "seed": 3}
     table = cls(space, actions, **shared, **options)
     agent = agent_of(MLP(space, ()), actions, space, **shared, **PLAIN, **own)
-    layer = agent.learner.values.layer
+    layer = agent.values_part.module.layer
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     layer.bias.requires_grad_(False)
@@ -122,11 +139,12 @@ def linear_agent(**options):
     """Q(s, a) = w_a s with w = (1, 2, 3), in the target network w = (3, 1, 2); three actions."""
     space = spaces.Box(-9, 9, (1,))
     numbers = {"optimizer": "SGD", "loss": "squared", "learning_rate": 0.0, "target_every": 10**6}
-    numbers |= {"gamma": 0.5, "learning_starts": 0, "train_every": 1, "batch_size": 1}
+    numbers |= {"gamma": 0.5, "train_every": 1, "batch_size": 1}
+    numbers |= {} if "cls" in options else {"learning_starts": 0}
     agent = agent_of(MLP(space, ()), spaces.Discrete(3), space, **{**numbers, **options})
-    for values, weight in ((agent.learner.target, (3, 1, 2)), (agent.learner.values, (1, 2, 3))):
-        nn.init.zeros_(values.layer.bias)
-        values.layer.weight.data[-3:, 0] = torch.tensor(weight).float()
+    for part, weight in ((agent.target_part, (3, 1, 2)), (agent.values_part, (1, 2, 3))):
+        nn.init.zeros_(part.module.layer.bias)
+        part.module.layer.weight.data[-3:, 0] = torch.tensor(weight).float()
     return agent
 
 
@@ -155,7 +173,7 @@ HAND = {
     "over": ({"double": True, "over": True}, 7.0),
     "cut": ({"double": True, "cut": True}, 7 + 0.5 * 2 * 4),
     "expected sarsa": (
-        {"target": "sarsa", "n_step": 1, "expected": True, "exploration": EpsilonGreedy(0.3)},
+        {"cls": DeepSarsa, "n_step": 1, "expected": True, "exploration": EpsilonGreedy(0.3)},
         7 + 0.5 * (0.3 * 2 + 0.7 * 3) * 4,
     ),
 }
@@ -179,7 +197,7 @@ def test_the_target_network_follows():
     weights = []
     for _ in range(7):
         agent.learn(turn_of(1.0, 0, 0.0, 1.0))
-        weights.append(agent.learner.target.layer.weight[:, 0].tolist())
+        weights.append(agent.target_part.module.layer.weight[:, 0].tolist())
     assert weights[:2] == [[3, 1, 2]] * 2
     assert weights[2:5] == [[2.5, 1.25, 2.25]] * 3
     assert weights[5] == weights[6] == [2.125, 1.4375, 2.4375]
@@ -187,12 +205,11 @@ def test_the_target_network_follows():
 
 def test_dueling_values_by_hand():
     agent = linear_agent(dueling=True)
-    layer = agent.learner.values.layer  # Q = w_0 s + w_a s - mean w_a s
-    layer.weight.data[:, 0] = torch.tensor([10.0, 1.0, 2.0, 6.0])
-    agent.actor.stale = True
+    part = agent.values_part  # Q = w_0 s + w_a s - mean w_a s
+    part.module.layer.weight.data[:, 0] = torch.tensor([10.0, 1.0, 2.0, 6.0])
     obs, start = np.array([[2.0]], np.float32), np.ones(1, bool)
-    assert agent.actor(obs, start, None)[0].tolist() == [[16.0, 18.0, 26.0]]
-    assert agent.actor.through_torch(obs, start, None)[0].tolist() == [[16.0, 18.0, 26.0]]
+    assert part.act(obs, start, None)[0].tolist() == [[16.0, 18.0, 26.0]]
+    assert part.act_in_torch(obs, start, None)[0].tolist() == [[16.0, 18.0, 26.0]]
     assert agent.act(obs, start, explore=False).action.tolist() == [2]
 
 
@@ -200,10 +217,10 @@ def test_n_steps_of_a_replay_by_hand():
     agent = linear_agent(n_step=2, double=False, learning_starts=2)
     agent.learn(turn_of(1.0, 0, 4.0, 2.0))
     agent.learn(turn_of(2.0, 0, 6.0, 3.0, start=False))
-    agent.experience.update_args = agent.update_args._replace(batch_size=2000)
+    agent.updating = replace(agent.updating, batch_size=2000)
     metrics = agent.learn(turn_of(3.0, 0, 8.0, 5.0, start=False, cut=True))
     errors = [4 + 0.5 * (6 + 0.5 * 9) - 1, 6 + 0.5 * (8 + 0.5 * 15) - 2, 8 + 0.5 * 15 - 3]
-    found = set(np.round(agent.last.error[0].numpy(), 4).tolist())
+    found = set(np.round(agent.last.loss.error[0].numpy(), 4).tolist())
     assert found == set(np.round(np.float32(errors), 4).tolist())
     assert float(metrics["train/td_error"]()) == pytest.approx(np.mean(errors), rel=0.1)
 
@@ -212,19 +229,20 @@ def test_priorities_follow_the_errors_and_weights_make_up_for_them():
     agent = linear_agent(priority=1.0, importance=1.0, batch_size=64, double=False)
     for obs, reward in ((1.0, 0.0), (1.0, 0.0), (1.0, 97.5)):
         agent.learn(turn_of(obs, 0, reward, 1.0, cut=True))
-    agent.experience.store.draw(1, agent.rng)  # what is new is noticed
-    tree = agent.experience.store.tree
+    agent.store.sample(1, agent.rng)  # what is new is noticed
+    tree = agent.store.tree
     found = tree.priorities[tree.priorities > 0]
     assert found.tolist() == pytest.approx([0.5, 0.5, 98.0], abs=1e-5)  # |r + .5 * 3 - 1|
-    batch, weight, _ = agent.experience.drawn(agent.experience.store, agent.rng, 1.0)
-    large = batch.total[0] > 50
+    batch = agent.store.sample(64, agent.rng, 1.0)
+    large = batch.reward[0] > 50
     assert large.float().mean().item() == pytest.approx(98 / 99, abs=0.02)
     # 1 / (3 P), by the largest that was drawn
     expected = torch.where(large, 0.5 / 98 if not large.all() else 1.0, 1.0)
-    torch.testing.assert_close(weight, expected, rtol=1e-4, atol=0)
-    each = 0.5 * (batch.total[0] + 1.5 - 1.0) ** 2  # squared
-    outcome = agent.learner.update(batch, weight, 0.0, 0.0)
-    assert outcome.loss.item() == pytest.approx((each * weight).mean().item(), rel=1e-5)
+    torch.testing.assert_close(batch.weight, expected, rtol=1e-4, atol=0)
+    each = 0.5 * (batch.reward[0] + 1.5 - 1.0) ** 2  # squared
+    loss = agent.loss(batch)
+    expected = (each * batch.weight).mean().item()
+    assert (loss.total / loss.count).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_squashed_value_by_hand():
@@ -236,23 +254,22 @@ def test_a_squashed_value_by_hand():
 
     inner = (np.sqrt(1 + 4e-3 * (12 + 1 + 1e-3)) - 1) / 2e-3
     expected = h(7 + 0.5 * (inner**2 - 1)) - 4
-    assert agent.last.error.item() == pytest.approx(expected, rel=1e-4)
+    assert agent.last.loss.error.item() == pytest.approx(expected, rel=1e-4)
 
 
 # the loop
 
-MODES = [f"sync {mode.value}" for mode in AutoresetMode]
-LAYOUTS = ["single", "serial", *MODES, "native"]
 LENGTH = 9  # steps after which episodes are cut
 SMALL = {"mlp": {"hidden": 8}, "cnn": {}, "frame-stack": {"hidden": 8}, "attention": {"window": 5}}
 SMALL["attention"] |= {"hidden_size": 8}
+REPLAY = {"cls": DeepQ, "buffer_size": 90, "learning_starts": 0}
 KINDS = {
-    "replay": {"target": "q-learning", "buffer_size": 90, "sequence_length": 6, "burn_in": 2},
-    "priorities": {"target": "q-learning", "buffer_size": 90, "sequence_length": 4},
-    "rollouts": {"target": "sarsa", "train_every": 10, "target_every": 7},
-    "episodes": {"target": "monte-carlo", "train_every": 20, "batch_size": 16},
+    "replay": {**REPLAY, "sequence_length": 6, "burn_in": 2},
+    "priorities": {**REPLAY, "sequence_length": 4, "stored_state": False},
+    "rollouts": {"cls": DeepSarsa, "train_every": 10, "target_every": 7},
+    "episodes": {"cls": DeepMonteCarlo, "train_every": 20, "batch_size": 16},
 }
-KINDS["priorities"] |= {"priority": 0.6, "dueling": True, "n_step": 2, "stored_state": False}
+KINDS["priorities"] |= {"priority": 0.6, "dueling": True, "n_step": 2}
 networks = pytest.mark.parametrize("name", NETWORKS)
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -274,8 +291,7 @@ def loop_of(name, kind="replay", layout="serial", seed=1, **options):
     space = envs.single_observation_space
     torch.manual_seed(seed)
     network = build(name, space, **SMALL.get(name, {"hidden_size": 8}))
-    numbers = {"batch_size": 4, "learning_starts": 0, "train_every": 8, "seed": seed}
-    numbers |= KINDS[kind] | options
+    numbers = {"batch_size": 4, "train_every": 8, "seed": seed, **KINDS[kind], **options}
     agent = agent_of(network, envs.single_action_space, space, **numbers)
     agent.horizon = 500
     loop = Interaction(agent, envs)
@@ -287,22 +303,21 @@ def loop_of(name, kind="replay", layout="serial", seed=1, **options):
 @kinds
 def test_every_network_learns_in_every_way(name, kind):
     loop = loop_of(name, kind)
-    before = [weight.clone() for weight in loop.agent.learner.values.parameters()]
+    before = [weight.clone() for weight in loop.agent.values_part.module.parameters()]
     loop.run(110)
-    assert loop.steps == loop.agent.steps == 110 and loop.agent.learner.updates > 4
+    assert loop.steps == loop.agent.steps == 110 and loop.agent.updates > 4
     assert all(np.isfinite(float(x() if callable(x) else x)) for x in loop.metrics.values())
-    after = loop.agent.learner.values.parameters()
+    after = loop.agent.values_part.module.parameters()
     assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
+RUNS = [("mlp", "single"), ("mlp", "native"), ("lstm", "serial"), ("attention", "serial")]
+RUNS += [("cnn", "single"), *((name, "sync NextStep") for name in ("rnn", "gru", "frame-stack"))]
+
+
 @kinds
-@pytest.mark.parametrize("name, layout", [("mlp", "single"), ("gru", "sync NextStep")])
-@pytest.mark.parametrize("others", ["mlp native", "lstm serial", "attention serial", "cnn single"])
-def test_a_run_goes_on_bit_for_bit(name, layout, others, kind, tmp_path):
-    if name == "gru":
-        name, layout = others.split()
-    elif others != "mlp native":
-        name, layout = {"l": "rnn", "a": "gru", "c": "frame-stack"}[others[0]], "sync NextStep"
+@pytest.mark.parametrize("name, layout", RUNS)
+def test_a_run_goes_on_bit_for_bit(name, layout, kind, tmp_path):
     first, second = 55, 58  # with three environments neither is at a turn's end
     loop = loop_of(name, kind, layout)
     loop.run(first)
@@ -318,7 +333,7 @@ def test_a_run_goes_on_bit_for_bit(name, layout, others, kind, tmp_path):
     whole.run(first + second)
     digests = {checkpoint.digest(each.state_dict()) for each in (loop, again, copied, whole)}
     assert len(digests) == 1
-    assert loop.agent.learner.updates > 4
+    assert loop.agent.updates > 4
 
 
 def test_what_is_logged_goes_on_after_a_resume():
@@ -346,12 +361,11 @@ def test_a_state_that_was_loaded_is_not_written_to(kind):
 @pytest.mark.parametrize("kind", ["replay", "rollouts"])
 def test_a_run_in_single_steps_keeps_the_same(kind):
     """Three environments, so that every turn is split twice."""
-    still = {"learning_rate": 0.0, "learning_starts": 10**9}
-    whole, split = loop_of("gru", kind, **still), loop_of("gru", kind, **still)
+    whole, split = (loop_of("gru", kind, train_every=100) for _ in range(2))
     for _ in range(80):
         split.run(1)
     whole.run(80)
-    kept = [loop.agent.experience.store.rows.state_dict() for loop in (whole, split)]
+    kept = [loop.agent.store.rows.state_dict() for loop in (whole, split)]
     assert checkpoint.digest(kept[0]) == checkpoint.digest(kept[1])
 
 
@@ -359,9 +373,9 @@ def test_a_run_in_single_steps_keeps_the_same(kind):
 def test_updates_are_counted_by_env_steps(layout):
     loop = loop_of("mlp", layout=layout, train_every=2, learning_starts=21, updates=3)
     loop.run(21)
-    assert loop.agent.learner.updates == 0
+    assert loop.agent.updates == 0
     loop.run(100)
-    assert loop.agent.learner.updates == 3 * (121 // 2 - 21 // 2)
+    assert loop.agent.updates == 3 * (121 // 2 - 21 // 2)
 
 
 @networks
@@ -381,33 +395,25 @@ def test_evaluation_changes_nothing(name):
 @pytest.mark.parametrize("kind", ["replay", "rollouts"])
 def test_sequences_give_the_values_of_acting(name, kind, monkeypatch):
     """Before any update: with stored memory a sequence is what was acted on, to the last row."""
-    loop = loop_of(name, kind, learning_rate=0.0, burn_in=0)
+    whole = {"burn_in": 0} if kind == "replay" else {}
+    loop = loop_of(name, kind, learning_rate=0.0, **whole)
     agent, acted, learned = loop.agent, [], []
-    step, act, update = agent.learn, agent.actor.__class__.__call__, agent.learner.update
+    part, act, update = agent.values_part, agent.values_part.act, agent.update
 
-    def acting(actor, obs, start, state):
-        out, state = act(actor, obs, start, state)
+    def acting(obs, start, state):
+        out, state = act(obs, start, state)
         acted.append((obs.reshape(len(obs), -1), out))
         return out, state
 
-    monkeypatch.setattr(agent.actor.__class__, "__call__", acting)
-    monkeypatch.setattr(
-        agent.learner, "update", lambda batch, *rest: learned.append(batch) or update(batch, *rest)
-    )
-    assert step
+    monkeypatch.setattr(part, "act", acting)
+    monkeypatch.setattr(agent, "update", lambda batch: learned.append(batch) or update(batch))
     loop.run(120)
     known = {row.tobytes(): q for obs, out in acted for row, q in zip(obs, out, strict=True)}
     tried = 0
     for batch in learned:
-        with torch.no_grad():
-            if hasattr(batch, "mask"):
-                q = agent.learner.values(batch.obs, batch.start, batch.state)[0]
-                mask = batch.mask
-            else:
-                q = agent.learner.values(batch.obs, torch.zeros(batch.total.shape, dtype=bool))[0]
-                mask = torch.ones(batch.total.shape, dtype=bool)
-        rows = batch.obs[mask[: len(batch.obs)]].flatten(1).numpy()
-        for row, found in zip(rows, q[mask].numpy(), strict=True):
+        q = part.evaluate(batch.obs, batch.start, batch.state)[batch.valid]
+        rows = torch.as_tensor(batch.obs[batch.valid]).flatten(1).numpy()
+        for row, found in zip(rows, np.asarray(q), strict=True):
             if name != "cnn":  # whose images come again
                 np.testing.assert_allclose(found, known[row.tobytes()], atol=1e-5)
                 tried += 1
@@ -419,30 +425,24 @@ def test_a_cut_is_valued_with_the_memory_of_the_episode():
     loop = loop_of("gru", "replay", learning_rate=0.0, burn_in=0, double=False, gamma=0.5)
     agent = loop.agent
     turns, learn = [], agent.learn
-
-    def keep(step):
-        turns.append(step)
-        return learn(step)
-
-    agent.learn = keep
+    agent.learn = lambda step: turns.append(step) or learn(step)
     loop.run(90)
     cut = next(t for t, turn in enumerate(turns) if turn.truncated[0])
     opened = max(t for t in range(cut + 1) if turns[t].start[0])
     obs = [turn.obs[0] for turn in turns[opened : cut + 1]] + [turns[cut].next_obs[0]]
     start = torch.zeros((len(obs), 1), dtype=torch.bool)
     start[0] = True
-    with torch.no_grad():
-        q, _ = agent.learner.target(torch.tensor(np.stack(obs))[:, None], start)
+    obs = torch.tensor(np.stack(obs))[:, None]
+    q = agent.target_part.evaluate(obs, start)
+    own = agent.values_part.evaluate(obs, start)
     value = 1.0 + 0.5 * q[-1, 0].max()
-    with torch.no_grad():
-        own, _ = agent.learner.values(torch.tensor(np.stack(obs))[:, None], start)
     expected = (value - own[-2, 0, turns[cut].action[0]]).item()
     found = []
     for _ in range(40):
-        batch, _, _ = agent.experience.drawn(agent.experience.store, agent.rng, 1.0)
-        outcome = agent.learner.update(batch, None, 0.0, 0.1)
-        here = (batch.obs[:-1] == torch.tensor(obs[-2])).all(-1) & outcome.mask[:-1]
-        found += outcome.error[:-1][here].tolist()
+        batch = agent.store.sample(4, agent.rng)
+        loss = agent.loss(batch)
+        here = (batch.obs[:-1] == obs[-2]).all(-1) & loss.valid
+        found += loss.error[here].tolist()
     assert found and found == pytest.approx([expected] * len(found), abs=1e-5)
 
 
@@ -460,8 +460,8 @@ def test_environments_may_hand_out_tensors(kind, device):
         space = envs.single_observation_space
         torch.manual_seed(seed)
         network = build("gru", space, hidden_size=8)
-        numbers = {"learning_starts": 0, "train_every": 64, "batch_size": 4, **KINDS[kind]}
-        numbers |= {"device": device, "buffer_size": 4000 if "buffer_size" in KINDS[kind] else 0}
+        numbers = {"train_every": 64, "batch_size": 4, **KINDS[kind], "device": device}
+        numbers |= {"buffer_size": 4000} if "buffer_size" in numbers else {}
         agent = agent_of(network, envs.single_action_space, space, **numbers)
         loop = Interaction(agent, envs)
         loop.reset(np.random.SeedSequence(seed))
@@ -472,30 +472,32 @@ def test_environments_may_hand_out_tensors(kind, device):
     other.load_state_dict(copy.deepcopy(loop.state_dict()))
     for each in (loop, other):
         each.run(300)
-    assert loop.agent.learner.updates > 3
+    assert loop.agent.updates > 3
     assert checkpoint.digest(other.agent.state_dict()) == checkpoint.digest(loop.agent.state_dict())
 
 
 # the command line
 
+AGENTS = ["q-learning", "sarsa", "monte-carlo"]
 
-@pytest.mark.parametrize("target", ["q-learning", "sarsa", "monte-carlo"])
-def test_flags_are_those_that_matter_with_the_targets_defaults(target):
-    cls = agent_class(target, network=True)
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_flags_are_those_that_matter_with_the_classs_defaults(agent):
+    cls = agent_class(agent, network=True)
     shown = options.agent_parameters(cls)
-    assert "target" not in shown and len(options.argument_lines(cls)) > 25
-    assert ("buffer_size" in shown) == ("double" in shown) == (target == "q-learning")
-    assert ("expected" in shown) == (target == "sarsa")
+    assert len(options.argument_lines(cls)) > 15
+    assert ("buffer_size" in shown) == ("double" in shown) == (agent == "q-learning")
+    assert ("expected" in shown) == (agent == "sarsa")
+    assert ("target_every" in shown) == ("n_step" in shown) == (agent != "monte-carlo")
     made = cls(MLP(BOX, 8), TWO, BOX, device="cpu")
-    assert made.target_args.target == target
-    plain = agent_of(target=target)
-    assert (plain.target_args, plain.update_args) == (made.target_args, made.update_args)
-    for name, default in DEFAULTS[target].items():
-        if name in shown:
-            assert shown[name].default == default
+    typed = agent_of(cls=cls, **options.agent_arguments(cls, {}))
+    for name in ("optim", "gamma", "exploration", "n_step", "loss_kind", "updating", "target"):
+        assert getattr(typed, name) == getattr(made, name)
+    if agent == "q-learning":
+        assert (typed.replay, typed.sequences) == (made.replay, made.sequences)
 
 
-@pytest.mark.parametrize("agent", ["q-learning", "sarsa", "monte-carlo"])
+@pytest.mark.parametrize("agent", AGENTS)
 def test_a_network_is_all_that_is_typed(agent, tmp_path, capsys):
     words = f"--agent {agent} --network gru --env CartPole-v1 --steps 600 --num-envs 2".split()
     words += ["--network-arg", "hidden_size=8", "--eval-episodes", "2", "--temperature", "0.5"]
@@ -504,8 +506,8 @@ def test_a_network_is_all_that_is_typed(agent, tmp_path, capsys):
     assert evaluate_script.main([str(tmp_path), "--episodes", "2"]) == 0
     assert "mean return" in capsys.readouterr().out
     parts = scripts_build(read_config(tmp_path))
-    assert isinstance(parts.agent, ValueAgent) and parts.agent.target_args.target == agent
-    assert parts.agent.exploration == Boltzmann(0.5) and parts.agent.update_args.train_every == 50
+    assert type(parts.agent) is agent_class(agent, network=True)
+    assert parts.agent.exploration == Boltzmann(0.5) and parts.agent.updating.train_every == 50
 
 
 # errors
@@ -534,11 +536,11 @@ class Brittle(nn.Module):
 )
 def test_what_is_not_finite_stops_and_keeps_the_weights(fault, message):
     agent = agent_of(Brittle(), learning_starts=0, train_every=1, target_every=0)
-    before = copy.deepcopy(agent.learner.values.state_dict())
+    before = copy.deepcopy(agent.values_part.module.state_dict())
     agent.network.module.fault = fault
     with pytest.raises(RunError, match=message):
         agent.learn(turn_of(0.5, 1, 1.0, 0.25))
-    after = agent.learner.values.state_dict()
+    after = agent.values_part.module.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
     if fault == "output":
         with pytest.raises(RunError, match="the network gave"):
@@ -548,13 +550,11 @@ def test_what_is_not_finite_stops_and_keeps_the_weights(fault, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"target": "dqn"}, "target 'dqn': expected one of q-learning, sarsa, monte-carlo"),
         ({"gamma": 1.5}, "gamma 1.5: expected a number from 0 to 1"),
         ({"n_step": 0}, "n_step 0: expected a whole number of at least 1"),
         ({"batch_size": 2.5}, "batch_size 2.5"),
         ({"burn_in": -1}, "burn_in -1: expected a whole number of at least 0"),
-        ({"target": "sarsa", "buffer_size": 9}, "buffer_size 9: sarsa learns on policy"),
-        ({"buffer_size": 0, "priority": 0.5}, "priority: there is no replay"),
+        ({"buffer_size": 0}, "buffer_size 0: expected a whole number of at least 1"),
         ({"loss": "l1"}, "loss 'l1'"),
         ({"max_grad_norm": 0.0}, "max_grad_norm 0.0: expected a number above 0"),
         ({"optimizer": "Adm"}, "Adam"),
@@ -583,10 +583,10 @@ def test_a_state_of_another_agent_is_refused():
         with pytest.raises(UsageError):
             other.load_state_dict(copy.deepcopy(saved))
     odd = copy.deepcopy(saved)
-    parts = odd["agent"]["experience"]["rows"]["parts"]
+    parts = odd["agent"]["store"]["rows"]["parts"]
     parts["obs"] = parts["obs"].astype(np.float64)
     other = loop_of("mlp")
-    with pytest.raises(UsageError, match=r"rows/0/obs: float64 .*, expected float32"):
+    with pytest.raises(UsageError, match=r"store/0/obs: float64 .*, expected float32"):
         other.load_state_dict(odd)
         other.run(3)
 
@@ -608,7 +608,7 @@ def learned(env, network, seed, num_envs=1, steps=100_000, episodes=100, **optio
 
 
 def test_a_pole_is_balanced_for_a_while():
-    assert learned("CartPole-v1", "mlp", 0, 8, 15_000, 20, target="monte-carlo") > 60
+    assert learned("CartPole-v1", "mlp", 0, 8, 15_000, 20, cls=DeepMonteCarlo) > 60
 
 
 @pytest.mark.slow
@@ -616,8 +616,8 @@ def test_a_pole_is_balanced_for_a_while():
     "options, least",
     [
         ({}, 475),
-        ({"target": "sarsa", "num_envs": 8}, 195),
-        ({"target": "monte-carlo", "num_envs": 8}, 195),
+        ({"cls": DeepSarsa, "num_envs": 8}, 195),
+        ({"cls": DeepMonteCarlo, "num_envs": 8}, 195),
     ],
     ids=["q-learning", "sarsa", "monte-carlo"],
 )

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seqrl.core import UsageError, generator
+from seqrl.core.errors import UsageError
+from seqrl.core.seeding import generator
 
 Floats = NDArray[np.float64]
 Sample = ArrayLike | Sequence[ArrayLike]  # runs [R, ...], or a list of such arrays: the strata
@@ -102,10 +103,8 @@ def _curve(steps: ArrayLike, values: ArrayLike, end: float | None) -> tuple[Floa
     """Return steps, values and last step as floats, checked."""
     steps, values = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
     if steps.ndim != 1 or steps.shape != values.shape:
-        raise UsageError(
-            f"a curve has steps {steps.shape} and values {values.shape}: "
-            "expected two lists of the same length"
-        )
+        found = f"a curve has steps {steps.shape} and values {values.shape}"
+        raise UsageError(f"{found}: expected two lists of the same length")
     if not np.isfinite(steps).all() or (np.diff(steps) < 0).any():
         raise UsageError("a curve's steps do not ascend: sort its points by step first")
     last = steps[-1] if steps.size else -math.inf
@@ -151,10 +150,8 @@ def _trimmed_mean(x: ArrayLike, axis: int, cut: Callable[[Any], Any]) -> Floats:
 def normalize(scores: ArrayLike, random: float, optimum: float) -> Floats:
     """Return scores on the scale where the random policy has 0 and the optimal one 1."""
     if not (np.isfinite([random, optimum]).all() and random != optimum):
-        raise UsageError(
-            f"cannot normalise by random {random} and optimum {optimum}: "
-            "expected two different numbers"
-        )
+        found = f"cannot normalise by random {random} and optimum {optimum}"
+        raise UsageError(f"{found}: expected two different numbers")
     return (np.asarray(scores, dtype=float) - random) / (optimum - random)
 
 
@@ -178,11 +175,9 @@ def bootstrap(
     """
     strata, rng = _strata(x), generator(seed)
     pooled = np.concatenate(strata)  # [R, ...]
-    starts = np.cumsum([0] + [len(part) for part in strata[:-1]])
-    indices = [
-        start + rng.integers(0, len(part), (resamples, len(part)))
-        for start, part in zip(starts, strata, strict=True)
-    ]
+    sizes = [len(part) for part in strata]
+    ends = zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True)
+    indices = [start + rng.integers(0, n, (resamples, n)) for start, n in ends]
     drawn, size = np.concatenate(indices, axis=1), max(1, BLOCK // max(1, pooled.size))  # [B, R]
     if statistic is mean:
         blocks = [resampled_means(pooled, drawn)]
@@ -215,19 +210,16 @@ def performance_profile(
 
     scores [R] or a list of strata [R_k], thresholds [T]; value, low and high are [T].
     """
-    above = [
-        np.where(np.isnan(part)[:, None], np.nan, part[:, None] > np.asarray(thresholds))
-        for part in _strata(scores)
-    ]
+    strata = [part[:, None] for part in _strata(scores)]
+    above = [np.where(np.isnan(x), np.nan, x > np.asarray(thresholds)) for x in strata]
     return bootstrap(above, mean, confidence=confidence, resamples=resamples, seed=seed)
 
 
 def _interval(draws: Floats, few: Any, confidence: float) -> tuple[Floats, Floats]:
     """Return the percentile interval of resampled statistics [B, ...], NaN where `few` holds."""
     if not 0 < confidence < 1:
-        raise UsageError(
-            f"confidence {confidence}: expected a number between 0 and 1, such as 0.95"
-        )
+        expected = "expected a number between 0 and 1, such as 0.95"
+        raise UsageError(f"confidence {confidence}: {expected}")
     unknown = few | np.isnan(draws).all(axis=0)
     tail = (1 - confidence) / 2
     ends = np.nanquantile(np.where(unknown, 0.0, draws), [tail, 1 - tail], axis=0)
@@ -243,9 +235,8 @@ def _strata(x: Any, complete: bool = False) -> list[Floats]:
         raise UsageError("there is no run to take statistics of: at least one is needed")
     bad = sum(int((np.isinf(part) | (complete & np.isnan(part))).sum()) for part in strata)
     if bad:
-        raise UsageError(
-            f"{bad} scores are not finite: run these again or leave them out knowingly"
-        )
+        remedy = "run these again or leave them out knowingly"
+        raise UsageError(f"{bad} scores are not finite: {remedy}")
     return strata
 
 
@@ -260,9 +251,8 @@ def probability_of_improvement(
     """
     ours, theirs, rng = _strata(x, True), _strata(y, True), generator(seed)
     if len(ours) != len(theirs):
-        raise UsageError(
-            f"{len(ours)} strata against {len(theirs)}: expected the same environments"
-        )
+        found = f"{len(ours)} strata against {len(theirs)}"
+        raise UsageError(f"{found}: expected the same environments")
     value, draws = 0.0, np.zeros(resamples)
     for a, b in zip(ours, theirs, strict=True):
         wins = (a[:, None] > b) + 0.5 * (a[:, None] == b)  # [n, m]

@@ -1,17 +1,20 @@
-"""Where an agent computes, and whose random numbers its layers draw."""
+"""Where an agent computes, and where its random numbers come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
+from seqrl.core.types import Array
 
 
 def pick_device(name: str) -> tuple[torch.device, str]:
-    """The device behind a name and why; "auto" is cuda where there is one."""
+    """Return the device behind a name and why; "auto" is cuda where there is one."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda"), "a GPU is there"
@@ -35,3 +38,62 @@ def drawing_from(rng: torch.Generator) -> Iterator[None]:
     finally:
         rng.set_state(shared.get_state())
         shared.set_state(before)
+
+
+class Draw(Protocol):
+    """A source of random numbers, in the kind of array that is asked for."""
+
+    @property
+    def xp(self) -> Any:
+        """The module to compute with, numpy or torch."""
+
+    def exponential(self, shape: tuple[int, ...]) -> Array:
+        """Draw from the exponential distribution with mean 1."""
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Draw from the standard normal distribution."""
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """Draw from [0, 1)."""
+
+
+class NumpyDraw:
+    """Random numbers as NumPy arrays."""
+
+    xp: Any = np
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+
+    def exponential(self, shape: tuple[int, ...]) -> Array:
+        """Draw from the exponential distribution with mean 1; never 0 in float64."""
+        return self.rng.standard_exponential(shape)
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Draw from the standard normal distribution."""
+        return self.rng.standard_normal(shape, np.float32)
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """Draw from [0, 1)."""
+        return self.rng.random(shape, np.float32)
+
+
+class TorchDraw:
+    """Random numbers as tensors on a device."""
+
+    xp: Any = torch
+
+    def __init__(self, rng: torch.Generator):
+        self.rng = rng
+
+    def exponential(self, shape: tuple[int, ...]) -> Array:
+        """Draw from the exponential distribution with mean 1."""
+        return torch.empty(shape, device=self.rng.device).exponential_(generator=self.rng)
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Draw from the standard normal distribution."""
+        return torch.randn(shape, device=self.rng.device, generator=self.rng)
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """Draw from [0, 1)."""
+        return torch.rand(shape, device=self.rng.device, generator=self.rng)

@@ -15,8 +15,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from seqrl.agents.deep.draws import Draw
-from seqrl.core import Array, UsageError
+from seqrl.agents.deep.devices import Draw
+from seqrl.core.errors import UsageError
+from seqrl.core.types import Array
 
 
 class Head(Protocol):

@@ -1,9 +1,10 @@
-"""What agents on a network share: device, random numbers, schedules, the network's trial."""
+"""What agents on a network share: building, acting, gradient steps, schedules, saving."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -11,51 +12,84 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from seqrl.agents.deep.devices import pick_device
-from seqrl.agents.deep.optim import make_optimizer
-from seqrl.agents.schedules import Rate, Schedule, rate, schedule
-from seqrl.core import (
-    Array,
-    RunError,
-    State,
-    UsageError,
-    generator,
-    get_rng_state,
-    schema,
-    set_rng_state,
-    tree,
-)
-from seqrl.core.arrays import to_tensor
-from seqrl.core.seeding import Seed
-from seqrl.networks import as_network, probe
-from seqrl.networks.base import check_output
+from seqrl.agents.deep.devices import drawing_from, pick_device
+from seqrl.agents.deep.optim import Optim, clip_gradients
+from seqrl.agents.deep.outputs import BACKENDS, Part
+from seqrl.agents.deep.targets import Loss
+from seqrl.agents.schedules import Schedule, rate, schedule
+from seqrl.core import schema, tree
+from seqrl.core.arrays import host_copy, to_tensor
+from seqrl.core.checks import check_choice, check_unit
+from seqrl.core.errors import RunError, UsageError
+from seqrl.core.saved import NUMBER, RNG, Kept, Saved, plain
+from seqrl.core.seeding import Seed, generator
+from seqrl.core.types import Array, Batch, Metrics, Transition
+from seqrl.networks.base import as_network, check_output, has_memory, probe
 
 RNG_SIZES = (16, 5056)  # bytes of a torch generator's state on a GPU, on a CPU
+NOTHING: Metrics = {}
 
 
-class NetworkAgent:
-    """An agent around one network. A subclass makes its layers in `_build`.
+def check_torch_rng(name: str, value: torch.Generator, saved: Any) -> None:
+    """Refuse what is no state of a torch generator on any device."""
+    if not hasattr(saved, "dtype") or saved.shape not in [(size,) for size in RNG_SIZES]:
+        schema.refuse(name, saved, f"uint8 {' or '.join(map(str, RNG_SIZES))}")
+    schema.check(name, saved, np.zeros(saved.shape, np.uint8))
 
-    The subclass calls `_prepare` at the end of its constructor and `_try_once` before it acts; what
-    it keeps beside what is kept here goes through `_parts`, `_parts_form` and `_load_parts`.
+
+def load_torch_rng(value: torch.Generator, saved: Any) -> torch.Generator:
+    """Set a generator's state, unless it was saved on another kind of device."""
+    state = torch.tensor(saved)
+    if state.shape == value.get_state().shape:
+        value.set_state(state)
+    return value
+
+
+def check_parts(name: str, parts: dict[str, Part], saved: Any) -> None:
+    """Refuse other parts than these; none were saved before the network was built."""
+    if saved:
+        schema.check(name, saved, dict.fromkeys(parts, schema.anything))
+    elif saved != {}:
+        schema.refuse(name, saved, "the parts of an agent")
+
+
+def load_parts(parts: dict[str, Part], saved: Any) -> dict[str, Part]:
+    """Load the weights and moments of each part."""
+    for name, state in saved.items():
+        parts[name].load_state_dict(state, f"agent/parts/{name}")
+    return parts
+
+
+def load_store(store: Any, saved: Any) -> Any:
+    """Load the store, where there was one."""
+    if saved is not None:
+        store.load_state_dict(saved)
+    return store
+
+
+class NetworkAgent(Saved):
+    """An agent around one network: what is met goes into a store, and batches of it are learned.
+
+    A subclass makes its parts and its store in `_build`, says in `batches` when it learns from
+    what, and in `loss` what is descended; it calls `_prepare` at the end of its constructor.
     """
 
+    store: Any  # add(step), state_dict, load_state_dict
+    parts: dict[str, Part]  # what is trained, by name
+
     def __init__(
-        self,
-        network: nn.Module,
-        learning_rate: Rate,
-        optimizer: str,
-        weight_decay: float,
-        device: str,
-        seed: Seed,
+        self, network: nn.Module, optim: Optim, gamma: float, backend: str, device: str, seed: Seed
     ):
+        check_unit("gamma", gamma)
+        check_choice("backend", backend, BACKENDS)
         self.device, self.device_reason = pick_device(device)
         self.network = as_network(network).to(self.device)
-        self.learning_rate = schedule("learning_rate", learning_rate, 0.0, math.inf)
-        self.optimizer, self.weight_decay = optimizer, weight_decay
-        make_optimizer(optimizer, [nn.Parameter(torch.zeros(1))], 0.0, weight_decay)  # known?
+        self.optim, self.gamma, self.backend = optim, gamma, backend
+        self.learning_rate = schedule("learning_rate", optim.learning_rate, 0.0, math.inf)
         self.horizon: int | None = None
-        self.steps = 0
+        self.steps = self.updates = 0
+        self.turn_steps = 0  # env steps of the newest turn
+        self.parts, self.store = {}, None
         self.built = self.checked = False  # are the layers there; has the network been tried
         self.reseed(seed)
 
@@ -68,7 +102,7 @@ class NetworkAgent:
     # the network
 
     def _build(self) -> None:
-        """Make the layers behind the network, whose number of features is known."""
+        """Make parts and store; the network's number of features is known."""
         raise NotImplementedError
 
     def _prepare(self, space: gym.Space | None) -> None:
@@ -83,7 +117,10 @@ class NetworkAgent:
         """Try the network on the first observations; they build what is lazy."""
         if self.checked:
             return
-        features, state = self._forward(obs, start, None)
+        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
+        self.network.eval()
+        with torch.inference_mode():
+            features, state = self.network(*rolled)
         check_output(self.network, features, state, (1, len(start)))
         self.network.features = features.shape[-1]
         if not self.built:
@@ -91,75 +128,118 @@ class NetworkAgent:
         self.checked = True
 
     def _finish(self) -> None:
+        self.memory = has_memory(self.network)
         self._build()
         self.built = True
 
-    def _forward(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
-        """One step of the network: features [1, N, F] and memory."""
-        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
-        self.network.eval()
-        with torch.inference_mode():
-            return self.network(*rolled, to_tensor(state, self.device))
+    @property
+    def learner(self) -> str:
+        """What takes the gradient steps: NumPy or torch."""
+        numpy = any(part.learns_in_numpy for part in self.parts.values())
+        return "NumPy learner" if numpy else "torch learner"
 
-    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        begin = self.learning_rate.start
-        return make_optimizer(self.optimizer, module.parameters(), begin, self.weight_decay)
+    # learning
 
-    def _now(self, number: Schedule) -> float:
-        """What a scheduled number is at this env step."""
+    def learn(self, step: Transition) -> Metrics:
+        """Keep the turn, and learn from the batches that are due."""
+        self.turn_steps = int(step.valid.sum())
+        self.steps += self.turn_steps
+        self.store.add(step)
+        metrics = NOTHING
+        for batch in self.batches():
+            metrics = self.update(batch)
+        return metrics
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield what is to be learned from now, each when the one before has been learned from."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return what is descended, summed over the valid steps, and their count."""
+        raise NotImplementedError
+
+    def update(self, batch: Batch) -> Metrics:
+        """Take the gradient steps that a batch is for."""
+        raise NotImplementedError
+
+    def gradient_step(self, part: Part, loss: Loss, name: str = "loss") -> Tensor | float:
+        """Step a part along the gradient of loss / count; return its norm before it was cut.
+
+        Refused (RunError) by name, with the weights as they were, where a number is not finite.
+        """
+        average = loss.total / loss.count
+        size = average.item()
+        if not math.isfinite(size):
+            raise RunError(f"the {name} is {size} at update {self.updates + 1}")
+        assert part.optimizer is not None
+        now, most = self.now(self.learning_rate), self.optim.max_grad_norm
+        part.refresh()
+        if loss.gradient is not None:
+            return numpy_step(part, loss.gradient / np.float32(loss.count), now, most)
+        weights = [weight for group in part.optimizer.param_groups for weight in group["params"]]
+        for weight in weights:
+            weight.grad = None  # what zero_grad does, at a third of its cost
+        average.backward()
+        norm = clip_gradients(part.module, weights, most)
+        for group in part.optimizer.param_groups:
+            group["lr"] = now
+        part.optimizer.step()
+        part.stepped()
+        return norm
+
+    def drawing(self) -> Any:
+        """Let layers such as dropout draw from the agent's own random numbers."""
+        return drawing_from(self.torch_rng)
+
+    def now(self, number: Schedule) -> float:
+        """Return what a scheduled number is at this env step."""
         return rate(*number.bind(self.horizon), self.steps)
 
     # state
 
-    def _parts(self) -> dict[str, Any]:
-        """What the subclass keeps."""
-        raise NotImplementedError
+    SAVED: ClassVar[dict[str, Kept]] = {
+        "parts": Kept(
+            lambda parts: {name: part.state_dict() for name, part in parts.items()},
+            check_parts,
+            load_parts,
+        ),
+        "store": Kept(
+            lambda store: None if store is None else store.state_dict(),
+            lambda name, store, saved: None,
+            load_store,
+        ),
+        "updates": NUMBER,
+        "steps": NUMBER,
+        "horizon": plain(schema.maybe(0)),
+        "rng": RNG,
+        "torch_rng": Kept(lambda rng: host_copy(rng.get_state()), check_torch_rng, load_torch_rng),
+    }
 
-    def _parts_form(self, state: dict[str, Any]) -> dict[str, Any]:
-        """What that looks like in a saved state (see `core.forms`)."""
-        raise NotImplementedError
+    def load_state_dict(self, state: dict[str, Any], name: str = "agent") -> None:
+        """Continue where `state` was taken; refuse what is not of this agent's form."""
+        with schema.loading(name):
+            if state["parts"] and not self.built:
+                text = "the network is not built yet: give the agent the observation_space"
+                raise UsageError(text)
+            super().load_state_dict(state, name)
 
-    def _load_parts(self, state: dict[str, Any]) -> None:
-        """Take it in."""
-        raise NotImplementedError
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimisers, what was met and not yet learned from, counters, random numbers."""
-        return {
-            **self._parts(),
-            "steps": self.steps,
-            "horizon": self.horizon,
-            "rng": get_rng_state(self.rng),
-            "torch_rng": self.torch_rng.get_state().numpy(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; refuses what is not of this agent's form."""
-        with schema.loading("agent"):
-            own = {"steps": 0, "horizon": schema.maybe(0)}
-            drawn = {"rng": schema.anything, "torch_rng": check_torch_rng}
-            schema.check("agent", state, {**self._parts_form(state), **own, **drawn})
-            self._load_parts(state)
-            self.steps, self.horizon = state["steps"], state["horizon"]
-            set_rng_state(self.rng, state["rng"])
-            saved = torch.tensor(state["torch_rng"])
-            if saved.shape == self.torch_rng.get_state().shape:  # else of another kind of device
-                self.torch_rng.set_state(saved)
-
-    def _check_built(self) -> None:
-        """Refuse weights for layers that are not there yet."""
-        if not self.built:
-            raise UsageError("the network is not built yet: give the agent the observation_space")
+def numpy_step(part: Part, gradient: np.ndarray, learning_rate: float, most: float) -> float:
+    """Step a part in NumPy, given the gradient by its outputs of the newest learning pass."""
+    assert part.mlp is not None and part.adam is not None
+    flat = part.mlp.backward(part.activations, gradient.reshape(-1, gradient.shape[-1]))
+    norm = math.sqrt(flat @ flat)
+    if not math.isfinite(norm):
+        for weight, view in zip(part.mlp.parameters, part.mlp.views(flat), strict=True):
+            weight.grad = torch.from_numpy(view)
+        clip_gradients(part.module, part.mlp.parameters, most)  # refuses it by name
+    if norm > most:
+        flat *= most / norm
+    part.adam.step(flat, learning_rate)
+    return norm
 
 
 def check_finite(out: Array, obs: Array) -> None:
     """Refuse to act on numbers that are not finite."""
     if not math.isfinite(float(out.sum())):
         raise RunError(f"the network gave {out.ravel()[:4].tolist()} ... at {obs}"[:200])
-
-
-def check_torch_rng(name: str, saved: Any) -> None:
-    """Refuse what is no state of a torch generator on any device."""
-    if not hasattr(saved, "dtype") or saved.shape not in [(size,) for size in RNG_SIZES]:
-        schema.refuse(name, saved, f"uint8 {' or '.join(map(str, RNG_SIZES))}")
-    schema.check(name, saved, np.zeros(saved.shape, np.uint8))

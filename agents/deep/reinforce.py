@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from seqrl.agents.deep import targets
-from seqrl.agents.deep.devices import drawing_from
-from seqrl.agents.deep.draws import NumpyDraw, TorchDraw
-from seqrl.agents.deep.heads import make_head
-from seqrl.agents.deep.moments import RunningMoments
-from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
-from seqrl.agents.deep.optim import (
-    gradient_step,
-    load_optimizer_state,
-    load_weights,
-    optimizer_state,
-)
-from seqrl.agents.experience.episodes import EpisodeBatch, EpisodeStore, check_episodes
-from seqrl.agents.experience.whole_episodes import at_end, discounted, sequence, valid_steps
+from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.policy_agent import PolicyAgent, at_ends
+from seqrl.agents.deep.targets import Loss
+from seqrl.agents.experience.episodes import Episodes
 from seqrl.agents.schedules import Rate, schedule
-from seqrl.core import (
-    Array,
-    Decision,
-    Metrics,
-    RunError,
-    State,
-    Transition,
-    UsageError,
-    schema,
-    tree,
-)
-from seqrl.core.arrays import to_numpy, to_tensor
+from seqrl.core.arrays import on_device
+from seqrl.core.checks import check_choice, check_whole
+from seqrl.core.errors import RunError
 from seqrl.core.seeding import Seed
-from seqrl.networks import numpy_forward
+from seqrl.core.types import Batch, Metrics
 
 LOG = logging.getLogger("seqrl")
 BASELINES = ("value", "mean", "none")
-NOTHING: Metrics = {}
 
 
-class Reinforce(NetworkAgent):
+class Reinforce(PolicyAgent):
     """REINFORCE with baseline (Williams, 1992; Sutton & Barto, 2018, the box of 13.4, p. 330).
 
     Whole episodes are gathered from all environments; when `batch_episodes` are over, one step is
@@ -60,16 +40,14 @@ class Reinforce(NetworkAgent):
             like it, so both may have memory.
         action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         observation_space: lets lazy layers be built at once; without it at the first observation.
-        learning_rate: of the optimiser, a number or a schedule.
+        optim: learning rate, clipping and optimiser.
         gamma: discount in [0, 1].
         baseline: "value" network, "mean" of the returns so far, or "none".
         batch_episodes: episodes an update, at least 1.
         value_passes: steps of the value network an update, at least 1.
         entropy_coef: weight of the entropy bonus, at least 0, a number or a schedule.
-        max_grad_norm: gradients are scaled down to this norm, above 0.
         temperature: the policy is softmax(out / temperature), above 0.
-        optimizer: by torch's name (SGD, Momentum, Nesterov, RMSprop, Adam, AdamW, ...).
-        weight_decay: of the optimiser, at least 0.
+        backend: "torch", "numpy" or "auto": in what plain networks act.
         device: "auto", "cpu", "cuda" or "cuda:0".
         seed: of the agent's own random numbers.
     """
@@ -80,254 +58,101 @@ class Reinforce(NetworkAgent):
         action_space: gym.Space,
         observation_space: gym.Space | None = None,
         *,
-        learning_rate: Rate = "linear:0.005:0",
+        optim: Optim = Optim("linear:0.005:0", max_grad_norm=0.5),
         gamma: float = 0.99,
         baseline: str = "value",
         batch_episodes: int = 8,
         value_passes: int = 4,
         entropy_coef: Rate = 0.01,
-        max_grad_norm: float = 0.5,
         temperature: float = 1.0,
-        optimizer: str = "Adam",
-        weight_decay: float = 0.0,
+        backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
     ):
-        check_numbers(gamma, baseline, batch_episodes, value_passes)
-        check_positive(max_grad_norm=max_grad_norm, temperature=temperature)
-        super().__init__(network, learning_rate, optimizer, weight_decay, device, seed)
-        self.head = make_head(action_space)
-        self.gamma, self.baseline, self.batch_episodes = gamma, baseline, batch_episodes
+        check_choice("baseline", baseline, BASELINES)
+        self.baseline = baseline
+        self.batch_episodes = check_whole("batch_episodes", batch_episodes)
+        self.value_passes = check_whole("value_passes", value_passes)
         self.entropy_coef = schedule("entropy_coef", entropy_coef, 0.0, math.inf)
-        self.value_passes = value_passes
-        self.max_grad_norm, self.temperature = max_grad_norm, temperature
-        self.updates = 0
-        self.store = EpisodeStore()
-        self.returns = RunningMoments()
         self.warned = False  # that cut episodes end where they were cut
-        self._prepare(observation_space)
+        parts = optim, gamma, baseline == "value", temperature
+        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
 
-    def _build(self) -> None:
-        """Heads, value network and optimisers."""
-        features = self.network.features
-        policy, value = nn.Linear(features, self.head.size), nn.Linear(features, 1)
-        for layer, gain in ((policy, 0.01), (value, 1.0)):
-            nn.init.orthogonal_(layer.weight, gain)
-            nn.init.zeros_(layer.bias)
-        parts = {"network": self.network, "policy": policy, "head": self.head}
-        self.policy = nn.ModuleDict(parts).to(self.device)
-        self.critic = nn.ModuleDict()
-        if self.baseline == "value":
-            self.critic = nn.ModuleDict({"network": copy.deepcopy(self.network), "value": value})
-            self.critic.to(
-                self.device
-            ).train()  # the network has been in eval mode, if it was tried
-        self.policy_optimizer = self._optimizer(self.policy)
-        self.critic_optimizer = self._optimizer(self.critic) if len(self.critic) else None
-        self.fast = None
-        if self.device.type == "cpu":
-            self.fast = numpy_forward(self.network, policy)
+    def make_store(self) -> Episodes:
+        """Return episodes, kept until enough are over."""
+        return Episodes(self.gamma)
 
-    # acting
-
-    def act(
-        self, obs: Array, start: Array, state: State = None, *, explore: bool = True
-    ) -> Decision:
-        """Actions and the memory they leave with; the mode where nothing is to be explored."""
-        on_host = isinstance(next(tree.leaves(obs)), np.ndarray)
-        self._try_once(obs, start)
-        if self.fast is not None and on_host:
-            out, state = self.fast.step(obs, start, state)
-        else:
-            features, state = self._forward(obs, start, state)
-            with torch.inference_mode():
-                out = self.policy["policy"](features[0])
-            out = to_numpy(out) if on_host else out
-        check_finite(out, obs)
-        out = out / self.temperature
-        if explore:
-            draw = NumpyDraw(self.rng) if on_host else TorchDraw(self.torch_rng)
-            action = self.head.sample(out, draw)
-        else:
-            action = self.head.mode(out)
-        return Decision(action if on_host else action.to(start.device), state)
-
-    def values(self, obs: Array, start: Array) -> np.ndarray | None:
-        """The value network's say on N observations that open episodes [N]; None without one.
-
-        Nothing is dropped out, so nothing is drawn.
-        """
-        if self.critic_optimizer is None:
-            return None
-        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
-        training = self.critic.training
-        self.critic.eval()
-        found: np.ndarray = to_numpy(self._values(*rolled)[0])
-        self.critic.train(training)
-        return found
-
-    # learning
-
-    def learn(self, step: Transition) -> Metrics:
-        """Keep the turn; update when enough episodes are over."""
-        self.steps += int(step.valid.sum())
-        self.store.add(step)
+    def batches(self) -> Iterator[Batch]:
+        """Yield all finished episodes, when they are enough, with returns and advantages."""
         if len(self.store) < self.batch_episodes:
-            return NOTHING
-        with drawing_from(self.torch_rng):
-            return self._update(self.store.take())
-
-    def _update(self, batch: EpisodeBatch) -> Metrics:
-        self._set_learning_rate()
-        batch = EpisodeBatch(*to_tensor(tuple(batch), self.device))
-        rolled, start = sequence(batch)
-        mask = valid_steps(batch.length, len(batch.reward))  # [T, B]
-        self.policy.train()
-        values = self._values(rolled, start)  # [T + 1, B]
-        bootstrap = torch.where(batch.terminated, 0.0, at_end(values, batch.length))
-        if self.baseline != "value":
-            bootstrap = bootstrap * 0.0
-            self._warn_of_cuts(batch)
-        returns = discounted(batch.reward.float(), bootstrap, batch.length, self.gamma)
-        if not bool(torch.isfinite(returns).all()):
+            return
+        self.policy.module.train()
+        whole = on_device(self.store.take(), self.device)
+        with self.drawing():
+            values = self._baseline(whole)  # [T + 1, B]
+        bootstrap = values if self.has_critic else values * 0.0
+        leaves = whole.reward, whole.discount, whole.final, bootstrap
+        returns = targets.discounted(*leaves)
+        if not bool(torch.isfinite(returns[whole.valid]).all()):
             raise RunError(f"a return is not finite at update {self.updates + 1}")
-        advantage = (returns - values[:-1]) * mask
-        self.returns.update(returns[mask])
-        metrics = self._policy_step(batch, start[:-1], mask, advantage / self.returns.std)
-        if self.critic_optimizer is not None:
-            metrics["train/value_loss"] = self._value_steps(batch.obs, start[:-1], mask, returns)
-            metrics["train/loss"] = metrics["train/loss"] + metrics["train/value_loss"]
-        parts: Any = (self.policy, self.critic)
-        for part in filter(len, parts):  # last: until here the policy is the one that acted
-            part["network"].update(batch.obs, mask)
-        self.updates += 1
-        if self.fast is not None:
-            self.fast.refresh()
-        return metrics
+        self.returns.update(returns[whole.valid])
+        advantage = (returns - values) * whole.valid / self.returns.std
+        whole = whole._replace(extra={"return": returns, "advantage": advantage})
+        yield whole if self.memory else whole.steps()
 
-    def _warn_of_cuts(self, batch: EpisodeBatch) -> None:
-        if not self.warned and not bool(batch.terminated.all()):
+    def _baseline(self, whole: Batch) -> Tensor:
+        """Return the baseline of every step, and of what followed the last ones [T + 1, B]."""
+        if not self.has_critic:
+            self._warn_of_cuts(whole)
+            constant = self.returns.mean if self.baseline == "mean" else 0.0
+            return torch.full_like(whole.reward, constant)
+        if self.memory:
+            return self.critic_values(whole.obs, whole.start)
+        seen = whole.valid.clone()
+        seen[1:] |= whole.valid[:-1]  # with what followed the last step
+        values = torch.zeros_like(whole.reward)
+        obs, start = at_ends((whole.obs, whole.start), seen)
+        values[seen] = self.critic_values(obs, start)[0]
+        return values
+
+    def _warn_of_cuts(self, whole: Batch) -> None:
+        cut = (whole.discount[:-1] > 0) & whole.valid[:-1] & whole.final[1:]
+        if not self.warned and bool(cut.any()):
             self.warned = True
             LOG.warning("seqrl: episodes are cut off; without a value network returns end there")
 
-    def _set_learning_rate(self) -> None:
-        now = self._now(self.learning_rate)
-        for optimizer in filter(None, (self.policy_optimizer, self.critic_optimizer)):
-            for group in optimizer.param_groups:
-                group["lr"] = now
+    def loss(self, batch: Batch) -> Loss:
+        """Return -sum A log pi(a|s) and the entropy bonus of the valid steps."""
+        out = self.policy.learn(batch.obs, batch.start) / self.temperature
+        valid, advantage = batch.valid, batch.extra["advantage"]
+        gain = torch.where(valid, self.head.log_prob(out, batch.action) * advantage, 0.0).sum()
+        entropy = torch.where(valid, self.head.entropy(out), 0.0).sum()
+        count = valid.sum().clamp(min=1)
+        metrics = {"train/policy_loss": -gain / count, "train/entropy": entropy / count}
+        detached = {name: number.detach() for name, number in metrics.items()}
+        return Loss(-gain - self.now(self.entropy_coef) * entropy, count, metrics=detached)
 
-    def _values(self, rolled: Any, start: Tensor) -> Tensor:
-        """Baseline of every step and of what followed the last one [T + 1, B]."""
-        if self.critic_optimizer is None:
-            constant = self.returns.mean if self.baseline == "mean" else 0.0
-            return torch.full(start.shape, constant, device=self.device)
-        with torch.no_grad():
-            features, _ = self.critic["network"](rolled, start)
-            out = self.critic["value"](features)[..., 0]
-        return self.returns.mean + self.returns.std * out
+    def value_loss(self, batch: Batch) -> Loss:
+        """Return the squared error of the critic, in units of the returns' running spread."""
+        target = (batch.extra["return"] - self.returns.mean) / self.returns.std
+        error = target - self.critic.learn(batch.obs, batch.start)[..., 0]
+        total = torch.where(batch.valid, error.square(), 0.0).sum()
+        return Loss(total, batch.valid.sum().clamp(min=1))
 
-    def _policy_step(
-        self, batch: EpisodeBatch, start: Tensor, mask: Tensor, advantage: Tensor
-    ) -> dict[str, Any]:
-        features, _ = self.network(batch.obs, start)
-        out = self.policy["policy"](features) / self.temperature
-        log_prob = self.head.log_prob(out, batch.action)
-        entropy = targets.mean(self.head.entropy(out), mask)
-        loss = -targets.mean(log_prob * advantage, mask)
-        total = loss - self._now(self.entropy_coef) * entropy
-        norm = self._gradient_step(self.policy, self.policy_optimizer, total, "policy loss")
-        return {
-            "train/loss": loss.detach(),
-            "train/policy_loss": loss.detach(),
-            "train/entropy": entropy.detach(),
-            "train/grad_norm": norm,
-            "train/learning_rate": self.policy_optimizer.param_groups[0]["lr"],
-        }
-
-    def _value_steps(self, obs: Any, start: Tensor, mask: Tensor, returns: Tensor) -> Tensor:
-        """Regress the value network on the returns, in units of their running spread."""
-        target = (returns - self.returns.mean) / self.returns.std
-        for _ in range(self.value_passes):
-            features, _ = self.critic["network"](obs, start)
-            error = self.critic["value"](features)[..., 0] - target
-            loss = targets.mean(error.square(), mask)
-            assert self.critic_optimizer is not None
-            self._gradient_step(self.critic, self.critic_optimizer, loss, "value loss")
-        return loss.detach()
-
-    def _gradient_step(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, name: str
-    ) -> Tensor:
-        """One step; refused, with the weights as they were, where a number is not finite."""
-        return gradient_step(module, optimizer, loss, self.max_grad_norm, name, self.updates + 1)
-
-    # state
-
-    def _parts(self) -> dict[str, Any]:
-        """Weights, optimisers, episodes under way, the returns' moments."""
-        modules = {"policy": self.policy, "critic": self.critic} if self.built else {}
-        optimizers = {"policy": self.policy_optimizer} if self.built else {}
-        if self.built and self.critic_optimizer is not None:
-            optimizers["critic"] = self.critic_optimizer
-        return {
-            "modules": {name: to_numpy(dict(m.state_dict())) for name, m in modules.items()},
-            "optimizers": {name: optimizer_state(o) for name, o in optimizers.items()},
-            "store": self.store.state_dict(),
-            "returns": vars(self.returns).copy(),
-            "updates": self.updates,
-        }
-
-    def _parts_form(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The weights and optimisers are checked when they are loaded."""
-        built = bool(state["modules"])
-        if built:
-            self._check_built()
-        own = self._parts()
-        for part in ("modules", "optimizers"):
-            own[part] = dict.fromkeys(own[part] if built else (), schema.anything)
-        returns = {"mean": 0.0, "variance": check_variance, "count": 0}
-        return {**own, "store": check_episodes, "returns": returns}
-
-    def _load_parts(self, state: dict[str, Any]) -> None:
-        if state["modules"]:
-            self._load_modules(state)
-        self.store.load_state_dict(state["store"])
-        vars(self.returns).update(state["returns"])
-        self.updates = state["updates"]
-
-    def _load_modules(self, state: dict[str, Any]) -> None:
-        modules = {"policy": self.policy, "critic": self.critic}
-        for name, module in modules.items():
-            load_weights(module, state["modules"][name], f"agent/modules/{name}")
-        optimizers = {"policy": self.policy_optimizer, "critic": self.critic_optimizer}
-        for name, optimizer in optimizers.items():
-            if optimizer is not None:
-                gathered = state["optimizers"][name]
-                load_optimizer_state(optimizer, gathered, f"agent/optimizers/{name}")
-        if self.fast is not None:
-            self.fast.refresh()
-
-
-def check_numbers(gamma: float, baseline: str, batch_episodes: int, value_passes: int) -> None:
-    """Refuse numbers out of their range."""
-    if not 0 <= gamma <= 1:
-        raise UsageError(f"gamma {gamma}: expected a number from 0 to 1")
-    if baseline not in BASELINES:
-        raise UsageError(f"baseline {baseline!r}: expected one of {', '.join(BASELINES)}")
-    for name, number in (("batch_episodes", batch_episodes), ("value_passes", value_passes)):
-        if not isinstance(number, int) or number < 1:
-            raise UsageError(f"{name} {number!r}: expected a whole number of at least 1")
-
-
-def check_variance(name: str, saved: Any) -> None:
-    """Refuse what has no square root."""
-    schema.check(name, saved, 0.0)
-    if saved < 0:
-        schema.refuse(name, saved, "at least 0")
-
-
-def check_positive(**numbers: float) -> None:
-    """Refuse numbers that are not above 0."""
-    for name, number in numbers.items():
-        if not 0 < number < math.inf:
-            raise UsageError(f"{name} {number}: expected a number above 0")
+    def update(self, batch: Batch) -> Metrics:
+        """Take a step of the policy and some of the critic."""
+        with self.drawing():
+            loss = self.loss(batch)
+            norm = self.gradient_step(self.policy, loss, "policy loss")
+            metrics: dict[str, Any] = {"train/loss": loss.metrics["train/policy_loss"]}
+            metrics |= {**loss.metrics, "train/grad_norm": norm}
+            metrics["train/learning_rate"] = self.now(self.learning_rate)
+            for _ in range(self.value_passes if self.has_critic else 0):
+                loss = self.value_loss(batch)
+                self.gradient_step(self.critic, loss, "value loss")
+            if self.has_critic:
+                metrics["train/value_loss"] = (loss.total / loss.count).detach()
+                metrics["train/loss"] = metrics["train/loss"] + metrics["train/value_loss"]
+        self.update_statistics(batch.obs, batch.valid)
+        self.updates += 1
+        return metrics

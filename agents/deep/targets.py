@@ -1,61 +1,132 @@
-"""What action values are moved towards: pure functions on batches, worked out by hand in the tests.
+"""Returns, targets and losses as pure functions on batches, worked out by hand in the tests.
 
-Leaves are [..., A] for values of actions, [...] for values of states; [L + 1, B] is a sequence
-whose last row only closes it. A FINAL row holds what followed the last step of an episode.
+Leaves are [..., A] for values of actions, [...] for values of states; [T + 1, B] is a sequence
+whose last row only closes it (see `Batch`). Where it says "of either kind" NumPy arrays are taken
+as well as tensors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seqrl.agents.tabular.policy import TEMPERATURE
+from seqrl.core.types import Array
 
 CURVE = 1e-3  # epsilon of `squash`
 SPREAD = 0.9  # eta of `sequence_error`
 
 
-def chosen(q: Tensor, action: Tensor) -> Tensor:
-    """Q(s, a) [...] of q [..., A]."""
+class Loss(NamedTuple):
+    """A loss as the sum over what is learned from, and how much that is."""
+
+    total: Array
+    count: Any  # of valid steps
+    error: Array | None = None  # target minus value [T, B]
+    valid: Array | None = None  # bool [T, B], of the errors; None for all
+    gradient: Array | None = None  # of `total` by the outputs [T, B, K]; None: by autograd
+    metrics: Mapping[str, Any] = {}
+
+
+def chosen(q: Array, action: Array) -> Array:
+    """Return Q(s, a) [...] of q [..., A] and action [...], of either kind."""
+    if isinstance(q, np.ndarray):
+        rows = q.reshape(-1, q.shape[-1])
+        return rows[np.arange(len(rows)), action.ravel()].reshape(action.shape)
     return q.gather(-1, action[..., None])[..., 0]
 
 
-def expected(kind: int, q: Tensor, rate: float) -> Tensor:
-    """sum_a pi(a|s) Q(s, a), as `exploration.expected` has it for one state."""
-    if kind == TEMPERATURE:
-        return (torch.softmax(q / rate, -1) * q).sum(-1)
-    return rate * q.mean(-1) + (1.0 - rate) * q.amax(-1)
+def highest(q: Array) -> Array:
+    """Return max_a Q(s, a) [...] of q [..., A], of either kind."""
+    return q.max(-1) if isinstance(q, np.ndarray) else q.amax(-1)
 
 
-def double(q: Tensor, chooser: Tensor) -> Tensor:
-    """Q(s, argmax_a Q'(s, a)): one network picks, the other says what it is worth.
+def double(q: Array, chooser: Array) -> Array:
+    """Return Q(s, argmax_a Q'(s, a)), of either kind: one network picks, the other evaluates.
 
     van Hasselt, Guez and Silver (2016), eq. 4.
     """
     return chosen(q, chooser.argmax(-1))
 
 
-def n_step(
-    reward: Tensor, terminated: Tensor, final: Tensor, value: Tensor, gamma: float, n: int
-) -> Tensor:
-    """n rewards, then the value of what follows them [L + 1, B]; fewer where the rows end.
+def expected_greedy(q: Array, epsilon: float) -> Array:
+    """Return sum_a pi(a|s) Q(s, a) of an epsilon-greedy policy, of either kind."""
+    return epsilon * q.mean(-1) + (1.0 - epsilon) * highest(q)
 
-    G_t = R_{t+1} + gamma (1 - terminated) G'_{t+1}, where G' is the same with n - 1, the value of
-    that row for n = 0, in a FINAL row and in the last one. Sutton & Barto (2018), eq. 7.1, p. 143.
+
+def expected_softmax(q: Array, temperature: float) -> Array:
+    """Return sum_a pi(a|s) Q(s, a) of pi = softmax(Q / temperature), of either kind."""
+    if isinstance(q, np.ndarray):
+        return expected_softmax(torch.from_numpy(q), temperature).numpy()
+    return (torch.softmax(q / temperature, -1) * q).sum(-1)
+
+
+def n_step(reward: Array, discount: Array, final: Array, value: Array, n: int) -> Array:
+    """Return n rewards and then the value of what follows them [T + 1, B]; fewer at the end.
+
+    G_t = R_{t+1} + discount_t G'_{t+1}, where G' is the same with n - 1, the value of that row for
+    n = 0, in a final row and in the last one. Sutton & Barto (2018), eq. 7.1, p. 143. Of either
+    kind.
     """
     total = value
-    stays = final.clone()
-    stays[-1] = True
-    factor = gamma * ~terminated
     for _ in range(n):
-        following = torch.cat([total[1:], total[-1:]])
-        total = torch.where(stays, value, reward + factor * following)
+        behind = reward[:-1] + discount[:-1] * total[1:]
+        if isinstance(value, np.ndarray):
+            total = np.concatenate([np.where(final[:-1], value[:-1], behind), value[-1:]])
+        else:
+            total = torch.cat([torch.where(final[:-1], value[:-1], behind), value[-1:]])
     return total
 
 
+def discounted(reward: Array, discount: Array, final: Array, bootstrap: Array) -> Array:
+    """Return G_t = R_{t+1} + discount_t G_{t+1} [T + 1, B], of either kind.
+
+    In a final row and in the last one G is `bootstrap` [T + 1, B], the value of what followed.
+    Sutton & Barto (2018), eq. 3.9, p. 55.
+    """
+    if not isinstance(reward, np.ndarray) and reward.device.type == "cpu":
+        leaves = (x.numpy() for x in (reward, discount, final, bootstrap))
+        return torch.from_numpy(discounted(*leaves))
+    where = np.where if isinstance(reward, np.ndarray) else torch.where
+    totals = [bootstrap[-1]]
+    for t in range(len(reward) - 2, -1, -1):
+        totals.append(where(final[t], bootstrap[t], reward[t] + discount[t] * totals[-1]))
+    return (np.stack if where is np.where else torch.stack)(totals[::-1])
+
+
+def gae(
+    reward: Array,
+    discount: Array,
+    final: Array,
+    over: Array,
+    value: Array,
+    following: Array,
+    decay: float,
+) -> Array:
+    """Return generalised advantages [T + 1, B], of either kind; 0 in final rows and in the last.
+
+    A_t = R_{t+1} + discount_t (V_{t+1} + decay A_{t+1}) - V_t. Behind a step with which an episode
+    was `over` the bracket is `following`, the value of what followed it.
+    Schulman et al. (2016), eq. 16.
+    """
+    if not isinstance(reward, np.ndarray) and reward.device.type == "cpu":
+        leaves = (x.numpy() for x in (reward, discount, final, over, value, following))
+        return torch.from_numpy(gae(*leaves, decay))  # type: ignore
+    where = np.where if isinstance(reward, np.ndarray) else torch.where
+    advantages = [value[-1] * 0]
+    for t in range(len(reward) - 2, -1, -1):
+        behind = where(over[t], following[t], value[t + 1] + decay * advantages[-1])
+        advantage = reward[t] + discount[t] * behind - value[t]
+        advantages.append(where(final[t], advantages[0], advantage))
+    return (np.stack if where is np.where else torch.stack)(advantages[::-1])
+
+
 def squash(x: Tensor) -> Tensor:
-    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x: large values closer together.
+    """Return h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x: large values closer together.
 
     Pohlen et al. (2018), proposition A.2.
     """
@@ -63,30 +134,71 @@ def squash(x: Tensor) -> Tensor:
 
 
 def unsquash(x: Tensor) -> Tensor:
-    """The inverse of `squash`."""
+    """Return the inverse of `squash`."""
     size = x.abs() + 1.0 + CURVE
     # (root - 1) / (2 epsilon) without the difference of two numbers that are nearly equal
     root = 2.0 * size / (1.0 + (1.0 + 4.0 * CURVE * size).sqrt())
     return x.sign() * (root.square() - 1.0)
 
 
-def elementwise_loss(kind: str, value: Tensor, target: Tensor, reduction: str = "none") -> Tensor:
-    """Half the square of each error; with "huber" linear where it is beyond 1 (Huber, 1964)."""
+def elementwise_loss(kind: str, value: Tensor, target: Tensor) -> Tensor:
+    """Return half the square of each error; "huber": linear where beyond 1 (Huber, 1964)."""
     if kind == "squared":
-        return 0.5 * functional.mse_loss(value, target, reduction=reduction)
-    return functional.huber_loss(value, target, reduction=reduction)
+        return 0.5 * functional.mse_loss(value, target, reduction="none")
+    return functional.huber_loss(value, target, reduction="none")
 
 
-def mean(each: Tensor, mask: Tensor) -> Tensor:
-    """The mean of what is not masked out; 0 where all is."""
-    return torch.where(mask, each, 0.0).sum() / mask.sum().clamp(min=1)
+def regression(
+    kind: str,
+    q: Array,
+    action: Array,
+    target: Array,
+    valid: Array | None = None,
+    weight: Array | None = None,
+) -> Loss:
+    """Return the loss of Q(s, a) against targets [T, B], of either kind.
+
+    q [T, B, A] of the steps' observations; valid bool [T, B], None for all; weight [B] of the
+    columns. With arrays the gradient by q is worked out here.
+    """
+    value = chosen(q, action)
+    if isinstance(q, np.ndarray):
+        return _regression(kind, q, action, target - value, valid, weight)
+    each = elementwise_loss(kind, value, target)
+    each = each if weight is None else each * weight
+    error = target - value.detach()
+    if valid is None:
+        return Loss(each.sum(), each.numel(), error)
+    return Loss(torch.where(valid, each, 0.0).sum(), valid.sum().clamp(min=1), error, valid)
 
 
-def sequence_error(error: Tensor, mask: Tensor) -> Tensor:
-    """eta max |error| + (1 - eta) mean |error| over the masked rows of [T, B], for each of B.
+def _regression(
+    kind: str, q: Array, action: Array, error: Array, valid: Array | None, weight: Array | None
+) -> Loss:
+    """The same with arrays, and its gradient: d/dv of L(y - v) is -L'(y - v)."""
+    slope = error if kind == "squared" else np.minimum(np.maximum(error, -1.0), 1.0)
+    each = slope * (error - 0.5 * slope)
+    factor = weight if valid is None else valid * (1.0 if weight is None else weight)
+    if factor is not None:
+        each, slope = each * factor, slope * factor
+    gradient = np.zeros_like(q)
+    rows = gradient.reshape(-1, q.shape[-1])
+    rows[np.arange(len(rows)), action.ravel()] = -slope.ravel()
+    total = each.sum()
+    count = error.size if valid is None else max(1, int(valid.sum()))
+    return Loss(total, count, error, valid, gradient)
+
+
+def mean(each: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean of what is valid; 0 where nothing is."""
+    return torch.where(valid, each, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def sequence_error(error: Tensor, valid: Tensor) -> Tensor:
+    """Return eta max |error| + (1 - eta) mean |error| over the valid rows of [T, B], for each B.
 
     Kapturowski et al. (2019), section 2.3.
     """
-    size = error.abs() * mask
-    mean = size.sum(0) / mask.sum(0).clamp(min=1)
-    return SPREAD * size.amax(0) + (1.0 - SPREAD) * mean
+    size = error.abs() * valid
+    average = size.sum(0) / valid.sum(0).clamp(min=1)
+    return SPREAD * size.amax(0) + (1.0 - SPREAD) * average

@@ -1,10 +1,12 @@
-"""Q-learning, SARSA and Monte Carlo with any network as the action-value function."""
+"""Action values on any network: acting on them, target network, the loss of a batch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -13,164 +15,172 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from seqrl.agents.deep import targets
-from seqrl.agents.deep.action_values import ActionValues, Actor
-from seqrl.agents.deep.devices import drawing_from
-from seqrl.agents.deep.draws import TorchDraw
+from seqrl.agents.deep.devices import TorchDraw
 from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
-from seqrl.agents.deep.numpy_learner import make_learner
-from seqrl.agents.deep.value_arguments import TargetArguments, UpdateArguments, settled
-from seqrl.agents.deep.value_experience import Experience
-from seqrl.agents.deep.value_learner import UpdateResult
-from seqrl.agents.experience.columns import check_replay_memory
-from seqrl.agents.experience.episodes import EpisodeBatch as Episodes
-from seqrl.agents.schedules import Rate, schedule
+from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.outputs import Outputs, Part
+from seqrl.agents.deep.targets import Loss
 from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE, Exploration, explore
-from seqrl.core import Array, Decision, Metrics, State, Transition, UsageError, schema, tree
-from seqrl.core.arrays import to_numpy
+from seqrl.core import schema, tree
+from seqrl.core.checks import check_unit, check_whole
+from seqrl.core.errors import UsageError
+from seqrl.core.saved import Kept, plain
 from seqrl.core.seeding import Seed
-from seqrl.networks.base import dummy, has_memory
+from seqrl.core.types import Array, Batch, Decision, Metrics, State, Transition
 
-NOTHING: Metrics = {}
 NUMBERS = ("loss", "td_error", "grad_norm")
+LOSSES = ("huber", "squared")
+ROW, NEXT = slice(0, 1), slice(1, 2)  # of a batch of single steps
+
+
+@dataclass(frozen=True)
+class TargetNetwork:
+    """A copy of the network that values are bootstrapped from, and that follows it.
+
+    target_every: env steps from one move to the next; 0 for none.
+    target_rate: share of the way to the network that it moves, in (0, 1].
+    """
+
+    target_every: int = 100
+    target_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_whole("target_every", self.target_every, 0)
+        check_unit("target_rate", self.target_rate)
+
+
+@dataclass(frozen=True)
+class Updates:
+    """How often is learned, and from how much.
+
+    batch_size: steps a gradient step, or sequences with memory; at least 1.
+    train_every: env steps from one learning to the next, at least 1.
+    updates: gradient steps each time, on policy passes over the steps; at least 1.
+    """
+
+    batch_size: int = 64
+    train_every: int = 4
+    updates: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "train_every", "updates"):
+            check_whole(name, getattr(self, name))
+
+
+class Regression(NamedTuple):
+    """What values are moved towards, and how: arguments that the subclasses share."""
+
+    gamma: float
+    n_step: int
+    loss: str
+    rescale: bool
+    dueling: bool
+
+
+class Step(NamedTuple):
+    """What a gradient step gave; its numbers are worked out when they are logged."""
+
+    loss: Loss
+    norm: Tensor | float  # of the gradient
+
+    def numbers(self) -> dict[str, float]:
+        """Return loss, mean size of the error, norm of the gradient."""
+        error, valid = self.loss.error, self.loss.valid
+        assert error is not None
+        mean = abs(error).mean() if valid is None else targets.mean(abs(error), valid)
+        loss = (self.loss.total / self.loss.count).item()
+        return {"loss": loss, "td_error": float(mean), "grad_norm": float(self.norm)}
 
 
 class ValueAgent(NetworkAgent):
-    """Action values on any network, with memory or without (Sutton & Barto, 2018, chapters 9, 10).
+    """The base of Q-learning, SARSA and Monte Carlo on a network (Sutton & Barto, 2018, ch. 9, 10).
 
-    Q-learning draws from a replay and bootstraps from a target network (Mnih et al., 2015); one
-    with memory draws sequences with the memory that entered them (Kapturowski et al., 2019).
-    SARSA and Monte Carlo learn from what was just done, each step `updates` times. What is
-    descended is half the squared error to the target, so that SGD on a one-hot linear network is
-    a table.
-
-    Args:
-        network: a Network or any module from [B, ...] to [B, F].
-        action_space: Discrete.
-        observation_space: lets lazy layers be built at once; without it at the first observation.
-        target: "q-learning", "sarsa" or "monte-carlo"; what is None below follows it.
-        learning_rate: of the optimiser, a number or a schedule.
-        gamma: discount in [0, 1].
-        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
-        expected: SARSA bootstraps from the policy's expected value, not from the action taken.
-        n_step: rewards before bootstrapping, at least 1 (Q-learning: uncorrected).
-        double: Q-learning's action is picked by the one network, its value taken from the other.
-        dueling: the values of states and the advantages of actions apart.
-        loss: "huber" or "squared".
-        rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
-        batch_size: steps a gradient step, or sequences with memory; at least 1.
-        train_every: env steps from one learning to the next, at least 1.
-        updates: gradient steps each time, on policy passes over the steps; at least 1.
-        buffer_size: rows of the replay; 0 learns on policy, from each step as it comes.
-        learning_starts: env steps before the first gradient step.
-        target_every: env steps from one move of the target network to the next; 0 for none.
-        target_rate: share of the way to the network that it moves, in (0, 1].
-        priority: alpha in [0, 1] of prioritised replay, 0 for uniform (Schaul et al., 2016).
-        importance: beta in [0, 1] that corrects for priorities, a number or a schedule.
-        sequence_length: steps learned from in a sequence, with memory.
-        burn_in: steps before them that only warm the memory up.
-        stored_state: sequences begin with the memory of then, not with a fresh one.
-        max_grad_norm: gradients are scaled down to this norm, above 0.
-        optimizer: by torch's name (SGD, Momentum, Nesterov, RMSprop, Adam, AdamW, ...).
-        weight_decay: of the optimiser, at least 0.
-        device: "auto", "cpu", "cuda" or "cuda:0".
-        seed: of the agent's own random numbers.
+    Half the squared error to a target is descended, so that SGD on a one-hot linear network is a
+    table. A subclass yields its batches and says what a row is worth (`next_value`).
     """
+
+    burn_in = 0  # rows of a sequence that only bring the memory up to date
 
     def __init__(
         self,
         network: nn.Module,
         action_space: gym.Space,
-        observation_space: gym.Space | None = None,
-        *,
-        target: str = "q-learning",
-        learning_rate: Rate | None = None,
-        gamma: float = 0.99,
-        exploration: Exploration | None = None,
-        expected: bool = False,
-        n_step: int | None = None,
-        double: bool = True,
-        dueling: bool = False,
-        loss: str | None = None,
-        rescale: bool = False,
-        batch_size: int | None = None,
-        train_every: int | None = None,
-        updates: int | None = None,
-        buffer_size: int | None = None,
-        learning_starts: int | None = None,
-        target_every: int | None = None,
-        target_rate: float = 1.0,
-        priority: float = 0.0,
-        importance: Rate = "linear:0.4:1",
-        sequence_length: int = 16,
-        burn_in: int = 0,
-        stored_state: bool = True,
-        max_grad_norm: float = 10.0,
-        optimizer: str = "Adam",
-        weight_decay: float = 0.0,
-        device: str = "auto",
-        seed: Seed = None,
+        observation_space: gym.Space | None,
+        optim: Optim,
+        exploration: Exploration,
+        regression: Regression,
+        updates: Updates,
+        target: TargetNetwork,
+        backend: str,
+        device: str,
+        seed: Seed,
     ):
-        given = dict(locals())
-        own = settled(target, given)
         if not isinstance(action_space, spaces.Discrete):
             raise UsageError(f"action space {action_space}: action values take Discrete actions")
-        super().__init__(network, own["learning_rate"], optimizer, weight_decay, device, seed)
-        self.exploration: Exploration = own["exploration"]
-        self.importance = schedule("importance", importance)
-        own["kind"], own["first_action"] = self.exploration.kind, int(action_space.start)
-        own["burn_in"] = burn_in if own["buffer_size"] else 0
-        self.target_args = TargetArguments(**{name: own[name] for name in TargetArguments._fields})
-        self.update_args = UpdateArguments(**{name: own[name] for name in UpdateArguments._fields})
-        self.dueling, self.actions = dueling, int(action_space.n)
-        self.last: UpdateResult | None = None  # of the newest gradient step
-        self.last_numbers: dict[str, float] | None = None  # what one before an interruption told
-        self.last_metrics = self._metrics()
-        if observation_space is not None:
-            self._check_memory(observation_space)
+        super().__init__(network, optim, regression.gamma, backend, device, seed)
+        if regression.loss not in LOSSES:
+            raise UsageError(f"loss {regression.loss!r} is not one of {', '.join(LOSSES)}")
+        self.exploration, self.updating, self.target = exploration, updates, target
+        self.loss_kind, self.rescale = regression.loss, regression.rescale
+        self.dueling, self.n_step = regression.dueling, check_whole("n_step", regression.n_step)
+        self.actions, self.first_action = int(action_space.n), int(action_space.start)
+        self.last: Step | None = None  # the newest gradient step
+        self.last_numbers: dict[str, float] | None = None  # of one before an interruption
+        name = "exploration_rate" if exploration.kind == EPSILON else "temperature"
+        self.last_metrics: Metrics = {
+            **{f"train/{part}": partial(self._number, part) for part in NUMBERS},
+            "train/learning_rate": partial(self.now, self.learning_rate),
+            f"rollout/{name}": partial(self.now, exploration.rate),
+        }
         self._prepare(observation_space)
 
     def _build(self) -> None:
-        """Values, optimiser and experience."""
-        values = ActionValues(self.network, self.actions, dueling=self.dueling).to(self.device)
-        self.learner = make_learner(
-            values,
-            self._optimizer(values),
-            self.target_args,
-            target_network=self.update_args.target_every > 0,
-        )
-        self.actor = Actor(values, self.device, self.learner.mlp)
-        self.memory = has_memory(self.network)
-        self.experience = Experience(self.target_args, self.update_args, self.memory, self.device)
+        """Make values, target network and store."""
+        layer = nn.Linear(self.network.features, self.actions + self.dueling)
+        values = Outputs(self.network, layer, dueling=self.dueling).to(self.device)
+        args = values, self.optim, self.device, self.backend
+        self.values_part = Part(*args, numpy_loss=not self.rescale)
+        self.parts = {"values": self.values_part}
+        self.target_part = self.values_part
+        if self.target.target_every:
+            self.target_part = Part(values.frozen(), None, self.device, self.backend)
+            self.parts["target"] = self.target_part
+        self.store = self.make_store(None if self.values_part.learns_in_numpy else self.device)
 
-    def _check_memory(self, space: gym.Space) -> None:
-        """Refuse a replay that does not fit before anything is played."""
-        row = sum(leaf.nbytes for leaf in tree.leaves(dummy(space, (1, 1))))
-        check_replay_memory(self.update_args.buffer_size * row, self.update_args.buffer_size)
+    def make_store(self, device: torch.device | None) -> Any:
+        """Return what is learned from; its batches are on the device, without one NumPy arrays."""
+        raise NotImplementedError
+
+    def next_value(self, q: Array, online: Callable[[], Array], batch: Batch, rows: slice) -> Array:
+        """Return what rows of a batch are worth [...], by q [..., A] of the target network.
+
+        `online` works out [..., A] of the network itself.
+        """
+        raise NotImplementedError
 
     # acting
 
     def act(
         self, obs: Array, start: Array, state: State = None, *, explore: bool = True
     ) -> Decision:
-        """Actions and the memory they leave with; the first maximum where nothing is explored."""
+        """Return actions and memory; the first maximum where nothing is to be explored."""
         self._try_once(obs, start)
-        out, state = self.actor(obs, start, state)
+        out, state = self.values_part.act(obs, start, state)
         check_finite(out, obs)
         action = self._explore(out) if explore else out.argmax(-1)
-        first = self.target_args.first_action
-        action = action + first if first else action
+        action = action + self.first_action if self.first_action else action
         return Decision(action if isinstance(start, np.ndarray) else action.to(start.device), state)
 
     def values(self, obs: Array, start: Array) -> np.ndarray:
-        """What the best action is worth in N observations that open episodes [N]; draws nothing."""
+        """Return the best action's value of N observations that open episodes [N]."""
         self._try_once(obs, start)
-        best = torch.as_tensor(self.actor(obs, start, None)[0]).amax(-1)
-        found: np.ndarray = to_numpy(targets.unsquash(best) if self.target_args.rescale else best)
+        best = torch.as_tensor(self.values_part.act(obs, start, None)[0]).amax(-1)
+        found: np.ndarray = self._unscaled(best).cpu().numpy()
         return found
 
     def _explore(self, out: Array) -> Array:
         """Draw actions from the policy: on the host by the very function of the tables."""
-        kind, now = self.exploration.kind, self._now(self.exploration.rate)
+        kind, now = self.exploration.kind, self.now(self.exploration.rate)
         if isinstance(out, np.ndarray):
             table: Any = memoryview(out.data)
             rng = self.rng
@@ -184,69 +194,129 @@ class ValueAgent(NetworkAgent):
     # learning
 
     def learn(self, step: Transition) -> Metrics:
-        """Keep the turn; learn as often as its env steps ask for."""
-        before, update_args = self.steps, self.update_args
-        self.steps += int(step.valid.sum())
-        self.experience.add(step)
-        times = self.steps // update_args.train_every - before // update_args.train_every
-        if times and self.steps > update_args.learning_starts:
-            self._learn(times)
-        if (
-            update_args.target_every
-            and self.steps // update_args.target_every > before // update_args.target_every
-        ):
-            self.learner.follow(update_args.target_rate)
-        return NOTHING if self.last is None and self.last_numbers is None else self.last_metrics
+        """Keep the turn, learn from the batches that are due, move the target network."""
+        before, every = self.steps, self.target.target_every
+        super().learn(step)
+        if every and self.steps // every > before // every:
+            self._move_target()
+        return {} if self.last is None and self.last_numbers is None else self.last_metrics
 
-    def _learn(self, times: int) -> None:
-        """The gradient steps that are due."""
-        alpha, epsilon = self._now(self.learning_rate), self._now(self.exploration.rate)
+    @property
+    def due(self) -> int:
+        """How often it is to be learned after the newest turn."""
+        every = self.updating.train_every
+        return self.steps // every - (self.steps - self.turn_steps) // every
 
-        def bootstrap(episodes: Episodes) -> Tensor:
-            return self.learner.bootstrap(episodes, self.memory, epsilon)
+    def update(self, batch: Batch) -> Metrics:
+        """Take one gradient step."""
+        in_numpy = isinstance(batch.reward, np.ndarray)
+        # what is not finite is refused by name
+        with np.errstate(all="ignore") if in_numpy else self.drawing():
+            self._update(batch)
+        return self.last_metrics
 
-        beta = self._now(self.importance)
-        with drawing_from(self.torch_rng):
-            for weighted in self.experience.batches(times, self.rng, beta, bootstrap):
-                outcome = self.learner.update(weighted.batch, weighted.weight, alpha, epsilon)
-                self.experience.learned(weighted, outcome.per_item)
-                self.last = outcome
-        self.actor.stale = True
+    def _update(self, batch: Batch) -> None:
+        module = self.values_part.module
+        if not module.training:
+            module.train()
+        loss = self.loss(batch)
+        norm = self.gradient_step(self.values_part, loss)
+        self.updates += 1
+        on_host = isinstance(batch.reward, np.ndarray)
+        total = loss.total if on_host else loss.total.detach()  # without the graph
+        self.last = Step(loss._replace(total=total), norm)
+        if on_host:  # plain layers, without running statistics
+            return
+        timed = slice(None) if self.memory else slice(1)
+        obs = tree.map(lambda leaf: leaf[timed], batch.obs)
+        self.network.update(obs, batch.valid[timed])  # last: until here the values are of then
 
-    def _metrics(self) -> Metrics:
-        """What the log shows, each read when it is written."""
-        kind, epsilon = self.exploration
-        name = "exploration_rate" if kind == EPSILON else "temperature"
-        return {
-            **{f"train/{part}": partial(self._number, part) for part in NUMBERS},
-            "train/learning_rate": lambda: self._now(self.learning_rate),
-            f"rollout/{name}": lambda: self._now(epsilon),
-        }
+    def loss(self, batch: Batch) -> Loss:
+        """Return the loss of Q(s, a) against the targets of a batch."""
+        q, target = self._of_sequences(batch) if self.memory else self._of_steps(batch)
+        rows = slice(self.burn_in, -1)
+        valid = batch.valid[rows] if self.memory else None
+        action = self.index(batch.action[rows])
+        target = targets.squash(target) if self.rescale else target
+        return targets.regression(self.loss_kind, q, action, target, valid, batch.weight)
+
+    def _of_steps(self, batch: Batch) -> tuple[Array, Array]:
+        """Return Q of row 0 [1, B, A] and its target; the target network sees row 1 alone."""
+        first, after = (tree.map(lambda x, part=part: x[part], batch.obs) for part in (ROW, NEXT))
+        start = batch.start[ROW]
+        q = self.target_part.evaluate(after, start)
+        online = partial(self.values_part.evaluate, after, start)
+        worth = self._unscaled(self.next_value(q, online, batch, NEXT))
+        target = batch.reward[ROW] + batch.discount[ROW] * worth
+        return self.values_part.learn(first, start), target
+
+    def _of_sequences(self, batch: Batch) -> tuple[Array, Array]:
+        """Return Q of the rows behind the burn-in [T, B, A] and their targets."""
+        rows = slice(self.burn_in, None)
+        q = self._unroll(self.values_part, batch, grad=True)
+        with torch.no_grad():
+            own = self.target_part is self.values_part
+            frozen = q if own else self._unroll(self.target_part, batch, grad=False)
+            worth = self._unscaled(self.next_value(frozen, lambda: q, batch, rows))
+            reward, discount, final = batch.reward[rows], batch.discount[rows], batch.final[rows]
+            target = targets.n_step(reward, discount, final, worth, self.n_step)
+        return q[:-1], target[:-1]
+
+    def _unroll(self, part: Part, batch: Batch, grad: bool) -> Array:
+        """Return Q of the rows behind the burn-in, which only brings the memory up to date."""
+        first, state = self.burn_in, batch.state
+        obs, start = batch.obs, batch.start
+        if first:
+            early = tree.map(lambda leaf: leaf[:first], obs)
+            with torch.no_grad():
+                _, state = part.module(early, start[:first], state)
+            obs, start = tree.map(lambda leaf: leaf[first:], obs), start[first:]
+        return part.learn(obs, start, state) if grad else part.evaluate(obs, start, state)
+
+    def policy_value(self, q: Array) -> Array:
+        """Return sum_a pi(a|s) Q(s, a) [...] of the exploring policy."""
+        now = self.now(self.exploration.rate)
+        if self.exploration.kind == TEMPERATURE:
+            return targets.expected_softmax(q, now)
+        return targets.expected_greedy(q, now)
+
+    def index(self, action: Array) -> Array:
+        """Return actions, as the environment counts them, as indices from 0."""
+        return action - self.first_action if self.first_action else action
+
+    def _unscaled(self, value: Array) -> Array:
+        return targets.unsquash(value) if self.rescale else value
+
+    def _move_target(self) -> None:
+        """Move the target network towards the network."""
+        share = self.target.target_rate
+        self.values_part.refresh()
+        self.target_part.refresh()
+        frozen, trained = self.target_part.module, self.values_part.module
+        pairs = list(zip(frozen.parameters(), trained.parameters(), strict=True))
+        with torch.no_grad():
+            torch._foreach_lerp_([old for old, _ in pairs], [new for _, new in pairs], share)
+            for old, new in zip(frozen.buffers(), trained.buffers(), strict=True):
+                old.copy_(new)
 
     def _number(self, name: str) -> float:
-        """What the newest gradient step told, be it before an interruption."""
+        """Return what the newest gradient step gave, be it before an interruption."""
         numbers = self.last_numbers if self.last is None else self.last.numbers()
         return (numbers or {}).get(name, math.nan)
 
     # state
 
-    def _parts(self) -> dict[str, Any]:
-        """Weights and optimiser, experience, what was told last."""
-        return {
-            "learner": self.learner.state_dict() if self.built else None,
-            "experience": self.experience.state_dict() if self.built else None,
-            "last_numbers": self.last_numbers if self.last is None else self.last.numbers(),
-        }
+    SAVED: ClassVar[dict[str, Kept]] = {
+        **NetworkAgent.SAVED,
+        "last_numbers": plain(schema.maybe(dict.fromkeys(NUMBERS, 0.0))),
+    }
 
-    def _parts_form(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Learner and experience check theirs when they are loaded."""
-        numbers = schema.maybe(dict.fromkeys(NUMBERS, 0.0))
-        return {"learner": schema.anything, "experience": schema.anything, "last_numbers": numbers}
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, moments, store, counters, random numbers and what was logged last."""
+        numbers = self.last_numbers if self.last is None else self.last.numbers()
+        return {**super().state_dict(), "last_numbers": numbers}
 
-    def _load_parts(self, state: dict[str, Any]) -> None:
-        if state["learner"] is not None:
-            self._check_built()
-            self.learner.load_state_dict(state["learner"])
-            self.experience.load_state_dict(state["experience"])
-            self.actor.stale = True
-        self.last, self.last_numbers = None, state["last_numbers"]
+    def load_state_dict(self, state: dict[str, Any], name: str = "agent") -> None:
+        """Continue where `state` was taken; refuse what is not of this agent's form."""
+        super().load_state_dict(state, name)
+        self.last = None

@@ -1,30 +1,43 @@
-"""Steps of N environments in arrays that are filled again and again, as agents learn from them.
+"""Steps of N environments in columns that are filled again and again, and batches picked from them.
 
-Every environment has a column of rows, one a step. Behind the newest step, and behind the last one
-of every episode, comes a FINAL row: what followed, with nothing done there. So what follows a step
-is always the next row and no observation is kept twice. Row `a` counts from the column's first
-one on and lies in place `a` modulo the column's length.
+Every environment has a column of rows, one a time step. Behind the newest step, and behind the last
+one of every episode, stands a FINAL row: the observation that followed, with nothing done there. So
+the row behind a step is always its successor and no observation is kept twice. Row `a` counts from
+the column's first one and lies at place `a` modulo the column's length.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from seqrl.agents.experience.packing import Pick
-from seqrl.core import Array, State, Transition, schema, tree
+from seqrl.core import schema, tree
 from seqrl.core.arrays import check_memory, host, zeros
+from seqrl.core.types import Array, Batch, State, Transition
+
+if TYPE_CHECKING:
+    import torch
 
 FINAL, START, TERMINATED = np.uint8(1), np.uint8(2), np.uint8(4)  # flags of a row
+NAME = "agent/store"  # of a store's entry in a checkpoint
+LINE = 64  # bytes; torch aligns to as many, and the last bit of a product can depend on it
+
+
+class Indices(NamedTuple):
+    """Rows [B] and their columns [B]."""
+
+    row: np.ndarray
+    column: np.ndarray
 
 
 class Columns:
     """The columns. `last` [N] is the newest row of each, a FINAL one; -1 where there is none.
 
     capacity: rows of all columns together.
-    period: columns are a multiple of it long, and the memory that entered a row is kept for every
-        row that it divides,
+    period: columns are a multiple of it long, and the memory before a row is kept for every row
+        that it divides,
     states: if it is to be kept at all.
     """
 
@@ -37,15 +50,44 @@ class Columns:
         self.loaded = False  # from a checkpoint, and no turn has been seen since
 
     @property
-    def columns(self) -> int:
-        """N."""
+    def count(self) -> int:
+        """The number of columns, N."""
         return len(self.last)
 
+    @property
+    def oldest(self) -> np.ndarray:
+        """The first row [N] of each column that is still there."""
+        return np.maximum(self.last - self.length + 1, 0)
+
+    def prepare(self, step: Transition) -> None:
+        """Allocate columns for environments such as those of a turn; refused without memory."""
+        n = len(step.valid)
+        self.length = self._length(n)
+        turn, state = self._example(step)
+        entries = self.length // self.period
+        size = sum(leaf.nbytes for leaf in tree.leaves(turn)) * self.length
+        size += sum(leaf.nbytes for leaf in tree.leaves(state)) * entries
+        check_replay_memory(size, self.capacity)
+        self.parts = tree.map(lambda leaf: zeros(self.length, leaf), turn)
+        self.states = tree.map(lambda leaf: zeros(entries, leaf), state)
+        self.last = np.full(n, -1)
+
+    def _example(self, step: Transition) -> tuple[dict[str, Any], Any]:
+        """Return the leaves [N, ...] that a turn adds to the columns, and its memory."""
+        turn = {"obs": step.obs, "action": step.action, "reward": step.reward.astype(np.float32)}
+        turn["flag"] = np.zeros(len(step.valid), np.uint8)
+        return turn, tree.map(host, step.next_state) if self.keeps_states else None
+
+    def _length(self, n: int) -> int:
+        return self.capacity // (n * self.period) * self.period
+
     def add(self, step: Transition) -> np.ndarray:
-        """Write the valid rows of a turn of arrays; answers which columns these are."""
+        """Write the valid rows of a turn of arrays; return the environments that have one."""
         if self.loaded:
-            self.adopt(step)
-        if self.columns == 1:  # an index that is no array is written to several times faster
+            kept = tree.map(lambda leaf: leaf[0], (self.parts, self.states))
+            schema.check(NAME, kept, self._example(step))
+            self.loaded = False
+        if self.count == 1:  # an index that is no array is written to several times faster
             if not step.valid[0]:
                 return np.zeros(0, np.int64)
             at = max(int(self.last[0]) + int(step.start[0]), 0)
@@ -53,37 +95,37 @@ class Columns:
             self._keep_state(step, np.array([at]), np.zeros(1, np.int64))
             self.last[0] = at + 1
             return np.zeros(1, np.int64)
-        rows = np.flatnonzero(step.valid)
-        ats = np.maximum(self.last[rows] + step.start[rows], 0)
-        self._write(step, (ats % self.length, rows), ((ats + 1) % self.length, rows), rows)
-        self._keep_state(step, ats, rows)
-        self.last[rows] = ats + 1
-        return rows
+        envs = np.flatnonzero(step.valid)
+        ats = np.maximum(self.last[envs] + step.start[envs], 0)
+        self._write(step, (ats % self.length, envs), ((ats + 1) % self.length, envs), envs)
+        self._keep_state(step, ats, envs)
+        self.last[envs] = ats + 1
+        return envs
 
-    def _write(self, step: Transition, here: Any, behind: Any, rows: Any) -> None:
-        """The step, and what followed it behind it, where the episode goes on."""
+    def _write(self, step: Transition, here: Any, behind: Any, envs: Any) -> None:
+        """Write a step, and what followed it behind it."""
         parts = self.parts
 
         def write(column: Array, leaf: Array, following: Array) -> None:
-            column[here] = leaf[rows]
-            column[behind] = following[rows]
+            column[here] = leaf[envs]
+            column[behind] = following[envs]
 
         tree.map(write, parts["obs"], step.obs, step.next_obs)
-        parts["action"][here] = step.action[rows]
-        parts["reward"][here] = step.reward[rows]
-        parts["flag"][here] = START * step.start[rows] + TERMINATED * step.terminated[rows]
+        parts["action"][here] = step.action[envs]
+        parts["reward"][here] = step.reward[envs]
+        parts["flag"][here] = START * step.start[envs] + TERMINATED * step.terminated[envs]
         parts["flag"][behind] = FINAL
 
-    def _keep_state(self, step: Transition, at: np.ndarray, rows: np.ndarray) -> None:
+    def _keep_state(self, step: Transition, at: np.ndarray, envs: np.ndarray) -> None:
         if self.states is None:
             return
         for row, state in ((at, step.state), (at + 1, step.next_state)):
             due = row % self.period == 0
             if due.any():
-                self._write_state(row[due] % self.length // self.period, rows[due], state)
+                self._write_state(row[due] % self.length // self.period, envs[due], state)
 
     def _write_state(self, entry: np.ndarray, column: np.ndarray, state: State) -> None:
-        if state is None:  # a fresh one
+        if state is None:  # an initial one
             for kept in tree.leaves(self.states):
                 kept[entry, column] = 0
             return
@@ -93,52 +135,88 @@ class Columns:
 
         tree.map(write, self.states, state)
 
-    def _length(self, n: int) -> int:
-        return self.capacity // (n * self.period) * self.period
-
-    def prepare(self, step: Transition) -> None:
-        """Empty columns for environments such as those of a turn; refused without room for them."""
-        n = len(step.valid)
-        self.length = self._length(n)
-        turn = {"obs": step.obs, "action": step.action, "reward": step.reward.astype(np.float32)}
-        turn["flag"] = np.zeros(n, np.uint8)
-        entries = self.length // self.period
-        state = tree.map(host, step.next_state) if self.keeps_states else None
-        size = sum(leaf.nbytes for leaf in tree.leaves(turn)) * self.length
-        size += sum(leaf.nbytes for leaf in tree.leaves(state)) * entries
-        check_replay_memory(size, self.capacity)
-        self.parts = tree.map(lambda leaf: zeros(self.length, leaf), turn)
-        self.states = tree.map(lambda leaf: zeros(entries, leaf), state)
-        self.last = np.full(n, -1)
-
-    @property
-    def oldest(self) -> np.ndarray:
-        """The first row [N] of each column that is still there."""
-        return np.maximum(self.last - self.length + 1, 0)
-
     def places(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Where rows lie when a column's places and the columns are counted as one axis."""
-        return rows % self.length * self.columns + columns
+        """Return where rows lie when places and columns are counted as one axis."""
+        return rows % self.length * self.count + columns
 
     def read(self, name: str, places: np.ndarray) -> np.ndarray:
-        """What rows hold, a copy [*places.shape, ...]."""
+        """Return what rows hold, a copy [*places.shape, ...]."""
         return flattened(self.parts[name]).take(places, 0)
 
-    def is_final(self, indices: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Whether rows of columns are FINAL ones."""
-        return (self.read("flag", self.places(*indices)) & FINAL) > 0
+    def is_final(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return whether rows are FINAL ones."""
+        return (self.read("flag", self.places(rows, columns)) & FINAL) > 0
 
     def pick(self, name: str, places: np.ndarray) -> Any:
-        """The same as a tree of Picks."""
+        """Return the leaves of rows as a tree of Picks [*places.shape, ...]."""
         return tree.map(lambda leaf: Pick(flattened(leaf), places), self.parts[name])
 
-    def entering(self, rows: np.ndarray, columns: np.ndarray) -> Any:
-        """The memory that entered rows [B] which the period divides, as a tree of Picks."""
-        at = rows % self.length // self.period * self.columns + columns
+    # batches
+
+    def steps(self, indices: Indices, n: int, gamma: float) -> Batch:
+        """Return steps with n rewards, or fewer where an episode or the column ends (T = 1)."""
+        at = self.places(indices.row + np.arange(n + 1)[:, None], indices.column)  # [n + 1, B]
+        flag, rewards = self.read("flag", at), self.read("reward", at[:n])
+        total, behind, going = rewards[0], at[1], (flag[1] & FINAL) == 0
+        discount = np.where(flag[0] & TERMINATED, 0.0, gamma).astype(np.float32)
+        for k in range(1, n):
+            total = total + np.where(going, discount * rewards[k], 0.0)
+            factor = np.where(flag[k] & TERMINATED, 0.0, gamma)
+            discount = np.where(going, discount * factor, discount)
+            behind = np.where(going, at[k + 1], behind)
+            going = going & ((flag[k + 1] & FINAL) == 0)
+        size = len(total)
+        reward, factors = np.zeros((2, size), np.float32), np.zeros((2, size), np.float32)
+        final = np.zeros((2, size), bool)
+        reward[0], factors[0], final[1] = total, discount, ~going
+        at = np.stack([at[0], behind])
+        start = np.zeros((2, size), bool)
+        valid = np.array([[True], [False]]) | start
+        parts = self.pick("obs", at), start, self.pick("action", at), None, reward, factors
+        return Batch(*parts, final, valid)
+
+    def sequences(
+        self,
+        indices: Indices,
+        length: int,
+        gamma: float,
+        burn_in: int = 0,
+        stop: np.ndarray | None = None,
+    ) -> Batch:
+        """Return sequences of `length` steps with the memory before their first row.
+
+        Valid are the steps behind the burn-in and before row `stop` [B]. What would lie behind a
+        column's newest row is that row again, which is a FINAL one.
+        """
+        row = indices.row + np.arange(length + 1)[:, None]
+        at = self.places(np.minimum(row, self.last[indices.column]), indices.column)
+        flag = self.read("flag", at)
+        final = (flag & FINAL) > 0
+        valid = ~final
+        valid[:burn_in] = valid[-1] = False
+        if stop is not None:
+            valid &= row < stop
+        return Batch(
+            obs=self.pick("obs", at),
+            start=(flag & START) > 0,
+            action=self.pick("action", at),
+            log_prob=None,
+            reward=self.read("reward", at),
+            discount=np.where(flag & TERMINATED, 0.0, gamma).astype(np.float32),
+            final=final,
+            valid=valid,
+            state=self._states_before(*indices),
+        )
+
+    def _states_before(self, rows: np.ndarray, columns: np.ndarray) -> Any:
+        """Return the memory before rows [B] which the period divides, as a tree of Picks."""
+        at = rows % self.length // self.period * self.count + columns
         return tree.map(lambda leaf: Pick(flattened(leaf), at), self.states)
 
+    # state
+
     def state_dict(self) -> dict[str, Any]:
-        """All that has been written."""
+        """Return all that has been written."""
         filled = int(min(self.last.max(initial=-1) + 1, self.length))
         entries = -(-filled // self.period)
         return {
@@ -149,59 +227,52 @@ class Columns:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse; what an observation is shows only at the next turn (`adopt`)."""
-        counts = {
-            "last": schema.whole(-1, schema.MAX_COUNTER),
-            "length": schema.whole(0, schema.MAX_COUNTER),
-        }
-        form = counts | dict.fromkeys(("parts", "states"), schema.anything)
-        schema.check(NAME, state, form)
+        """Continue where `state` was taken; what an observation is shows only at the next turn."""
+        count = schema.whole(0, schema.MAX_COUNTER)
+        expected = {"last": schema.whole(-1, schema.MAX_COUNTER), "length": count}
+        schema.check(NAME, state, expected | dict.fromkeys(("parts", "states"), schema.anything))
         last = np.array(state["last"])
         self.last, self.length, self.parts, self.states = last, 0, {}, None
         if not len(last):
             return
         self.length = self._length(len(last))
         schema.check(f"{NAME}/length", state["length"], schema.whole(self.length, self.length))
-        self.parts = tree.map(self._grown(1), state["parts"])
+        self.parts = tree.map(self._whole(1), state["parts"])
         names = ("obs", "action", "reward", "flag")
         schema.check(f"{NAME}/parts", self.parts, dict.fromkeys(names, schema.anything))
-        self.states = tree.map(self._grown(self.period), state["states"])
+        self.states = tree.map(self._whole(self.period), state["states"])
         self.loaded = True
 
-    def _grown(self, period: int) -> Any:
-        """What makes a copy of saved columns, with zeros up to their length in periods."""
+    def _whole(self, period: int) -> Any:
+        """Return what copies a saved leaf, with zeros up to the columns' length in periods."""
         filled = -(-min(int(self.last.max()) + 1, self.length) // period)
 
-        def grown(leaf: Any) -> np.ndarray:
+        def whole(leaf: Any) -> np.ndarray:
             shape = (filled, len(self.last))
             if tuple(leaf.shape[:2]) != shape:
                 schema.refuse(NAME, f"shape {list(leaf.shape)}", f"first axes {list(shape)}")
-            whole = np.zeros((self.length // period, *leaf.shape[1:]), leaf.dtype)
-            whole[:filled] = leaf
-            return whole
+            made = np.zeros((self.length // period, *leaf.shape[1:]), leaf.dtype)
+            made[:filled] = leaf
+            return made
 
-        return grown
-
-    def adopt(self, step: Transition) -> None:
-        """Refuse a turn that does not fit what was loaded."""
-        now = {"obs": step.obs, "action": step.action, "reward": step.reward.astype(np.float32)}
-        now["flag"] = np.zeros(len(step.valid), np.uint8)
-        then = tree.map(lambda leaf: leaf[0], (self.parts, self.states))
-        state = tree.map(host, step.next_state) if self.keeps_states else None
-        schema.check(NAME, then, (now, state))
-        self.loaded = False
-
-
-NAME = "agent/experience/rows"  # of an entry in a checkpoint
+        return whole
 
 
 def flattened(leaf: np.ndarray) -> np.ndarray:
-    """[T, N, ...] as [T N, ...]."""
+    """Return [T, N, ...] as [T N, ...]."""
     return leaf.reshape(-1, *leaf.shape[2:])
 
 
+def ranges(low: np.ndarray, high: np.ndarray) -> Indices:
+    """Return all rows from low [N] to before high [N], one column after the other."""
+    count = np.maximum(high - low, 0)
+    column = np.repeat(np.arange(len(low)), count)
+    within = np.arange(len(column)) - np.repeat(count.cumsum() - count, count)
+    return Indices(low[column] + within, column)
+
+
 def host_turn(step: Transition) -> Transition:
-    """A turn as NumPy arrays, but for the memory, which is kept seldom."""
+    """Return a turn as NumPy arrays, but for the memory, which is kept seldom."""
     if isinstance(step.reward, np.ndarray):
         return step
     memory = {"state": step.state, "next_state": step.next_state}
@@ -213,3 +284,77 @@ def check_replay_memory(needed: int, steps: int) -> None:
     """Refuse a replay that does not fit into the memory that is free."""
     what = f"buffer_size {steps:,}: a replay of as many steps"
     check_memory(needed, what, "take a smaller --buffer-size")
+
+
+# picking: rows are gathered only when a batch is packed, on a device sent in one copy
+
+
+class Pick:
+    """Rows `at` [...] of an array [R, *shape]: [..., *shape], copied only when they are packed."""
+
+    def __init__(self, source: np.ndarray, at: np.ndarray):
+        self.dtype, self.shape = source.dtype, at.shape + source.shape[1:]
+        self.source, self.at = source, at
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copy."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    def write(self, memory: np.ndarray) -> np.ndarray:
+        """Copy the rows into bytes; return them as an array of these."""
+        out = memory.view(self.dtype).reshape(self.shape)
+        return np.take(self.source, self.at, 0, out, mode="clip")  # "raise" would copy twice
+
+
+Piece = Pick | np.ndarray
+
+
+def pack(pieces: Any, device: torch.device | None) -> Any:
+    """Return a tree of Picks and arrays as tensors on a device; as NumPy arrays without one."""
+    if device is None:
+        return tree.map(array_of, pieces)
+    if device.type == "cpu":
+        return tree.map(tensor_of, pieces)
+    return sent_at_once(pieces, device)
+
+
+def array_of(piece: Piece) -> np.ndarray:
+    """Return the piece as an array."""
+    return piece.source.take(piece.at, 0) if isinstance(piece, Pick) else piece
+
+
+def tensor_of(piece: Piece) -> torch.Tensor:
+    """Return the piece as a tensor; what goes through products lies as torch would put it."""
+    import torch
+
+    if not isinstance(piece, Pick) or piece.dtype.kind != "f":
+        return torch.from_numpy(array_of(piece))
+    memory = torch.empty(piece.nbytes, dtype=torch.uint8).numpy()
+    return torch.from_numpy(piece.write(memory))
+
+
+def sent_at_once(pieces: Any, device: torch.device) -> Any:
+    """Return the pieces as tensors on a device, copied there in one piece."""
+    import torch
+
+    listed: list[Piece] = list(tree.leaves(pieces))
+    begins = [0]
+    for piece in listed:
+        begins.append(begins[-1] + -(-piece.nbytes // LINE) * LINE)
+    buffer = torch.empty(begins[-1], dtype=torch.uint8, pin_memory=True)
+    memory = buffer.numpy()
+    for piece, begin in zip(listed, begins, strict=False):
+        part = memory[begin : begin + piece.nbytes]
+        if isinstance(piece, Pick):
+            piece.write(part)
+        else:
+            part.view(piece.dtype).reshape(piece.shape)[...] = piece
+    sent, begin_of = buffer.to(device), iter(begins)
+
+    def unpack(piece: Piece) -> torch.Tensor:
+        begin = next(begin_of)
+        dtype = torch.from_numpy(np.empty(0, piece.dtype)).dtype
+        return sent[begin : begin + piece.nbytes].view(dtype).view(piece.shape)
+
+    return tree.map(unpack, pieces)

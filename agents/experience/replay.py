@@ -1,88 +1,133 @@
-"""What a value agent learns from: steps drawn again and again, or the newest ones once.
-
-An item is a row (see rows.py) and the rows behind it that are learned from together: one step for
-a network without memory, a sequence for one with memory.
-"""
+"""The last steps of all environments, drawn again and again: uniformly or by priority."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from seqrl.agents.experience.batches import Indices, ranges
-from seqrl.agents.experience.columns import Columns
+from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, pack, ranges
 from seqrl.agents.experience.sum_tree import SumTree
-from seqrl.core import Transition, UsageError, schema
+from seqrl.core import schema
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError
+from seqrl.core.types import Batch, Transition
 
-NAME = "agent/experience"  # of an entry in a checkpoint
 SMALLEST = 1e-6  # priority of an item without error: it is drawn again some day
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences of steps that a network with memory learns from.
+
+    sequence_length: steps learned from in a sequence, at least 1.
+    burn_in: steps before them that only warm the memory up, at least 0.
+    stored_state: sequences begin with the memory of then, not with an initial one.
+    """
+
+    sequence_length: int = 16
+    burn_in: int = 0
+    stored_state: bool = True
+
+    def __post_init__(self) -> None:
+        check_whole("sequence_length", self.sequence_length)
+        check_whole("burn_in", self.burn_in, 0)
+
+
 class Replay:
-    """The last steps of all environments, drawn uniformly or by priority.
+    """A ring of steps; an item is one step with n rewards, or a sequence.
 
     capacity: rows of all columns together; an episode takes one more than it has steps.
-    length: rows of an item, beside the one behind them.
-    period: an item begins at every row that this divides.
+    n_step, gamma: of the rewards of a step.
+    sequences: items are sequences, which overlap by half; None for single steps.
     priority: alpha in [0, 1], 0 is uniform (Schaul et al., 2016, eq. 1).
+    device: where batches are; None for NumPy arrays.
     """
 
     def __init__(
         self,
         capacity: int,
         *,
-        length: int = 1,
-        period: int = 1,
-        stored_state: bool = False,
+        n_step: int = 1,
+        gamma: float = 1.0,
+        sequences: Sequences | None = None,
         priority: float = 0.0,
+        device: Any = None,
     ):
-        self.rows = Columns(capacity, period, states=stored_state)
-        self.length, self.period, self.priority = length, period, priority
+        self.sequences, self.n_step, self.gamma, self.device = sequences, n_step, gamma, device
+        self.length = self.period = 1  # rows of an item, and between two items
+        if sequences is not None:
+            self.length = sequences.burn_in + sequences.sequence_length
+            self.period = max(1, sequences.sequence_length // 2)
+        stored = sequences is not None and sequences.stored_state
+        self.rows = Columns(capacity, self.period, states=stored)
+        self.priority = priority
         self.highest = 1.0  # priority so far: of what is new
         self.tree: SumTree | None = None
         self.known = np.zeros(0, np.int64)  # the newest row [N] that the tree has been told of
 
     def add(self, step: Transition) -> None:
-        """Keep the valid rows of a turn."""
-        if len(step.valid) != self.rows.columns:
+        """Keep the valid steps of a turn."""
+        step = host_turn(step)
+        if len(step.valid) != self.rows.count:
             self.rows.prepare(step)
             self._begin()
         self.rows.add(step)
 
     def _begin(self) -> None:
-        """Room for the priorities of empty columns; refuses columns too short for an item."""
-        n = self.rows.columns
-        if self.rows.length < 2 * self.period + self.length:
+        """Allocate the priorities of empty columns; refuse columns too short for an item."""
+        n, least = self.rows.count, 2 * self.period + self.length
+        if self.rows.length < least:
             raise UsageError(
                 f"buffer_size {self.rows.capacity:,}: too small for {n} environments and items of "
-                f"{self.length} steps; expected at least {n * (2 * self.period + self.length):,}"
+                f"{self.length} steps; expected at least {n * least:,}"
             )
         self.known = self.rows.last.copy()
         self.tree = SumTree(self.rows.length // self.period * n) if self.priority else None
 
     def __len__(self) -> int:
-        """How many indices there are."""
+        """How many items there are."""
         first, stop = self._range()
         return int((stop - first).sum())
 
     def _range(self) -> tuple[np.ndarray, np.ndarray]:
-        """The indices [N] of each column, in periods from its first row: from, to before."""
+        """The items [N] of each column, in periods from its first row: from, to before."""
         first = -(-self.rows.oldest // self.period)
         stop = (self.rows.last - self.length) // self.period + 1
         return first, np.maximum(stop, first)
 
-    def draw(self, size: int, rng: np.random.Generator) -> tuple[Indices, np.ndarray | None]:
-        """`size` indices and N P(i), the chance of each by that of a uniform draw; None for 1."""
+    def sample(self, size: int, rng: np.random.Generator, beta: float = 0.0) -> Batch:
+        """Draw `size` items; with priorities also their weights (N P(i))^-beta, at most 1.
+
+        Schaul et al. (2016), section 3.4.
+        """
+        indices, chance = self._draw(size, rng)
+        if self.sequences is None:
+            batch = self.rows.steps(indices, self.n_step, self.gamma)
+        else:
+            burn_in = self.sequences.burn_in
+            batch = self.rows.sequences(indices, self.length, self.gamma, burn_in)
+        if chance is None:
+            return self._packed(batch)
+        weight = chance**-beta
+        weight = (weight / weight.max()).astype(np.float32)
+        return self._packed(batch._replace(weight=weight))._replace(indices=indices)
+
+    def _packed(self, batch: Batch) -> Batch:
+        return Batch(*pack((*batch[:8], batch.state, batch.weight), self.device))
+
+    def _draw(self, size: int, rng: np.random.Generator) -> tuple[Indices, np.ndarray | None]:
+        """Draw items and N P(i), the chance of each by that of a uniform draw; None for 1."""
         if self.tree is not None:
             return self._draw_by_priority(self.tree, size, rng)
         indices = self._uniform(size, rng)
-        if self.length == 1:
-            wrong = self.rows.is_final(indices)
+        if self.sequences is None:
+            wrong = self.rows.is_final(*indices)
             while wrong.any():
                 again = self._uniform(int(wrong.sum()), rng)
                 indices.row[wrong], indices.column[wrong] = again
-                wrong = self.rows.is_final(indices)
+                wrong = self.rows.is_final(*indices)
         return indices, None
 
     def _uniform(self, size: int, rng: np.random.Generator) -> Indices:
@@ -100,11 +145,11 @@ class Replay:
     def _draw_by_priority(
         self, tree: SumTree, size: int, rng: np.random.Generator
     ) -> tuple[Indices, np.ndarray]:
-        """One item from each of `size` equal shares of the sum (Schaul et al., 2016, B.2.1)."""
+        """Draw one item from each of `size` equal shares of the sum (Schaul et al., B.2.1)."""
         self._admit(tree)
         masses = (np.arange(size) + rng.random(size)) * (tree.total / size)
         number = tree.find(masses)
-        place, column = np.divmod(number, self.rows.columns)
+        place, column = np.divmod(number, self.rows.count)
         row = place * self.period
         newest = self.rows.last[column]  # the row in that place which is still there
         row += (newest - row) // self.rows.length * self.rows.length
@@ -112,18 +157,18 @@ class Replay:
         return Indices(row, column), tree.priorities[number] * (there / tree.total)
 
     def prioritise(self, indices: Indices, error: np.ndarray) -> None:
-        """The priority of indices is (|error| + epsilon)^alpha."""
+        """Set the priority of items to (|error| + epsilon)^alpha."""
         assert self.tree is not None
         value = (error.astype(np.float64) + SMALLEST) ** self.priority
         self.highest = max(self.highest, float(value.max()))
         self.tree.set(self._number(*indices), value)
 
     def _number(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Where an item's priority stands."""
-        return row % self.rows.length // self.period * self.rows.columns + column
+        """Return where the priorities of items stand in the tree."""
+        return row % self.rows.length // self.period * self.rows.count + column
 
     def _admit(self, tree: SumTree) -> None:
-        """What is new enters with the highest priority so far; what was written over leaves."""
+        """Give new items the highest priority so far, and those written over none."""
         last, length = self.rows.last, self.rows.length
         row, column = ranges(np.maximum(self.known, last - length) + 1, last + 1)
         over = row % self.period == 0
@@ -131,17 +176,17 @@ class Replay:
         first, stop = self._range()
         since = np.maximum((self.known - self.length) // self.period + 1, first)
         row, column = ranges(since, stop)
-        indices = Indices(row * self.period, column)
+        row = row * self.period
         value = np.full(len(row), self.highest)
-        if self.length == 1:
-            value[self.rows.is_final(indices)] = 0.0
-        tree.set(self._number(*indices), value)
+        if self.sequences is None:
+            value[self.rows.is_final(row, column)] = 0.0
+        tree.set(self._number(row, column), value)
         self.known = last.copy()
 
     # state
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows and the priorities."""
+        """Return the rows and the priorities."""
         return {
             "rows": self.rows.state_dict(),
             "known": self.known,
@@ -150,11 +195,11 @@ class Replay:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse; refuses a replay of another shape."""
-        form = dict.fromkeys(("rows", "known", "priorities"), schema.anything)
-        schema.check(NAME, state, form | {"highest": 1.0})
+        """Continue where `state` was taken; refuse a replay of another shape."""
+        parts = dict.fromkeys(("rows", "known", "priorities"), schema.anything)
+        schema.check(NAME, state, parts | {"highest": 1.0})
         self.rows.load_state_dict(state["rows"])
-        if not self.rows.columns:
+        if not self.rows.count:
             return
         self._begin()
         schema.check(f"{NAME}/known", state["known"], self.known)

@@ -1,64 +1,136 @@
-"""The newest steps of all environments, each learned from once: what is on policy."""
+"""Consecutive turns of all environments in arrays of a fixed shape: what is learned on policy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from seqrl.agents.experience.columns import Columns
-from seqrl.agents.experience.replay import NAME
-from seqrl.core import Transition, schema
+from seqrl.core import schema, tree
+from seqrl.core.arrays import as_float32, host_copy, like, zeros
+from seqrl.core.types import Array, Batch, State, Transition
+
+NAME = "agent/store"  # of the store's entry in a checkpoint
+Value = Callable[[Array, Array, State], Array]
 
 
 class Rollout:
-    """The steps since they were last taken, each of them once: what is on policy.
+    """T turns of N environments, in the turns' kind of arrays.
 
-    n_step: rows that must follow a step before it is learned from, or its episode's end.
-    waits: for one more, so that the action there is known.
-    turns: most steps of all environments between two calls of `take`.
+    No row is inserted where an episode ends. So "bootstrap" [T + 1, N] of a batch's extra leaves
+    holds the value of what followed a truncated step, and "over" where an episode ended. A row
+    that is not valid is a `final` one: filler, or what an exact end has split from its turn.
+
+    turns: T, at least 1.
+    gamma: of the discounts in a batch.
+    value: from observations [N, ...], starts and memory [N, ...] to values [N]; asked at once, of
+        what followed a truncated step with the memory after it.
     """
 
-    def __init__(self, n_step: int, *, waits: bool, steps: int, stored_state: bool):
-        self.behind, self.steps = n_step - 1 + waits, steps
-        self.rows = Columns(0, states=stored_state)
-        self.cursor = self.opened = np.zeros(0, np.int64)  # first row not taken; of the episode
+    def __init__(self, turns: int, gamma: float, value: Value):
+        self.turns, self.gamma, self.value = turns, gamma, value
+        self.rows: dict[str, Any] | None = None  # leaves [T + 1, N, ...]
+        self.state: State = None  # memory [N, ...] before the first turn
+        self.filled = 0  # turns
+        self.loaded = False  # from a checkpoint, and no turn has been seen since
+
+    def __len__(self) -> int:
+        """How many turns there are."""
+        return self.filled
+
+    @property
+    def full(self) -> bool:
+        """Whether all turns are there."""
+        return self.filled == self.turns
 
     def add(self, step: Transition) -> None:
-        """Keep the valid rows of a turn."""
-        n = len(step.valid)
-        if n != self.rows.columns:
-            self._make_room(n)
-            self.rows.prepare(step)
-            self.cursor, self.opened = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        told = self.rows.add(step)
-        last = self.rows.last[told]
-        over = (step.terminated | step.truncated)[told]
-        opens = step.start[told] | over
-        self.opened[told[opens]] = np.where(over, last, last - 1)[opens]
+        """Keep a turn, and what followed it behind it."""
+        turn = self._turn(step)
+        if self.loaded:
+            self._adopt(turn, step)
+        if self.rows is None or len(self.rows["valid"][0]) != len(step.valid):
+            self.rows = tree.map(lambda leaf: zeros(self.turns + 1, leaf), turn)
+            self.filled = 0
+        if self._splits_the_newest(turn):
+            newest = tree.take(self.rows, self.filled - 1)
+            turn["valid"] = turn["valid"] | newest["valid"]
+            turn["bootstrap"] = turn["bootstrap"] + newest["bootstrap"]
+            self.filled -= 1
+        elif self.filled == 0:
+            self.state = step.state
 
-    def _make_room(self, n: int) -> None:
-        """Of four rows a turn two may be filler's, and each of the others be followed by FINAL."""
-        self.rows.capacity = n * (4 * -(-self.steps // n) + self.behind + 8)
+        def write(column: Array, leaf: Array) -> None:
+            column[self.filled] = leaf
 
-    def take(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of each column that can be learned from: from [N], to before [N]."""
-        last, begin = self.rows.last, self.cursor
-        ready = np.minimum(np.maximum(self.opened, last - self.behind), last)
-        self.cursor = np.maximum(ready, begin)
-        return begin, self.cursor
+        tree.map(write, self.rows, turn)
+        self.filled += 1
+        column = self.rows["obs"], self.rows["start"]
+        tree.map(write, column, (step.next_obs, turn["over"]))
+
+    def _splits_the_newest(self, turn: dict[str, Any]) -> bool:
+        """Return whether this is the other half of the newest turn, split by an exact end."""
+        if not self.filled:
+            return False
+        newest = tree.take(self.rows, self.filled - 1)
+        if bool(newest["valid"].all()) or bool((newest["valid"] & turn["valid"]).any()):
+            return False
+        same = tree.map(lambda one, other: bool((one == other).all()), newest, turn)
+        return all(same.pop(name) for name in ("start", "action", "reward", "over")) and all(
+            tree.leaves(same["obs"])
+        )
+
+    def _turn(self, step: Transition) -> dict[str, Any]:
+        assert step.log_prob is not None
+        over = step.terminated | step.truncated
+        reward = as_float32(step.reward)
+        return {
+            "obs": step.obs,
+            "start": step.start,
+            "action": step.action,
+            "log_prob": as_float32(step.log_prob),
+            "reward": reward,
+            "discount": as_float32(~step.terminated) * self.gamma,
+            "valid": step.valid,
+            "over": over,
+            "bootstrap": self._bootstrap(step, reward),
+        }
+
+    def _bootstrap(self, step: Transition, reward: Array) -> Array:
+        """Return the values [N] of what followed truncated steps, 0 elsewhere."""
+        cut = step.truncated & ~step.terminated & step.valid
+        on_host = isinstance(cut, np.ndarray)
+        if on_host and not cut.any():
+            return reward * 0
+        value = self.value(step.next_obs, cut & False, step.next_state)
+        return as_float32(np.where(cut, value, 0.0)) if on_host else (value * cut).float()
+
+    def _adopt(self, turn: dict[str, Any], step: Transition) -> None:
+        """Check that what was loaded fits the turn; bring it into the turn's kind of arrays."""
+        if self.rows is not None:
+            first = tree.map(lambda leaf: leaf[0, 0], self.rows)
+            schema.check(f"{NAME}/rows", first, tree.take(turn, 0))
+        self.rows, self.state = like((self.rows, self.state), step.valid)
+        self.loaded = False
+
+    def take(self) -> Batch:
+        """Return the turns that are there; they are gone."""
+        rows: Any = tree.map(lambda leaf: leaf[: self.filled + 1], self.rows)
+        rows["valid"][self.filled] = False
+        extra = {name: rows.pop(name) for name in ("over", "bootstrap")}
+        self.rows, self.filled = None, 0
+        return Batch(**rows, final=~rows["valid"], state=self.state, extra=extra)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows and what was taken of them."""
-        return {"rows": self.rows.state_dict(), "cursor": self.cursor, "opened": self.opened}
+        """Return the turns that are there."""
+        return {"rows": self.rows, "state": self.state, "filled": self.filled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
-        form = dict.fromkeys(("cursor", "opened"), schema.whole(0, schema.MAX_COUNTER))
-        schema.check(NAME, state, form | {"rows": schema.anything})
-        n = len(state["cursor"])
-        self._make_room(n)
-        self.rows.load_state_dict(state["rows"])
-        for name in form:
-            schema.check(f"{NAME}/{name}", state[name], np.zeros(self.rows.columns, np.int64))
-        self.cursor, self.opened = np.array(state["cursor"]), np.array(state["opened"])
+        """Continue where `state` was taken; what an observation is shows only at the next turn."""
+        expected = dict.fromkeys(("rows", "state"), schema.anything)
+        schema.check(NAME, state, expected | {"filled": schema.whole(0, self.turns)})
+        if state["rows"] is not None:
+            axes = state["rows"]["valid"].shape
+            schema.check_axes((self.turns + 1, *axes[1:]), 2, f"{NAME}/rows", state["rows"])
+        self.filled, self.loaded = state["filled"], True
+        self.rows, self.state = tree.map(host_copy, (state["rows"], state["state"]))

@@ -10,7 +10,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core import Array, RunError, UsageError
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import RunError, UsageError
+from seqrl.core.types import Array
 
 UNBOUNDED = 3.0  # an unbounded dimension is cut to +-3 unless a range is given
 LARGEST = 2**48  # rows of a table; far above any memory, and well within the int64 of an index
@@ -37,8 +39,8 @@ class TableIndex:
         tiles: int = 1,
         ranges: Mapping[int, tuple[float, float]] | None = None,
     ):
-        check_count("bins", bins)
-        check_count("tiles", tiles)
+        check_whole("bins", 1 if bins is None else bins)
+        check_whole("tiles", tiles)
         self.space, self.bins, self.tiles = space, bins, tiles
         self.low, self.high, self.width, sizes, counts = measure(space, bins, dict(ranges or {}))
         if not len(self.low):
@@ -86,12 +88,6 @@ class TableIndex:
 
     def _refuse(self, index: int) -> tuple[int, ...]:
         raise RunError(f"observation {index + (self._start or 0)} is not of {self.space}")
-
-
-def check_count(name: str, count: int | None) -> None:
-    """Refuse what is not a whole number of at least 1."""
-    if count is not None and (not isinstance(count, int) or count < 1):
-        raise UsageError(f"{name} {count!r}: expected a whole number of at least 1")
 
 
 def offsets(dimensions: int, tilings: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration, expected
 from seqrl.agents.tabular.table import best, greedy, value
 from seqrl.agents.tabular.tabular_agent import Options, Step, TableArrays, TabularAgent
-from seqrl.agents.tabular.td import check_unit, forget, note, wait
+from seqrl.agents.tabular.td import forget, note, wait
+from seqrl.core.checks import check_unit
 from seqrl.core.seeding import Seed
 
 HEAVIEST = 1e300  # importance weight: a product beyond 1e308 would be inf, and inf / inf is nan

@@ -14,20 +14,11 @@ from seqrl.agents.schedules import Bound, Rate, rate, schedule
 from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import EPSILON, Exploration, explore, probability
 from seqrl.agents.tabular.table import greedy
-from seqrl.core import (
-    Array,
-    Decision,
-    Metrics,
-    State,
-    Transition,
-    UsageError,
-    generator,
-    get_rng_state,
-    schema,
-    set_rng_state,
-)
+from seqrl.core import schema
 from seqrl.core.arrays import check_memory
-from seqrl.core.seeding import Seed
+from seqrl.core.errors import UsageError
+from seqrl.core.seeding import Seed, generator, get_rng_state, set_rng_state
+from seqrl.core.types import Array, Decision, Metrics, State, Transition
 
 SMOOTHING = 1e-3  # of the running mean of |TD error|
 
@@ -92,6 +83,7 @@ class TabularAgent:
     """
 
     learn_step: Learn
+    device, learner = "cpu", ""
 
     def __init__(
         self,
@@ -111,7 +103,7 @@ class TabularAgent:
         if not np.isfinite(initial_value):
             raise UsageError(f"initial_value {initial_value}: expected a finite number")
         self.index = observation_space
-        self.options = options
+        self.options, self.gamma = options, options.gamma
         self.exploration = exploration
         self.learning_rate = schedule("learning_rate", learning_rate)
         self.rng = generator(seed)
@@ -227,6 +219,10 @@ class TabularAgent:
         log_prob = self._log_prob(states, actions) if self.options.off_policy else None
         return Decision(self._shifted(actions), None, log_prob)
 
+    def values(self, obs: Array, start: Array) -> np.ndarray:
+        """Return the best action's value of N observations [N]."""
+        return np.array([self.q[list(active)].mean(0).max() for active in self.index(obs)])
+
     def _shifted(self, actions: list[int]) -> np.ndarray:
         """Return actions as the environment counts them, from its space's `start`."""
         return np.array(actions) + self._shift if self._shift else np.array(actions)
@@ -274,7 +270,7 @@ class TabularAgent:
         return self.last_metrics
 
     def _learn(self, i: int, step: Step) -> None:
-        alpha = rate(*self._alpha, self.steps)
+        alpha = self._step_size()
         epsilon = self._rate() if self.on_policy else 0.0
         self.learn_step(self._views, self.options, i, step, alpha, epsilon, self.rng)
         self.steps += 1
@@ -283,10 +279,16 @@ class TabularAgent:
         """Return the metrics, each read when it is logged."""
         rate_name = "exploration_rate" if self.exploration.kind == EPSILON else "temperature"
         return {
-            "train/td_error": lambda: self.arrays.error[0],
-            "train/learning_rate": lambda: rate(*self._alpha, self.steps),
+            "train/td_error": self._error,
+            "train/learning_rate": self._step_size,
             f"rollout/{rate_name}": self._rate,
         }
+
+    def _error(self) -> float:
+        return float(self.arrays.error[0])
+
+    def _step_size(self) -> float:
+        return rate(*self._alpha, self.steps)
 
     @property
     def q(self) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 from seqrl.agents.tabular.returns import discounted
 from seqrl.agents.tabular.table import Active, move, value
 from seqrl.agents.tabular.tabular_agent import SMOOTHING, Options, Step, TableArrays
-from seqrl.core import UsageError
+from seqrl.core.checks import check_choice, check_unit, check_whole
+from seqrl.core.errors import UsageError
 
 TRACES = ("accumulating", "replacing")
 
@@ -119,24 +120,16 @@ def td_options(
     """Return the checked options of a TD agent (UsageError)."""
     check_unit("gamma", gamma)
     check_unit("trace_decay", trace_decay)
-    if not isinstance(n_step, int | np.integer) or n_step < 1:
-        raise UsageError(f"n_step {n_step!r}: expected a whole number of at least 1")
-    if trace not in TRACES:
-        raise UsageError(f"trace {trace!r}: expected one of {', '.join(TRACES)}")
+    n_step = check_whole("n_step", n_step)
+    check_choice("trace", trace, TRACES)
     if trace_decay > 0 and (n_step > 1 or double):
         raise UsageError("trace_decay goes with n_step 1 and without double: choose one of them")
     return Options(
         gamma=float(gamma),
         kind=kind,
         double=double,
-        n_step=int(n_step),
+        n_step=n_step,
         decay=float(trace_decay),
         replacing=trace == "replacing",
         expected=expected,
     )
-
-
-def check_unit(name: str, number: float) -> None:
-    """Refuse what is not a number in [0, 1]."""
-    if not 0 <= number <= 1:  # NaN fails as well
-        raise UsageError(f"{name} {number}: expected a number from 0 to 1")

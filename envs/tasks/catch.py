@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core import Array
-from seqrl.envs.batched import Episodes, check_whole
+from seqrl.core.checks import check_whole
+from seqrl.core.types import Array
+from seqrl.envs.batched import Episodes
 from seqrl.envs.draws import Draws
 
 
@@ -51,9 +52,8 @@ class Catch:
     def observe(self, xp: Any, episodes: Episodes) -> Array:
         """Return the boards, uint8 [N, rows, columns, 1]."""
         time = episodes["time"]
-        boards = xp.zeros(
-            (len(time), self.rows, self.columns, 1), dtype=xp.uint8, device=time.device
-        )
+        shape = len(time), self.rows, self.columns, 1
+        boards = xp.zeros(shape, dtype=xp.uint8, device=time.device)
         i = xp.arange(len(time), device=time.device)
         boards[i, time, episodes["ball"]] = 255
         boards[i, self.rows - 1, episodes["paddle"]] = 255

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from gymnasium import spaces
 
-from seqrl.core import Array
-from seqrl.envs.batched import Episodes, check_whole
+from seqrl.core.checks import check_whole
+from seqrl.core.types import Array
+from seqrl.envs.batched import Episodes
 from seqrl.envs.draws import Draws
 
 
@@ -27,7 +28,7 @@ class RepeatFirst:
     actions: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
-        check_whole("decks", self.decks, 1)
+        check_whole("decks", self.decks)
 
     @property
     def observation_space(self) -> spaces.Discrete:

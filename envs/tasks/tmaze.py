@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core import Array, UsageError
-from seqrl.envs.batched import Episodes, check_whole
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError
+from seqrl.core.types import Array
+from seqrl.envs.batched import Episodes
 from seqrl.envs.draws import Draws
 
 
@@ -35,7 +37,7 @@ class TMaze:
     actions: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
-        check_whole("length", self.length, 1)
+        check_whole("length", self.length)
         if not isinstance(self.active, bool):
             raise UsageError(f"active {self.active!r}: expected True or False")
 

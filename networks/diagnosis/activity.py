@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqrl.core import State, tree
+from seqrl.core import tree
+from seqrl.core.types import State
 from seqrl.networks.attention import Attention, Block
 from seqrl.networks.base import Core, Network, has_memory
 from seqrl.networks.layers import GRULayer, Layer, Memory, PeepholeLayer
@@ -60,9 +60,8 @@ def activity(network: Network, obs: Any) -> Activity | None:
     start[0] = True
     # cuDNN's recurrent kernels have no backward pass in eval mode
     with torch.backends.cudnn.flags(enabled=False):
-        return Activity(
-            layer_activities(network, obs, start), gradient_through_time(network, obs, start)
-        )
+        layers = layer_activities(network, obs, start)
+        return Activity(layers, gradient_through_time(network, obs, start))
 
 
 @torch.no_grad()
@@ -70,22 +69,21 @@ def layer_activities(network: Network, obs: Any, start: Tensor) -> list[LayerAct
     """Return the activity of each layer with memory over `obs` [T, 1, ...], the lowest first."""
     cores = [part for part in network.modules() if isinstance(part, Recurrent)]
     blocks = [part for part in network.modules() if isinstance(part, Block)]
-    inputs: dict[nn.Module, Tensor] = {}
+    outputs: dict[nn.Module, Any] = {}
 
-    def record(owner: nn.Module, module: nn.Module, args: Any, out: Any) -> None:
-        inputs[owner] = out[0][:, 0]
+    def record(part: nn.Module, args: Any, out: Any) -> None:
+        outputs[part] = out
 
-    hooks = [core.source.register_forward_hook(partial(record, core)) for core in cores]
-    hooks += [
-        block.norm.register_forward_hook(lambda _, args, out, b=block: inputs.update({b: out[0]}))
-        for block in blocks
-    ]
+    below = [*(core.source for core in cores), *(block.norm for block in blocks)]
+    hooks = [part.register_forward_hook(record) for part in below]
     network(obs, start)
     for hook in hooks:
         hook.remove()
-    found = [layer for core in cores for layer in recurrent_activities(core, inputs[core])]
-    for core in (part for part in network.modules() if isinstance(part, Attention)):
-        found += attention_activities(core, inputs)
+    found = []
+    for core in cores:
+        found += recurrent_activities(core, outputs[core.source][0][:, 0])
+    for attention in (part for part in network.modules() if isinstance(part, Attention)):
+        found += attention_activities(attention, outputs)
     return found or [LayerActivity("memory", {"memory": _memory_numbers(network, obs, start)})]
 
 
@@ -124,11 +122,11 @@ def gates(layer: Layer, x: Tensor, before: Memory, after: Memory) -> dict[str, T
     return {name: gate.sigmoid() for name, gate in named.items()}
 
 
-def attention_activities(core: Attention, inputs: dict[nn.Module, Tensor]) -> list[LayerActivity]:
-    """Return each layer's attention weights by head, from its normalised inputs [T, H]."""
+def attention_activities(core: Attention, outputs: dict[nn.Module, Any]) -> list[LayerActivity]:
+    """Return each layer's attention weights by head, from the outputs [1, T, H] of its norm."""
     found = []
     for i, block in enumerate(cast("list[Block]", core.blocks)):
-        weights = attention_weights(block, inputs[block], core.window)
+        weights = attention_weights(block, outputs[block.norm][0], core.window)
         parts = {f"head {k + 1}": head for k, head in enumerate(weights)}
         name = _name("attention", i, len(core.blocks))
         found.append(LayerActivity(name, _arrays(parts), attention=True))
@@ -138,10 +136,7 @@ def attention_activities(core: Attention, inputs: dict[nn.Module, Tensor]) -> li
 def attention_weights(block: Block, x: Tensor, window: int) -> Tensor:
     """Return softmax(q k / sqrt(d)) [heads, T, T] over the `window` latest steps of one episode."""
     size, time = x.shape[1], torch.arange(len(x), device=x.device)
-    queries, keys, _ = (
-        part.unflatten(1, (block.heads, -1)).transpose(0, 1)
-        for part in block.project(x).split(size, 1)
-    )
+    queries, keys, _ = block.project(x).unflatten(1, (3, block.heads, -1)).permute(1, 2, 0, 3)
     lag = time[:, None] - time
     scores = queries @ keys.transpose(1, 2) * (size // block.heads) ** -0.5
     return scores.masked_fill((lag < 0) | (lag >= window), -torch.inf).softmax(-1)
@@ -160,7 +155,7 @@ def gradient_through_time(network: Network, obs: Any, start: Tensor) -> np.ndarr
     advance = make_advance(network, obs, start)
     with torch.no_grad():
         _, state = advance(0, 1, None)
-    numbers = sum(leaf.numel() for leaf in tree.leaves(state) if leaf.is_floating_point())
+    numbers = sum(leaf.numel() for leaf in float_leaves(state))
     steps, features = len(start), network.features
     if not 0 < numbers <= MAX_MEMORY:
         return None
@@ -200,11 +195,10 @@ def _squared_derivatives(advance: Advance, steps: int, outputs: range) -> np.nda
     with torch.enable_grad():
         for t in range(steps):
             out, state = advance(t, len(outputs), state)
-            leaves = [leaf for leaf in tree.leaves(state) if leaf.is_floating_point()]
-            for leaf in leaves:
+            memories.append(float_leaves(state))
+            for leaf in memories[-1]:
                 if not leaf.requires_grad:  # it depends on no weight
                     leaf.requires_grad_()
-            memories.append(leaves)
         inputs = [leaf for leaves in memories[:-1] for leaf in leaves]
         if not inputs:
             return np.zeros(0)
@@ -220,9 +214,13 @@ def _memory_numbers(network: Network, obs: Any, start: Tensor) -> np.ndarray:
     advance, state, memories = make_advance(network, obs, start), None, []
     for t in range(len(start)):
         _, state = advance(t, 1, state)
-        leaves = [leaf for leaf in tree.leaves(state) if leaf.is_floating_point()]
-        memories.append(torch.cat([leaf.flatten() for leaf in leaves]))
+        memories.append(torch.cat([leaf.flatten() for leaf in float_leaves(state)]))
     return torch.stack(memories).cpu().numpy()
+
+
+def float_leaves(state: State) -> list[Tensor]:
+    """Return the parts of a memory that are floats."""
+    return [leaf for leaf in tree.leaves(state) if leaf.is_floating_point()]
 
 
 def _arrays(parts: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -12,8 +12,17 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from seqrl.core import State, UsageError, tree
-from seqrl.networks.base import Network, as_network, check_output, device_of, name_of, probe
+from seqrl.core import tree
+from seqrl.core.types import State
+from seqrl.networks.base import (
+    Network,
+    as_network,
+    check_output,
+    device_of,
+    parts_of,
+    probe,
+    refuse,
+)
 
 TOLERANCE = 1e-5
 
@@ -58,68 +67,61 @@ def check_network(
     return features
 
 
+@torch.no_grad()
 def check_stepping(network: Network, rollout: Rollout) -> None:
     """Check that one call over the rollout equals a call a step, in outputs and memory."""
-    with torch.no_grad():
-        whole, last = network(rollout.obs, rollout.start)
-        state, outputs = None, []
-        for t in range(len(rollout.start)):
-            step = slice(t, t + 1)
-            out, state = network(slice_time(rollout.obs, step), rollout.start[step], state)
-            outputs.append(out)
-    gap = largest_gap(torch.cat(outputs), whole)
-    text = "step by step and in one call differ by"
-    _require(network, gap <= TOLERANCE, f"{text} {gap:.2g}; reset memory before a start's step")
-    gap = largest_gap(state, last)
-    _require(network, gap <= TOLERANCE, f"the memories left {text} {gap:.2g}")
+    whole, last = network(rollout.obs, rollout.start)
+    state, outputs = None, []
+    for t in range(len(rollout.start)):
+        step = slice(t, t + 1)
+        out, state = network(slice_time(rollout.obs, step), rollout.start[step], state)
+        outputs.append(out)
+    text, remedy = "step by step and in one call differ by", "; reset memory before a start's step"
+    _require_close(network, torch.cat(outputs), whole, text, remedy)
+    _require_close(network, state, last, f"the memories left {text}")
 
 
+@torch.no_grad()
 def check_memory(network: Network, rollout: Rollout) -> None:
     """Check that initial_state equals None, and that a start resets any memory that enters."""
     n = rollout.start.shape[1]
     starts = rollout.start.clone()
     starts[0] = True
-    with torch.no_grad():
-        initial = network.initial_state(n)
-        by_none, _ = network(rollout.obs, rollout.start)
-        by_initial, last = network(rollout.obs, rollout.start, initial)
-        text = "initial_state(N) and None differ"
-        _require(network, largest_gap(by_initial, by_none) <= TOLERANCE, text)
-        reset, _ = network(rollout.obs, starts, last)
-        expected, _ = network(rollout.obs, starts)
+    initial = network.initial_state(n)
+    by_none, _ = network(rollout.obs, rollout.start)
+    by_initial, last = network(rollout.obs, rollout.start, initial)
+    text = "initial_state(N) and None differ"
+    _require(network, largest_gap(by_initial, by_none) <= TOLERANCE, text)
+    reset, _ = network(rollout.obs, starts, last)
+    expected, _ = network(rollout.obs, starts)
     _require(network, largest_gap(reset, expected) == 0, "a start does not clear the memory")
 
 
+@torch.no_grad()
 def check_isolation(network: Network, rollout: Rollout) -> None:
     """Check that observation (t, n) affects outputs (t.., n) up to the episode's end only."""
     steps, envs = rollout.start.shape
-    with torch.no_grad():
-        whole, _ = network(rollout.obs, rollout.start)
-        for t in range(steps):
-            n = t % envs
-            out, _ = network(_with_other(rollout, t, n), rollout.start)
-            same = ~causal_mask(rollout.start, t, n)
-            gap = largest_gap(out[same], whole[same])
-            _require(
-                network,
-                gap == 0,
-                f"an observation changed outputs before it, of another episode or of another "
-                f"environment (by {gap:.2g}); they must stay equal to the bit",
-            )
+    whole, _ = network(rollout.obs, rollout.start)
+    for t in range(steps):
+        n = t % envs
+        out, _ = network(_with_other(rollout, t, n), rollout.start)
+        same = ~causal_mask(rollout.start, t, n)
+        gap = largest_gap(out[same], whole[same])
+        text = "before it, of another episode or of another environment"
+        text = f"an observation changed outputs {text} (by {gap:.2g})"
+        _require(network, gap == 0, f"{text}; they must stay equal to the bit")
 
 
+@torch.no_grad()
 def check_slices(network: Network, rollout: Rollout) -> None:
     """Check that outputs are the same without the later steps or without an environment."""
     half, few = len(rollout.start) // 2, max(1, rollout.start.shape[1] - 1)
-    with torch.no_grad():
-        whole, _ = network(rollout.obs, rollout.start)
-        early, _ = network(slice_time(rollout.obs, slice(half)), rollout.start[:half])
-        some = tree.map(lambda leaf: leaf[:, :few], rollout.obs)
-        narrow, _ = network(some, rollout.start[:, :few])
-    gap = largest_gap(early, whole[:half])
-    _require(network, gap <= TOLERANCE, f"steps that follow change outputs by {gap:.2g}")
-    gap = largest_gap(narrow, whole[:, :few])
-    _require(network, gap <= TOLERANCE, f"further environments change outputs by {gap:.2g}")
+    whole, _ = network(rollout.obs, rollout.start)
+    early, _ = network(slice_time(rollout.obs, slice(half)), rollout.start[:half])
+    some = tree.map(lambda leaf: leaf[:, :few], rollout.obs)
+    narrow, _ = network(some, rollout.start[:, :few])
+    _require_close(network, early, whole[:half], "steps that follow change outputs by")
+    _require_close(network, narrow, whole[:, :few], "further environments change outputs by")
 
 
 def check_gradients(network: Network, rollout: Rollout) -> None:
@@ -180,21 +182,17 @@ def sample_rollout(
     rng = np.random.default_rng(seed)
     start = rng.random((steps, envs)) < 0.25
     start[rng.integers(1, steps, envs), np.arange(envs)] = True
-    obs, other = (_sample(copy.deepcopy(space), steps, envs, rng, device) for _ in range(2))
+
+    def sample(part: Space) -> Tensor:
+        if isinstance(part, spaces.Box) and part.dtype.kind == "f":  # bounds may be 1e38 or none
+            values = rng.standard_normal((steps, envs, *part.shape)).clip(part.low, part.high)
+            return torch.as_tensor(values.astype(part.dtype), device=device)
+        part.seed(int(rng.integers(2**31)))
+        values = np.stack([np.asarray(part.sample()) for _ in range(steps * envs)])
+        return torch.as_tensor(values.reshape(steps, envs, *values.shape[1:]), device=device)
+
+    obs, other = (tree.map(sample, parts_of(copy.deepcopy(space))) for _ in range(2))
     return Rollout(obs, torch.as_tensor(start, device=device), other)
-
-
-def _sample(space: Space, steps: int, envs: int, rng: np.random.Generator, device: Any) -> Any:
-    if isinstance(space, spaces.Dict):
-        return {key: _sample(part, steps, envs, rng, device) for key, part in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_sample(part, steps, envs, rng, device) for part in space)
-    if isinstance(space, spaces.Box) and space.dtype.kind == "f":  # bounds may be 1e38 or none
-        values = rng.standard_normal((steps, envs, *space.shape)).clip(space.low, space.high)
-        return torch.as_tensor(values.astype(space.dtype), device=device)
-    space.seed(int(rng.integers(2**31)))
-    values = np.stack([np.asarray(space.sample()) for _ in range(steps * envs)])
-    return torch.as_tensor(values.reshape(steps, envs, *values.shape[1:]), device=device)
 
 
 def _with_other(rollout: Rollout, t: int, n: int) -> Any:
@@ -213,9 +211,14 @@ def _gradients(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     return [grad.clone() for grad in grads if grad is not None]
 
 
+def _require_close(network: Network, a: State, b: State, text: str, remedy: str = "") -> None:
+    gap = largest_gap(a, b)
+    _require(network, gap <= TOLERANCE, f"{text} {gap:.2g}{remedy}")
+
+
 def _require(network: Network, holds: bool, text: str) -> None:
     if not holds:
-        raise UsageError(f"network {name_of(network)}: {text}")
+        refuse(network, text)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from seqrl.core import State
+from seqrl.core.types import State
 from seqrl.networks.base import ModuleEncoder
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalize import Normalize
@@ -16,20 +16,57 @@ from seqrl.networks.plain.numpy_layers import CELLS, FORWARDS, Cell, Forward, Me
 from seqrl.networks.recurrent import GRU, LSTM, RNN, Recurrent
 
 
+class Addresses:
+    """Where the weights and buffers of modules lie, to notice when one is replaced or written to.
+
+    versions: count writes in place as well, as torch counts them for each tensor.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], versions: bool = False) -> None:
+        self.versions = versions
+        self.homes: list[tuple[dict[str, Any], str]] = [
+            (tensors, name)
+            for module in modules
+            for part in module.modules()
+            for tensors in (part._parameters, part._buffers)
+            for name, tensor in tensors.items()
+            if tensor is not None
+        ]
+        self.known = self._now()
+
+    def _now(self) -> list[Any]:
+        if self.versions:
+            return [(t[name].data_ptr(), t[name]._version) for t, name in self.homes]
+        return [t[name].data_ptr() for t, name in self.homes]
+
+    def changed(self) -> bool:
+        """Return whether any was, since they were looked up."""
+        return self._now() != self.known
+
+
 class NumpyForward:
     """Layers as NumPy functions, for one step of N environments.
 
-    It holds a copy of the weights: call `refresh()` after every update of the network. Results
+    It holds a copy of the weights, which `refresh` makes anew where they have changed. Results
     equal those of torch up to rounding, in the precision of the weights.
     """
 
     def __init__(self, layers: list[nn.Module]) -> None:
         self.layers = layers
-        self.refresh()
+        self._copy()
+
+    def _copy(self) -> None:
+        self.functions: list[Any] = [_function(layer) for layer in self.layers]
+        self._addresses = Addresses(self.layers, versions=True)
+
+    def forget(self) -> None:
+        """Take the weights for changed: a fused optimiser step does not count as a write."""
+        self._addresses.known = []
 
     def refresh(self) -> None:
-        """Copy the weights again."""
-        self.functions: list[Any] = [_function(layer) for layer in self.layers]
+        """Copy the weights again, if they have changed."""
+        if self._addresses.changed():
+            self._copy()
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Map obs [N, ...] to features [N, F], for a network without memory."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from seqrl.core import State
 from seqrl.core.arrays import to_numpy
-from seqrl.networks import numpy_forward
+from seqrl.core.types import State
+from seqrl.networks.plain.numpy_forward import Addresses, numpy_forward
 from seqrl.networks.plain.numpy_layers import FORWARDS, Forward
 from seqrl.networks.vectors import Numbers, OneHot
 
@@ -74,12 +74,20 @@ class NumpyMLP:
 
     The layers' parameters become views of the array `weights` [P], so that an optimiser steps one
     array and whoever reads or writes the parameters sees the same numbers. `gradient` [P]
-    is its gradient. Results equal torch's up to rounding.
+    is its gradient. Results equal torch's up to rounding. Where `bound` is False a parameter was
+    replaced or moved (assigned, copied with its network): call `bind`.
     """
 
     def __init__(self, encoder: nn.Module, pairs: list[Pair]):
-        self.encode: Forward = FORWARDS[type(encoder)](encoder)
-        self.parameters = [weight for layer, _ in pairs for weight in (layer.weight, layer.bias)]
+        self.encoder, self.pairs = encoder, pairs
+        self.bind()
+
+    def bind(self) -> None:
+        """Make the layers' present parameters views of one array."""
+        self.encode: Forward = FORWARDS[type(self.encoder)](self.encoder)
+        self.parameters = [
+            weight for layer, _ in self.pairs for weight in (layer.weight, layer.bias)
+        ]
         stops = list(itertools.accumulate(weight.numel() for weight in self.parameters))
         self.slices = [slice(a, b) for a, b in itertools.pairwise([0, *stops])]
         joined = torch.cat([weight.detach().flatten() for weight in self.parameters])
@@ -90,8 +98,14 @@ class NumpyMLP:
         views = self.views(self.gradient)
         self.layers = [
             DenseLayer(*pair, *views[2 * i : 2 * i + 2])  # gradients of weight, bias
-            for i, pair in enumerate(pairs)
+            for i, pair in enumerate(self.pairs)
         ]
+        self._addresses = Addresses([layer for layer, _ in self.pairs])
+
+    @property
+    def bound(self) -> bool:
+        """Whether the layers' parameters are still views of `weights`."""
+        return not self._addresses.changed()
 
     def activations(self, obs: np.ndarray) -> list[np.ndarray]:
         """Return the inputs of the first layer and the outputs of every layer."""
@@ -114,7 +128,9 @@ class NumpyMLP:
         return self.activations(obs)[-1], None
 
     def refresh(self) -> None:
-        """Do nothing: the weights are views, not a copy."""
+        """Bind the parameters again where one was replaced."""
+        if self._addresses.changed():
+            self.bind()
 
     def views(self, flat: np.ndarray) -> list[np.ndarray]:
         """Return each parameter's view of a flat array [P], in its shape."""

@@ -42,11 +42,10 @@ def write_events(folder: Path, summaries: Iterable[tuple[int, Summary]]) -> None
     now = time.time()
     with open(folder / EVENT_FILES.replace("*", str(int(now))), "wb") as file:
         writer = RecordWriter(file)
-        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         start = SessionLog(status=SessionLog.START)
-        writer.write(Event(wall_time=now, session_log=start).SerializeToString())
-        for step, summary in summaries:
-            event = Event(wall_time=now, step=step, summary=summary)
+        events = [Event(file_version="brain.Event:2"), Event(session_log=start)]
+        for event in (*events, *(Event(step=step, summary=part) for step, part in summaries)):
+            event.wall_time = now
             writer.write(event.SerializeToString())
         writer.flush()
 
@@ -68,14 +67,9 @@ def points(table: Table, name: str) -> Iterator[tuple[int, Summary]]:
 
 def point(env: str, statistic: str, estimate: Estimate) -> Summary:
     """Return the summary of one point: the value and its interval, without what is NaN."""
-    ends = zip(("", "_low", "_high"), estimate, strict=True)
-    return Summary(
-        value=[
-            Summary.Value(tag=tag(env, statistic, end), simple_value=float(value))
-            for end, value in ends
-            if not math.isnan(value)
-        ]
-    )
+    ends = zip(("", "_low", "_high"), map(float, estimate), strict=True)
+    known = [(tag(env, statistic, end), value) for end, value in ends if not math.isnan(value)]
+    return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in known])
 
 
 def layout(table: Table) -> Summary:

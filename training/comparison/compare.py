@@ -9,30 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
+from seqrl.training import statistics
 from seqrl.training.comparison.recorded import Run, labels
 from seqrl.training.runs.episodes_csv import ROWS
-from seqrl.training.statistics import (
-    Comparison,
-    Estimate,
-    Floats,
-    Statistic,
-    bootstrap,
-    common_grid,
-    compare_pairs,
-    iqm,
-    mean,
-    median,
-    normalize,
-    performance_profile,
-    probability_of_improvement,
-    resample,
-    steps_to_threshold,
-)
+from seqrl.training.statistics import Estimate, Floats, bootstrap, iqm, mean, median, normalize
 
 MIN_SEEDS = 5  # with fewer a warning is given
 LEVEL = 0.05  # significance level
-STATISTICS: dict[str, Statistic] = {"mean": mean, "median": median, "iqm": iqm}
+STATISTICS: dict[str, statistics.Statistic] = {"mean": mean, "median": median, "iqm": iqm}
 Scales = Mapping[str, tuple[float, float] | None]  # env -> scores of the random and best policy
 
 
@@ -47,11 +32,8 @@ class Group(NamedTuple):
     @property
     def missing(self) -> list[int]:
         """The seeds of the runs without a score."""
-        return [
-            run.config["seed"]
-            for run, score in zip(self.runs, self.scores, strict=True)
-            if math.isnan(score)
-        ]
+        missing = np.flatnonzero(np.isnan(self.scores))
+        return [self.runs[i].config["seed"] for i in missing]
 
 
 class Row(NamedTuple):
@@ -69,7 +51,7 @@ class Pair(NamedTuple):
 
     first: Group
     second: Group
-    comparison: Comparison | None
+    comparison: statistics.Comparison | None
     improvement: Estimate | None  # probability that a run of the first beats one of the second
 
 
@@ -117,20 +99,18 @@ def compare(
     """
     notes: list[str] = []
     groups = group_runs(list(drop_repeats(runs, notes)), metric)
-    if all(np.isnan(group.scores).all() for group in groups):
-        raise UsageError(
-            f"no run has a score {metric}: let one finish, and give it --eval-episodes if that is "
-            "the metric"
-        )
     scales = scales or {}
-    rows = [
-        summarise(group, threshold, scales.get(group.env))
-        for group in groups
-        if not np.isnan(group.scores).all()
-    ]
+    scored = [group for group in groups if len(group.missing) < len(group.runs)]
+    if not scored:
+        remedy = "let one finish, and give it --eval-episodes if that is the metric"
+        raise UsageError(f"no run has a score {metric}: {remedy}")
+    rows = [summarise(group, threshold, scales.get(group.env)) for group in scored]
     pairs = test_pairs(groups)
     pooled = pool(groups, scales)
-    notes += [*notes_on(groups), *notes_on_tests(groups, pairs), *notes_on_pool(groups, pooled)]
+    notes += [*notes_on(groups), *notes_on_tests(groups, pairs)]
+    if len({group.env for group in groups}) > 1 and not pooled:
+        why = "the scores of the random and the best policy are not known for all of them"
+        notes.append(f"no mean over the environments: {why}")
     return Table(metric, threshold, scales, rows, pairs, pooled, notes)
 
 
@@ -140,7 +120,7 @@ def drop_repeats(runs: Sequence[Run], notes: list[str]) -> Iterator[Run]:
     for run, name in zip(runs, labels(runs), strict=True):
         key = run.config["env"], name, run.config["seed"]
         other = best.get(key, run)
-        best[key] = max(other, run, key=lambda r: r.summary["steps"] if r.summary else -1)
+        best[key] = max(other, run, key=lambda r: r.end)
         if other is not run:
             left = run if best[key] is other else other
             notes.append(f"{left.folder} is left out: {best[key].folder} has the same seed")
@@ -154,10 +134,8 @@ def group_runs(runs: Sequence[Run], metric: str) -> list[Group]:
         members.setdefault((run.config["env"], name), []).append(run)
     check_tasks(runs)
     check_complete(list(members))
-    return [
-        Group(env, name, own, np.array([run.score(metric) for run in own]))
-        for (env, name), own in members.items()
-    ]
+    scores = [np.array([run.score(metric) for run in own]) for own in members.values()]
+    return [Group(*key, own, x) for (key, own), x in zip(members.items(), scores, strict=True)]
 
 
 def check_tasks(runs: Sequence[Run]) -> None:
@@ -171,10 +149,8 @@ def check_tasks(runs: Sequence[Run]) -> None:
                 for name in sorted(run.task.keys() | other.task.keys())
                 if run.task.get(name) != other.task.get(name)
             ]
-            raise UsageError(
-                f"{other.folder} and {run.folder} differ in {', '.join(names)}: "
-                "what they play must be the same; compare them apart"
-            )
+            what = f"{other.folder} and {run.folder} differ in {', '.join(names)}"
+            raise UsageError(f"{what}: what they play must be the same; compare them apart")
 
 
 def check_complete(keys: Sequence[tuple[str, str]]) -> None:
@@ -183,10 +159,9 @@ def check_complete(keys: Sequence[tuple[str, str]]) -> None:
     for name in names:
         lacking = [env for env in envs if (env, name) not in keys]
         if lacking:
-            raise UsageError(
-                f"{name} has no run in {lacking[0]}, others have: give runs of each algorithm "
-                "in each environment, or one environment at a time"
-            )
+            what = f"{name} has no run in {lacking[0]}, others have"
+            remedy = "give runs of each algorithm in each environment, or one environment at a time"
+            raise UsageError(f"{what}: {remedy}")
 
 
 def summarise(group: Group, threshold: float | None, scale: tuple[float, float] | None) -> Row:
@@ -196,23 +171,20 @@ def summarise(group: Group, threshold: float | None, scale: tuple[float, float] 
     normalized = None if scale is None else bootstrap(normalize(group.scores, *scale), mean)
     reached = None
     if threshold is not None:
-        steps = [steps_to_threshold(run.steps, run.values, threshold) for run in group.runs]
-        reached = np.array(steps)
+        first = statistics.steps_to_threshold
+        reached = np.array([first(run.steps, run.values, threshold) for run in group.runs])
     return Row(group, score, area, normalized, reached)
 
 
 def test_pairs(groups: Sequence[Group]) -> list[Pair]:
-    """Test all pairs in each environment, but none that lacks a score.
-
-    Leaving out the runs that failed would favour the algorithm that fails.
-    """
+    """Test all pairs in each environment, but none that lacks a score (see `statistics`)."""
     pairs = [(a, b) for a, b in combinations(groups, 2) if a.env == b.env]
-    complete = [(a, b) for a, b in pairs if not (a.missing or b.missing)]
-    results = iter(compare_pairs([(a.scores, b.scores) for a, b in complete], level=LEVEL))
+    complete = [(a.scores, b.scores) for a, b in pairs if not (a.missing or b.missing)]
+    results = iter(statistics.compare_pairs(complete, level=LEVEL))
     return [
         Pair(a, b, None, None)
         if a.missing or b.missing
-        else Pair(a, b, next(results), probability_of_improvement(a.scores, b.scores))
+        else Pair(a, b, next(results), statistics.probability_of_improvement(a.scores, b.scores))
         for a, b in pairs
     ]
 
@@ -242,12 +214,10 @@ def notes_on(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{name}: {gaps} of {len(group.runs)} learning curves hold returns not finite"
         if any(len(run.steps) > ROWS for run in group.runs):
             yield f"{name}: episodes.csv was thinned, late curve points cover more episodes"
-    ends = sorted({run.summary["steps"] for group in groups for run in group.runs if run.summary})
+    ends = sorted({run.end for group in groups for run in group.runs if run.summary})
     if len(ends) > 1:
-        yield (
-            f"the runs are of unequal length, {ends[0]:,} to {ends[-1]:,} env steps: "
-            "each score is that of its run's end"
-        )
+        unequal = f"the runs are of unequal length, {ends[0]:,} to {ends[-1]:,} env steps"
+        yield f"{unequal}: each score is that of its run's end"
 
 
 def notes_on_tests(groups: Sequence[Group], pairs: Sequence[Pair]) -> Iterator[str]:
@@ -258,10 +228,8 @@ def notes_on_tests(groups: Sequence[Group], pairs: Sequence[Pair]) -> Iterator[s
     done = [pair for pair in pairs if pair.comparison]
     if done and (least := min(least_adjusted(pair, len(done)) for pair in done)) > LEVEL:
         enough = next(n for n in range(2, 100) if len(done) * 2 / math.comb(2 * n, n) <= LEVEL)
-        yield (
-            f"no difference, however large, can be shown: the least possible p is {least:.2g}; "
-            f"with {enough} seeds it can"
-        )
+        why = f"the least possible p is {least:.2g}; with {enough} seeds it can"
+        yield f"no difference, however large, can be shown: {why}"
 
 
 def least_adjusted(pair: Pair, family: int) -> float:
@@ -270,37 +238,29 @@ def least_adjusted(pair: Pair, family: int) -> float:
     return min(1.0, family * (2 if n == m else 1) / math.comb(n + m, n))
 
 
-def notes_on_pool(groups: Sequence[Group], pooled: Sequence[Pooled]) -> Iterator[str]:
-    """Yield the reason why there is no mean over the environments."""
-    if len({group.env for group in groups}) > 1 and not pooled:
-        yield (
-            "no mean over the environments: the scores of the random and the best policy "
-            "are not known for all of them"
-        )
-
-
 def curves(table: Table, env: str) -> tuple[np.ndarray, dict[str, Floats]]:
     """Return env steps [G] and each algorithm's learning curves [R, G], NaN where unknown."""
     rows = table.within(env)
-    runs = [run for row in rows for run in row.group.runs if run.summary]
-    last = max(run.summary["steps"] for run in runs if run.summary)
-    grid = common_grid([], end=last)
-    return grid, {
-        row.group.name: np.array(
-            [
-                resample(run.steps, run.values, grid, end=run.summary["steps"])
-                for run in row.group.runs
-                if run.summary
-            ]
-        )
-        for row in rows
-    }
+    grid = statistics.common_grid([], end=max(run.end for row in rows for run in row.group.runs))
+
+    def on_grid(runs: list[Run]) -> Floats:
+        done = [run for run in runs if run.summary]
+        return np.array([statistics.resample(r.steps, r.values, grid, end=r.end) for r in done])
+
+    return grid, {row.group.name: on_grid(row.group.runs) for row in rows}
 
 
-def profile(table: Table, env: str, points: int = 21) -> tuple[Floats, dict[str, Estimate]]:
-    """Return scores [T] and the fraction of each algorithm's runs above them."""
-    rows = table.within(env)
-    scores = np.concatenate([row.group.scores for row in rows])
-    thresholds = np.linspace(np.nanmin(scores), np.nanmax(scores), points)
-    above = {r.group.name: performance_profile(r.group.scores, thresholds) for r in rows}
-    return thresholds, above
+class Profile(NamedTuple):
+    """Scores [T] and the fraction of each algorithm's runs above them."""
+
+    scores: Floats
+    above: dict[str, Estimate]
+
+
+def profile(table: Table, env: str, points: int = 21) -> Profile:
+    """Return the performance profiles in an environment, at even steps of the score."""
+    groups = [row.group for row in table.within(env)]
+    scores = np.concatenate([group.scores for group in groups])
+    steps = np.linspace(np.nanmin(scores), np.nanmax(scores), points)
+    above = {group.name: statistics.performance_profile(group.scores, steps) for group in groups}
+    return Profile(steps, above)

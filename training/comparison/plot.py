@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 from seqrl.training.comparison.compare import Row, Table, curves
 from seqrl.training.comparison.recorded import WINDOW
 from seqrl.training.statistics import Estimate, Floats, bootstrap, mean
@@ -30,9 +30,8 @@ def draw(table: Table, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError(
-            f"no picture without matplotlib ({error}): pip install -e .[plot]"
-        ) from error
+        problem = f"no picture without matplotlib ({error})"
+        raise UsageError(f"{problem}: pip install -e .[plot]") from error
     envs = table.envs
     longest = max(len(shortened(row.group.name)) for row in table.rows)
     size = (SIZE[0] + LETTER_WIDTH * longest, SIZE[1] * len(envs))
@@ -92,7 +91,7 @@ def draw_scores(panel: Any, table: Table, env: str) -> None:
         panel.plot([low, high], [i - 0.3] * 2, color=darker(colour), linewidth=1.5)
         panel.plot(value, i - 0.3, "D", color=darker(colour), markersize=5)
         text = f"{shortened(row.group.name)} {value:.4g}"
-        label(panel, text, (value, i - 0.36), "data", darker(colour), ha="center", size=9)
+        label(panel, text, (value, i - 0.36), "data", darker(colour), 9, ha="center")
     panel.set_ylim(len(rows) - 0.6, -0.7)  # the first on top
     panel.set_yticks([])
     panel.margins(x=0.35)
@@ -110,11 +109,11 @@ def runs_in(rows: list[Row]) -> str:
 
 
 def label(
-    panel: Any, text: str, at: Any, space: Any, colour: str, ha: str = "left", size: int = 8
+    panel: Any, text: str, at: Any, space: Any, colour: str, size: int = 8, **place: Any
 ) -> None:
-    """Write small text just above a position."""
+    """Write small text just above a position, or at `xytext` points from it."""
     offset = {"xytext": (0, 3), "textcoords": "offset points", "annotation_clip": False}
-    panel.annotate(text, at, xycoords=space, color=colour, fontsize=size, ha=ha, **offset)
+    panel.annotate(text, at, xycoords=space, color=colour, fontsize=size, **(offset | place))
 
 
 def style_panel(panel: Any, title: str) -> None:
@@ -149,17 +148,8 @@ def write_names(panel: Any, ends: dict[str, tuple[float, str]]) -> None:
     heights = spaced(np.array([(ends[name][0] - low) / (high - low) for name in order]), GAP)
     for name, height in zip(order, heights.tolist(), strict=True):
         value, colour = ends[name]
-        panel.annotate(
-            f"{shortened(name)} {value:.4g}",
-            (1.0, height),
-            xycoords="axes fraction",
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color=darker(colour),
-            annotation_clip=False,
-        )
+        text, side = f"{shortened(name)} {value:.4g}", {"xytext": (6, 0), "va": "center"}
+        label(panel, text, (1.0, height), "axes fraction", darker(colour), 9, **side)
 
 
 def shortened(name: str, most: int = 32) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 from seqrl.training.runs.folder import CONFIG, read_config, read_summary
 from seqrl.training.runs.tensorboard import UNCOMPARED, flatten
 from seqrl.training.statistics import Floats, area_under_curve
@@ -35,6 +35,11 @@ class Run(NamedTuple):
     values: Floats  # [P], NaN where a return in the mean is not finite
 
     @property
+    def end(self) -> int:
+        """The env step at which it ended, -1 if it is not finished."""
+        return -1 if self.summary is None else self.summary["steps"]
+
+    @property
     def task(self) -> dict[str, Any]:
         """The settings of the task, without those that are empty."""
         return {name: self.config[name] for name in TASK_KEYS if self.config.get(name)}
@@ -44,7 +49,7 @@ class Run(NamedTuple):
         if self.summary is None:
             return math.nan
         if metric == "area":
-            return area_under_curve(self.steps, self.values, end=self.summary["steps"])
+            return area_under_curve(self.steps, self.values, end=self.end)
         score = self.summary.get(metric)
         return math.nan if score is None else float(score)
 
@@ -69,9 +74,8 @@ def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
     if missing:
         raise UsageError(f"{folder / CONFIG}: no {', '.join(missing)} in it, so it is no run's")
     if config.get("seeds"):
-        raise UsageError(
-            f"{folder} holds many seeds in one; name runs of one each, such as 'runs/*/*/seed-*'"
-        )
+        remedy = "name runs of one each, such as 'runs/*/*/seed-*'"
+        raise UsageError(f"{folder} holds many seeds in one; {remedy}")
     summary = read_summary(folder, config)
     if summary is None:
         return Run(folder, config, None, np.empty(0), np.empty(0))

@@ -58,7 +58,7 @@ def _cells(table: Table, env: str) -> Cells:
     """Return the header and a line for each algorithm; redundant columns are left out."""
     columns: dict[str, Callable[[Row], str]] = {
         "": lambda row: row.group.name,
-        "runs": lambda row: _runs(row),
+        "runs": _runs,
         "mean": lambda row: _number(row.score["mean"].value),
         "95 % interval": lambda row: _interval(row.score["mean"]),
         "median": lambda row: _number(row.score["median"].value),
@@ -91,11 +91,9 @@ def _reached(table: Table, env: str) -> Iterator[str]:
     for row in table.within(env):
         if row.reached is not None:
             n = int((~np.isnan(row.reached)).sum())
-            when = f", the median of them after {_number(median(row.reached))} steps"
-            yield (
-                f"{row.group.name} reached {_number(table.threshold)} in {n} of "
-                f"{len(row.reached)} runs{when if n else ''}"
-            )
+            when = f", the median of them after {_number(median(row.reached))} steps" if n else ""
+            runs = f"{n} of {len(row.reached)} runs"
+            yield f"{row.group.name} reached {_number(table.threshold)} in {runs}{when}"
 
 
 def _sentence(pair: Pair) -> str:
@@ -120,19 +118,14 @@ def _method(table: Table) -> Iterator[str]:
     tested = sum(pair.comparison is not None for pair in table.pairs)
     if tested:
         family = f", Holm's correction over {tested} pairs" if tested > 1 else ""
-        yield (
-            f"p: permutation test of the difference of means{family}; "
-            "wins: how often a run of the first beats one of the second"
-        )
+        wins = "wins: how often a run of the first beats one of the second"
+        yield f"p: permutation test of the difference of means{family}; {wins}"
 
 
 def _list(items: Sequence[str], width: int) -> list[str]:
     """Return a bulleted list, wrapped."""
-    return [
-        line
-        for item in items
-        for line in textwrap.wrap(item, width, initial_indent="- ", subsequent_indent="  ")
-    ]
+    wrapper = textwrap.TextWrapper(width, initial_indent="- ", subsequent_indent="  ")
+    return [line for item in items for line in wrapper.wrap(item)]
 
 
 def _text_table(lines: Cells) -> list[str]:
@@ -199,7 +192,7 @@ def as_json(table: Table) -> str:
         "rows": [_row(row) for row in table.rows],
         "pairs": [_pair(pair) for pair in table.pairs],
         "pooled": [entry._asdict() for entry in table.pooled],
-        "profiles": {env: _profile(table, env) for env in table.envs},
+        "profiles": {env: profile(table, env)._asdict() for env in table.envs},
         "scales": dict(table.scales),
         "notes": table.notes,
     }
@@ -220,11 +213,6 @@ def _pair(pair: Pair) -> dict[str, Any]:
     names = {"env": pair.first.env, "first": pair.first.name, "second": pair.second.name}
     tested = pair.comparison._asdict() if pair.comparison else {"verdict": "not tested"}
     return names | tested | {"probability_of_improvement": pair.improvement}
-
-
-def _profile(table: Table, env: str) -> dict[str, Any]:
-    scores, above = profile(table, env)
-    return {"scores": scores, "above": above}
 
 
 def json_types(value: Any) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.core import UsageError
-from seqrl.envs import Serial, make
+from seqrl.core.errors import UsageError
+from seqrl.envs.adapter import Serial
 from seqrl.envs.finite import finite_model, time_limit
+from seqrl.envs.making import make
 from seqrl.envs.optimum import optimum, policy_value, start_value
 from seqrl.envs.reference import reference_scores
 
@@ -38,7 +39,6 @@ def _scale_of(env: Any) -> tuple[float, float] | None:
     model = finite_model(env)
     if model is None or time_limit(env) is None:
         return None
-    states, actions = model.outcomes.shape
-    uniform = np.full((states, actions), 1 / actions)
+    uniform = np.full(model.outcomes.shape, 1 / model.outcomes.shape[1])
     random = start_value(model, policy_value(env, uniform, gamma=1.0))
     return random, optimum(env, gamma=1.0).start_value

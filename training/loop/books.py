@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrl.core import Array, Transition
 from seqrl.core.arrays import host
+from seqrl.core.types import Array, Transition
 
 WINDOW = 100  # episodes in the running means
 
@@ -69,10 +69,7 @@ class Books:
             self.lengths += step.valid
 
     def close(self, step: Transition, before: int, count: int) -> Iterator[Episode]:
-        """Yield the episodes that a turn has ended, each at the env step of its own row.
-
-        `before` is the env step at which the turn began.
-        """
+        """Yield the episodes that a turn begun at env step `before` ended, each at its row's."""
         over = (step.terminated | step.truncated) & step.valid
         envs = np.flatnonzero(host(over)).tolist()
         if not envs:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 from seqrl.training.loop.protocol import Callback
 
 
@@ -32,11 +32,8 @@ class DueCallbacks:
 
     def call(self, loop: Any, before: int) -> None:
         """Call those that became due since env step `before`."""
-        self.pending = [
-            i
-            for i, callback in enumerate(self.callbacks)
-            if loop.steps // callback.every > before // callback.every
-        ]
+        every = [callback.every for callback in self.callbacks]
+        self.pending = [i for i, n in enumerate(every) if loop.steps // n > before // n]
         self.call_pending(loop)
 
     def call_pending(self, loop: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from seqrl.agents.tabular.compilable import ALGORITHMS, LEARN_STEPS
-from seqrl.envs import Serial
+from seqrl.envs.adapter import Serial
 from seqrl.envs.finite import Model, check_unchanged, finite_model, time_limit, time_limits
 from seqrl.training.loop.protocol import Loop
 
@@ -24,6 +24,10 @@ CALL = 1 << 20  # env steps a call at most, so that Ctrl-C and the progress bar 
 MOST_EPISODES = 1 << 16  # episodes a call
 LOG = logging.getLogger("seqrl")
 NEVER = np.iinfo(np.int64).max
+EPISODE: dict[str, type] = {  # of the World, for each run and environment
+    **dict.fromkeys(("state", "action", "elapsed", "chosen"), np.int64),
+    **{"start": bool, "returns": float, "log_prob": float},
+}
 
 
 class CompiledRun(NamedTuple):
@@ -72,13 +76,7 @@ class CompiledTurns:
             terminated=model.terminated,
             initial=np.cumsum(model.initial),
             limit=self.clocks[0][0]._max_episode_steps if self.clocks[0] else NEVER,
-            state=np.zeros((RUNS, n), np.int64),
-            action=np.zeros((RUNS, n), np.int64),
-            elapsed=np.zeros((RUNS, n), np.int64),
-            start=np.zeros((RUNS, n), bool),
-            returns=np.zeros((RUNS, n)),
-            chosen=np.zeros((RUNS, n), np.int64),
-            log_prob=np.zeros((RUNS, n)),
+            **{name: np.zeros((RUNS, n), kind) for name, kind in EPISODE.items()},
         )
         self.words = np.zeros((RUNS, n + 1, 4), np.uint64)
         kinds = [np.zeros(MOST_EPISODES + RUNS * n, kind) for kind in (int, int, float, int, bool)]
@@ -185,7 +183,7 @@ def compiled_turns(loop: Loop) -> tuple[CompiledTurns | None, str]:
     models = [finite_model(env) for env in envs]
     if models[0] is None or any(len(time_limits(env)) > 1 for env in envs):
         return None, "the environment publishes no model that can be compiled"
-    if not all(m is not None and equal(m, models[0]) for m in models[1:]):
+    if not all(m and all(map(np.array_equal, m, models[0])) for m in models[1:]):
         return None, "the environments have different models"
     problem = objection(agent, envs, models[0])
     if problem:
@@ -207,8 +205,3 @@ def objection(agent: Any, envs: list[Any], model: Model) -> str:
     if any(type(rng.bit_generator) is not np.random.PCG64 for rng in rngs):
         return "random numbers of another kind than PCG64"
     return ""
-
-
-def equal(one: Model, other: Model) -> bool:
-    """Return whether two models are equal to the last bit."""
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from seqrl.agents import Agent
-from seqrl.core import UsageError
+from seqrl.agents.protocol import Agent
+from seqrl.core.errors import UsageError
 from seqrl.core.seeding import check_seed
-from seqrl.envs import adapt
+from seqrl.envs.adapter import adapt
 from seqrl.training.loop.books import Episode
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.oracle import Oracle
@@ -82,11 +82,8 @@ def evaluate(
     loop.reset(seed)
     while not loop.stopped:
         loop.run(cut)
-    return Evaluation(
-        np.array([episode.total for episode in share.episodes]),
-        np.array([episode.length for episode in share.episodes]),
-        np.array([episode.truncated for episode in share.episodes]),
-    )
+    found = [(played.total, played.length, played.truncated) for played in share.episodes]
+    return Evaluation(*map(np.array, zip(*found, strict=True)))
 
 
 class Evaluator:

@@ -8,10 +8,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from seqrl.agents import Agent
-from seqrl.core import Array, Metrics, State, Transition, schema, tree
+from seqrl.agents.protocol import Agent
+from seqrl.core import schema, tree
 from seqrl.core.arrays import like
-from seqrl.envs import adapt, get_state, set_state
+from seqrl.core.types import Array, Metrics, State, Transition
+from seqrl.envs.adapter import adapt
+from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
 from seqrl.training.loop.callbacks import DueCallbacks
 from seqrl.training.loop.detect import CompiledTurns, compiled_turns
@@ -83,8 +85,9 @@ class Interaction:
 
     @property
     def path(self) -> str:
-        """Which way the turns go, and why."""
-        return f"{'compiled' if self.compiled else 'stepped'}: {self.reason}"
+        """Which way the turns go, what takes the gradient steps, and why."""
+        ways = ["compiled" if self.compiled else "stepped", self.agent.learner]
+        return f"{', '.join(filter(None, ways))}: {self.reason}"
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> None:
         """Begin new episodes everywhere with empty memories; counters go on."""
@@ -155,23 +158,16 @@ class Interaction:
         if self.books.enough:  # never set to False here: a signal may come in between
             self.stopped = True
 
-    def record_all(
-        self,
-        steps: np.ndarray,
-        envs: np.ndarray,
-        totals: np.ndarray,
-        lengths: np.ndarray,
-        truncated: np.ndarray,
-    ) -> None:
-        """Record episodes that ended in compiled turns; those before the next point in one go."""
+    def record_all(self, *ended: np.ndarray) -> None:
+        """Record what compiled turns ended, columns as in `Episode`, at once up to a point due."""
+        steps, _, totals, lengths, _ = ended
         recorder: Any = self.recorder
         early = len(steps) if recorder is None else 0
         if hasattr(recorder, "due"):
             early = int(np.searchsorted(steps, recorder.due))
             recorder.episodes(steps[:early], totals[:early], lengths[:early])
         self.books.count_all(totals[:early], lengths[:early])
-        late = [part[early:].tolist() for part in (steps, envs, totals, lengths, truncated)]
-        for values in zip(*late, strict=True):
+        for values in zip(*(column[early:].tolist() for column in ended), strict=True):
             episode = Episode(*values)
             self.books.count(episode)
             recorder.episode(self, episode)
@@ -217,9 +213,8 @@ class Interaction:
             schema.check("loop", state, self._schema())
             self.agent.load_state_dict(state["agent"])
             if state["callbacks"] is not None:  # they were not kept
-                for (callback, _), part in zip(
-                    callbacks.stateful(), state["callbacks"], strict=True
-                ):
+                kept = zip(callbacks.stateful(), state["callbacks"], strict=True)
+                for (callback, _), part in kept:
                     callback.load_state_dict(part)
         self.metrics = dict(state["metrics"])
         callbacks.pending = [i for i in state["owed"] if i < len(self.callbacks)]

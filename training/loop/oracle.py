@@ -9,13 +9,14 @@ import gymnasium as gym
 import numpy as np
 
 from seqrl.agents.tabular.tabular_agent import TabularAgent
-from seqrl.core import UsageError
-from seqrl.envs import Environments, Serial
+from seqrl.core.errors import UsageError
+from seqrl.envs.adapter import Environments, Serial
 from seqrl.envs.finite import Model, finite_model, time_limit
 from seqrl.envs.optimum import MAX_DENSE_STATES, Optimum, optimum, reachable
 
 EFFORT = 10**9  # products of a backward induction: some seconds
 ROOM = 10**7  # numbers in its plan: 80 MB
+HORIZON = 10_000  # env steps of the undiscounted optimum where the task has no time limit
 
 
 class Oracle:
@@ -73,7 +74,7 @@ class Oracle:
         return optimum(self.model, 1.0, self.limit).start_value
 
 
-def optimal(env: gym.Env[Any, Any], gamma: float, horizon: int) -> Optimum | None:
+def optimal(env: gym.Env[Any, Any], gamma: float, horizon: int = HORIZON) -> Optimum | None:
     """The best there is at discount gamma, or None where it cannot be had.
 
     At gamma 1 under the environment's time limit, or within `horizon` steps.
@@ -87,7 +88,7 @@ def optimal(env: gym.Env[Any, Any], gamma: float, horizon: int) -> Optimum | Non
         return None
 
 
-def optimal_policy(env: gym.Env[Any, Any], gamma: float, horizon: int) -> np.ndarray | None:
+def optimal_policy(env: gym.Env, gamma: float, horizon: int = HORIZON) -> np.ndarray | None:
     """The best actions [S] at an episode's start, as in `optimal`."""
     found = optimal(env, gamma, horizon)
     if found is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from seqrl.agents import Agent
-from seqrl.core import Array, State
-from seqrl.envs import Environments
+from seqrl.agents.protocol import Agent
+from seqrl.core.types import Array, State
+from seqrl.envs.adapter import Environments
 from seqrl.training.loop.books import Books, Episode, Stopwatch
 
 
@@ -19,10 +19,12 @@ class Callback(Protocol):
         """Called at the end of the first turn that reaches each multiple of `every`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must survive an interruption, as arrays and plain values."""
+        """Return what must survive an interruption, as arrays and plain values; else nothing."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken."""
+        return
 
 
 class Recorder(Protocol):
@@ -34,13 +36,6 @@ class Recorder(Protocol):
 
     def episode(self, loop: Any, episode: Episode) -> None:
         """Called in the order in which episodes end."""
-
-
-class Turns(Protocol):
-    """A way to play turns: stepped, or compiled."""
-
-    def advance(self, until: int) -> None:
-        """Play at least one turn; none begins at or after env step `until`."""
 
 
 class Loop(Protocol):

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seqrl.agents import Agent
-from seqrl.core import Metrics, UsageError
+from seqrl.agents.protocol import Agent
+from seqrl.core.checks import check_whole
 from seqrl.core.seeding import Streams
+from seqrl.core.types import Metrics
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback, Recorder
 
@@ -42,14 +43,13 @@ def train(
     built. `compile=False` steps where a compiled path would give the same bits. Answers steps,
     episodes, seconds, steps_per_second and ep_rew_mean (last 100 episodes).
     """
-    if not isinstance(steps, int | np.integer) or steps < 1:
-        raise UsageError(f"steps {steps!r}: expected a whole number of at least 1")
+    steps = check_whole("steps", steps)
     loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger)
     if seed is not None:
         streams = Streams.of(seed)
         loop.reset(streams.envs)
         agent.reseed(streams.agent)
-    return run(loop, int(steps), logger, episodes=episodes)
+    return run(loop, steps, logger, episodes=episodes)
 
 
 def run(

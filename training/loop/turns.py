@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from seqrl.core import RunError, Transition
-from seqrl.envs import Outcome
+from seqrl.core.errors import RunError
+from seqrl.core.types import Transition
+from seqrl.envs.adapter import Outcome
 from seqrl.training.loop.protocol import Loop
 
 
@@ -28,10 +29,7 @@ class SteppedTurns:
         self._take(step, count, ended)
 
     def play(self) -> tuple[Transition, int, bool]:
-        """Act and step once, without learning.
-
-        Return the transition, its number of valid rows, and whether an episode ended.
-        """
+        """Act and step once; return the turn, its number of valid rows, and if an episode ended."""
         loop = self.loop
         obs, start, state = loop.obs, loop.start, loop.state
         decision = loop.agent.act(obs, start, state, explore=loop.learning)

@@ -10,10 +10,10 @@ import numpy as np
 from gymnasium.envs.toy_text.blackjack import BlackjackEnv
 from gymnasium.envs.toy_text.taxi import TaxiEnv
 
-from seqrl.agents import Agent
-from seqrl.agents.tabular.tabular_agent import TabularAgent
-from seqrl.core import Array, tree
-from seqrl.envs import Environments
+from seqrl.agents.protocol import Agent
+from seqrl.core import tree
+from seqrl.core.types import Array
+from seqrl.envs.adapter import Environments
 from seqrl.envs.blackjack import blackjack_model, index
 from seqrl.envs.finite import finite_model
 from seqrl.envs.grids import Grid, grid_of
@@ -21,7 +21,6 @@ from seqrl.envs.optimum import optimum, reachable
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.oracle import optimal
 
-HORIZON = 10_000  # env steps of the undiscounted optimum where the task has no time limit
 SUMS, CARDS = range(11, 22), range(1, 11)  # axes of Sutton & Barto's Figure 5.2
 BLACKJACK_HORIZON = 20  # no game takes more steps
 
@@ -46,28 +45,13 @@ class Policies(NamedTuple):
 def greedy(agent: Agent, obs: Array) -> Policy:
     """Return the greedy policy at observations [N, ...], each as an episode's first."""
     start = np.ones(len(next(tree.leaves(obs))), bool)
-    return Policy(np.array(agent.act(obs, start, explore=False).action), values(agent, obs, start))
-
-
-def values(agent: Any, obs: Array, start: Array) -> np.ndarray | None:
-    """Return the value estimate of N observations [N]; None where the agent has none.
-
-    It is a table's max Q, else that of the agent's method `values(obs, start)`.
-    """
-    if isinstance(agent, TabularAgent):
-        return np.array([agent.q[list(indices)].mean(0).max() for indices in agent.index(obs)])
-    return agent.values(obs, start) if hasattr(agent, "values") else None
-
-
-def gamma_of(agent: Any) -> float:
-    """Return the agent's discount factor, 1 where it has none."""
-    return float(getattr(getattr(agent, "options", agent), "gamma", 1.0))
+    return Policy(np.array(agent.act(obs, start, explore=False).action), agent.values(obs, start))
 
 
 @lru_cache(4)  # each evaluation needs it again
 def solve(env: gym.Env[Any, Any], gamma: float) -> tuple[Policy, np.ndarray, np.ndarray] | None:
     """Return the optimal policy, its Q [S, A] and the reachable states; None without a model."""
-    model, found = finite_model(env), optimal(env, gamma, HORIZON)
+    model, found = finite_model(env), optimal(env, gamma)
     if model is None or found is None:
         return None
     policy = found.policy if found.policy.ndim == 1 else found.policy[0]
@@ -76,7 +60,7 @@ def solve(env: gym.Env[Any, Any], gamma: float) -> tuple[Policy, np.ndarray, np.
 
 def discrete_policy(agent: Agent, env: gym.Env[Any, Any], states: int) -> Policies:
     """Return the policies over observations 0 to states - 1, arrays [S]."""
-    learned, gamma = greedy(agent, np.arange(states)), gamma_of(agent)
+    learned, gamma = greedy(agent, np.arange(states)), agent.gamma
     solution = solve(env, gamma)
     if solution is None:
         none = np.zeros(states, bool)
@@ -134,7 +118,7 @@ def blackjack_policy(agent: Agent, env: gym.Env[Any, Any]) -> Policies | None:
         return None
     ace, total, card = (x.ravel() for x in np.meshgrid((0, 1), SUMS, CARDS, indexing="ij"))
     learned = greedy(agent, (total, card, ace))
-    gamma = gamma_of(agent)
+    gamma = agent.gamma
     states = [index((t, a), c) for a, t, c in zip(ace, total, card, strict=True)]
     policy, value, q = (x[states] for x in _blackjack(bare.sab, bare.natural, gamma))
     mask = ~((ace == 1) & (total == 11))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +32,8 @@ def new_figure(height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError(
-            f"no picture without matplotlib ({error}): pip install -e .[plot]"
-        ) from error
+        problem = f"no picture without matplotlib ({error})"
+        raise UsageError(f"{problem}: pip install -e .[plot]") from error
     return Figure((WIDTH, height), dpi=DPI, facecolor="white")
 
 
@@ -58,6 +57,12 @@ def set_title(panel: Axes, text: str) -> None:
     panel.set_title(text, loc="left", fontsize=TITLE, fontweight="bold")
 
 
+def set_labels(panel: Axes, across: str, up: str) -> None:
+    """Set the labels of a panel's axes."""
+    panel.set_xlabel(across, fontsize=LABEL)
+    panel.set_ylabel(up, fontsize=LABEL)
+
+
 def add_note(figure: Figure, text: str) -> None:
     """Write a line at the bottom of a figure."""
     figure.text(LEFT / WIDTH, 0.08 / figure.get_figheight(), text, fontsize=NOTE, color=GREY)
@@ -71,7 +76,6 @@ def colour_bar(
     bar = figure.colorbar(colours, cax=panel)
     bar.set_label(label, fontsize=LABEL)
     bar.locator = max_ticks(ticks)
-    panel.tick_params(labelsize=LABEL)
 
 
 def max_ticks(n: int, whole: bool = False) -> Any:
@@ -98,8 +102,7 @@ def draw_returns(returns: np.ndarray, low: float, high: float, truncated: int) -
     panel.axvspan(low, high, color=RED, alpha=0.25, linewidth=0)
     panel.axvline(mean, color=RED, linewidth=1.8)
     set_title(panel, f"{len(returns):,} greedy episodes: mean return {mean:.4g}")
-    panel.set_xlabel("return of an episode (sum of its rewards)", fontsize=LABEL)
-    panel.set_ylabel("episodes", fontsize=LABEL)
+    set_labels(panel, "return of an episode (sum of its rewards)", "episodes")
     panel.xaxis.set_major_locator(max_ticks(8))
     if len(distinct) <= MAX_TICKS:
         panel.set_xticks(distinct, [f"{value:g}" for value in distinct])

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from seqrl.core import UsageError, explain
-from seqrl.envs import Environments, Serial
+from seqrl.core.errors import UsageError, explain
+from seqrl.envs.adapter import Environments, Serial
 from seqrl.envs.grids import Grid, grid_of
 
 if TYPE_CHECKING:

@@ -8,25 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqrl.envs.grids import Grid
+from seqrl.training.pictures import canvas
 from seqrl.training.pictures.behaviour import CARDS, SUMS, Policies, Policy
-from seqrl.training.pictures.canvas import (
-    BLACK,
-    BLUE,
-    GAP,
-    LABEL,
-    LEFT,
-    ORANGE,
-    RED,
-    RIGHT,
-    TITLE,
-    WIDTH,
-    add_note,
-    add_panel,
-    colour_bar,
-    max_ticks,
-    new_figure,
-    set_title,
-)
+from seqrl.training.pictures.canvas import BLACK, GAP, LABEL, LEFT, RED, RIGHT, TITLE, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,21 +49,22 @@ def draw_grid(grid: Grid, policy: Policies) -> Figure:
     width = min(width, 3.6 * columns / rows)
     height = width * rows / columns
     down = len(policies) // across
-    figure = new_figure(0.98 + down * height + (down - 1) * 0.55)
+    figure = canvas.new_figure(0.98 + down * height + (down - 1) * 0.55)
     scale = value_colours(policies, policy.reachable)
     bottoms = [0.68 + (down - 1 - i // across) * (height + 0.55) for i in range(len(policies))]
     for i, (greedy, name) in enumerate(zip(policies, ("learned", "best possible"), strict=False)):
-        panel = add_panel(figure, LEFT + (i % across) * (width + GAP), bottoms[i], width, height)
+        left = LEFT + (i % across) * (width + GAP)
+        panel = canvas.add_panel(figure, left, bottoms[i], width, height)
         draw_cells(panel, grid, policy, greedy, scale)
-        set_title(panel, name)
+        canvas.set_title(panel, name)
         panel.tick_params(labelleft=i % across == 0)
-        panel.set_ylabel("row" if i % across == 0 else "", fontsize=LABEL)
-        panel.set_xlabel("column" if bottoms[i] == bottoms[-1] else "", fontsize=LABEL)
+        last = bottoms[i] == bottoms[-1]
+        canvas.set_labels(panel, "column" if last else "", "row" if i % across == 0 else "")
     if scale is not None:
         tall = bottoms[0] + height - bottoms[-1]
-        colour_bar(figure, scale, bottoms[-1], tall, value_label(policy.gamma))
+        canvas.colour_bar(figure, scale, bottoms[-1], tall, value_label(policy.gamma))
     start = "frame: start" if "S" in "".join(grid.cells) else ""
-    add_note(figure, ".   ".join(filter(None, (start, suboptimal_note(policy, "red")))))
+    canvas.add_note(figure, ".   ".join(filter(None, (start, suboptimal_note(policy, "red")))))
     return figure
 
 
@@ -123,16 +108,15 @@ def draw_cell_borders(panel: Axes, shape: tuple[int, ...]) -> None:
     thin: dict[str, Any] = {"color": "0.7", "linewidth": 0.6}
     panel.vlines(np.arange(columns + 1) - 0.5, -0.5, rows - 0.5, **thin)
     panel.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, **thin)
-    panel.xaxis.set_major_locator(max_ticks(9, whole=True))
-    panel.yaxis.set_major_locator(max_ticks(9, whole=True))
+    panel.xaxis.set_major_locator(canvas.max_ticks(9, whole=True))
+    panel.yaxis.set_major_locator(canvas.max_ticks(9, whole=True))
     panel.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
 
 
 def draw_arrows(panel: Axes, symbols: Sequence[str], mask: np.ndarray, wrong: np.ndarray) -> None:
     """Draw an arrow in each cell of a mask [rows, columns]; other symbols as text."""
-    marks = [
-        (x, y, symbols[y * mask.shape[1] + x], bool(wrong[y, x])) for y, x in np.argwhere(mask)
-    ]
+    cells, n = np.argwhere(mask), mask.shape[1]
+    marks = [(x, y, symbols[y * n + x], bool(wrong[y, x])) for y, x in cells]
     moves = [(x, y, *ARROWS[symbol], bad) for x, y, symbol, bad in marks if symbol in ARROWS]
     for colour, chosen in ((BLACK, False), (RED, True)):
         some = np.array([(x, y, u, v) for x, y, u, v, bad in moves if bad is chosen], float)
@@ -155,13 +139,13 @@ def draw_taxi(desc: np.ndarray, policy: Policies) -> Figure:
 
     Arrays [row, column, passenger, destination]; `desc` is the environment's own map.
     """
-    figure, size = new_figure(3.55), 1.02
+    figure, size = canvas.new_figure(3.55), 1.02
     scale = value_colours([policy.learned], policy.reachable)
     for k in range(8):
         i, aboard = k % 4, k >= 4
         at = (4, i) if aboard else (i, (i + 1) % 4)
         left, bottom = LEFT + i * (size + 0.11), 0.42 if aboard else 1.95
-        panel = add_panel(figure, left, bottom, size, size)
+        panel = canvas.add_panel(figure, left, bottom, size, size)
         values = policy.learned.values
         colours = np.ones((5, 5, 4)) if values is None else scale.to_rgba(values[:, :, *at])
         panel.imshow(colours, interpolation="nearest")
@@ -171,12 +155,12 @@ def draw_taxi(desc: np.ndarray, policy: Policies) -> Figure:
         draw_walls(panel, desc)
         panel.set(xticks=[], yticks=[])
         title = f"to {LOCATIONS[i]}" if aboard else f"{LOCATIONS[i]}, then {LOCATIONS[at[1]]}"
-        set_title(panel, title)
+        canvas.set_title(panel, title)
     figure.text(LEFT / WIDTH, 3.26 / 3.55, "passenger waits at ... (P: pick up)", fontsize=TITLE)
     figure.text(LEFT / WIDTH, 1.73 / 3.55, "passenger aboard (D: drop off)", fontsize=TITLE)
     if scale is not None:
-        colour_bar(figure, scale, 0.42, 2.55, value_label(policy.gamma))
-    add_note(figure, suboptimal_note(policy, "red"))
+        canvas.colour_bar(figure, scale, 0.42, 2.55, value_label(policy.gamma))
+    canvas.add_note(figure, suboptimal_note(policy, "red"))
     return figure
 
 
@@ -192,46 +176,40 @@ def draw_walls(panel: Axes, desc: np.ndarray) -> None:
 
 def draw_blackjack(policy: Policies) -> Figure:
     """Draw actions and values, with and without a usable ace (Sutton & Barto, Figure 5.2)."""
-    figure, height = new_figure(5.15), 1.72
+    figure, height = canvas.new_figure(5.15), 1.72
     width = (WIDTH - LEFT - RIGHT - GAP) / 2
     scale = value_colours([policy.learned], policy.reachable)
     for k, ace in enumerate((1, 0)):
         left = LEFT + k * (width + GAP)
-        above = add_panel(figure, left, 2.95, width, height)
+        above = canvas.add_panel(figure, left, 2.95, width, height)
         draw_hands(above, policy, ace)
-        set_title(above, "usable ace" if ace else "no usable ace")
-        below = add_panel(figure, left, 0.72, width, height)
+        canvas.set_title(above, "usable ace" if ace else "no usable ace")
+        below = canvas.add_panel(figure, left, 0.72, width, height)
         if scale is not None and policy.learned.values is not None:
             below.imshow(scale.to_rgba(policy.learned.values[ace]), **IMAGE_STYLE)
         for panel in (above, below):
             panel.set_xticks(range(10), ["A", *map(str, CARDS[1:])])
             panel.set_yticks(range(0, 11, 2), map(str, SUMS[::2]))
-            panel.set_ylabel("" if k else "player's sum", fontsize=LABEL)
+            across = "dealer's card" if panel is below else ""
+            canvas.set_labels(panel, across, "" if k else "player's sum")
             panel.tick_params(labelleft=not k, labelsize=8)
-        below.set_xlabel("dealer's card", fontsize=LABEL)
-        if ace:
-            grey_out_impossible(above)
-            grey_out_impossible(below)
+            if ace:  # which makes 11 impossible
+                panel.axhspan(-0.5, 0.5, color="0.85", zorder=3)
     add_legend(figure)
     if scale is not None:
-        colour_bar(figure, scale, 0.72, height, "value (mean return)")
-    add_note(figure, suboptimal_note(policy, CROSS))
+        canvas.colour_bar(figure, scale, 0.72, height, "value (mean return)")
+    canvas.add_note(figure, suboptimal_note(policy, CROSS))
     return figure
 
 
 IMAGE_STYLE: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
 
 
-def grey_out_impossible(panel: Axes) -> None:
-    """Grey out the sum that is impossible: 11 with a usable ace."""
-    panel.axhspan(-0.5, 0.5, color="0.85", zorder=3)
-
-
 def draw_hands(panel: Axes, policy: Policies, ace: int) -> None:
     """Draw hit or stick by sum and card, the optimal boundary as a line, errors as crosses."""
     from matplotlib.colors import ListedColormap
 
-    colours = ListedColormap([ORANGE, BLUE])
+    colours = ListedColormap([canvas.ORANGE, canvas.BLUE])
     actions, contrast = policy.learned.actions[ace], (BLACK, "white")
     panel.imshow(actions, cmap=colours, vmin=0, vmax=1, **IMAGE_STYLE)
     for y, x in np.argwhere(policy.suboptimal[ace]):
@@ -251,16 +229,10 @@ def add_legend(figure: Figure) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    patches = [Patch(color=ORANGE, label="stick"), Patch(color=BLUE, label="hit")]
+    patches = [Patch(color=canvas.ORANGE, label="stick"), Patch(color=canvas.BLUE, label="hit")]
     line = Line2D([], [], color=BLACK, linewidth=2.2, label="best:\nstick\nabove")
     across, up = figure.get_size_inches()
     anchor = ((WIDTH - RIGHT + 0.1) / across, (2.95 + 1.72) / up)
-    figure.legend(
-        handles=[*patches, line],
-        loc="upper left",
-        bbox_to_anchor=anchor,
-        fontsize=LABEL,
-        frameon=False,
-        handlelength=1.2,
-        borderpad=0,
-    )
+    style: dict[str, Any] = {"fontsize": LABEL, "frameon": False, "handlelength": 1.2}
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": anchor, "borderpad": 0}
+    figure.legend(handles=[*patches, line], **style, **place)

@@ -10,21 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqrl.training.pictures.canvas import (
-    BLUE,
-    GREY,
-    LABEL,
-    LEFT,
-    RED,
-    RIGHT,
-    WIDTH,
-    add_note,
-    add_panel,
-    colour_bar,
-    max_ticks,
-    new_figure,
-    set_title,
-)
+from seqrl.training.pictures import canvas
+from seqrl.training.pictures.canvas import GREY, LABEL, LEFT, RIGHT, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,33 +35,31 @@ def draw_memory(layer: str, parts: Mapping[str, np.ndarray]) -> Figure:
     """Draw a layer's gates (0 to 1) and memory, [T, H] each, one below the other over time."""
     names = sorted(parts, key=lambda name: (not name.endswith("gate"), name))
     height, gap, foot = 0.8, 0.36, 0.75
-    figure = new_figure(foot + len(names) * (height + gap) + 0.28)
+    figure = canvas.new_figure(foot + len(names) * (height + gap) + 0.28)
     figure.text(0.01, 1 - 0.2 / figure.get_figheight(), f"{layer} over one episode", fontsize=11)
     gates = [name for name in names if name.endswith("gate")]
     sorter = next((name for name in SORT_GATES if name in parts), names[-1])
     order = np.argsort(parts[sorter].mean(0), kind="stable")
     for i, name in enumerate(names):
         bottom = foot + (len(names) - 1 - i) * (height + gap)
-        panel = add_panel(figure, LEFT, bottom, WIDTH - LEFT - RIGHT, height)
+        panel = canvas.add_panel(figure, LEFT, bottom, WIDTH - LEFT - RIGHT, height)
         values = parts[name].T[order]  # [H, T]
         most = float(np.abs(values).max()) or 1.0
         low, high, colours = (0.0, 1.0, "cividis") if name in gates else (-most, most, "PuOr")
-        shown = panel.imshow(
-            values, aspect="auto", interpolation="nearest", cmap=colours, vmin=low, vmax=high
-        )
-        set_title(panel, MEANINGS[name])
-        panel.title.set_fontsize(LABEL)
-        panel.set_ylabel("unit", fontsize=LABEL)
-        panel.tick_params(labelbottom=i == len(names) - 1)
-        panel.yaxis.set_major_locator(max_ticks(3, whole=True))
-        panel.xaxis.set_major_locator(max_ticks(9, whole=True))
+        style: dict[str, Any] = {"cmap": colours, "vmin": low, "vmax": high, "aspect": "auto"}
+        shown = panel.imshow(values, interpolation="nearest", **style)
+        last = i == len(names) - 1
+        canvas.set_title(panel, MEANINGS[name])
+        canvas.set_labels(panel, "env step of the episode" if last else "", "unit")
+        panel.tick_params(labelbottom=last)
+        panel.yaxis.set_major_locator(canvas.max_ticks(3, whole=True))
+        panel.xaxis.set_major_locator(canvas.max_ticks(9, whole=True))
         if name not in gates:
-            colour_bar(figure, shown, bottom, height, "", 3)
+            canvas.colour_bar(figure, shown, bottom, height, "", 3)
         elif name == gates[-1]:
             tall = len(gates) * (height + gap) - gap
-            colour_bar(figure, shown, bottom, tall, "gate: 0 shut, 1 open")
-    panel.set_xlabel("env step of the episode", fontsize=LABEL)
-    add_note(figure, f"units are sorted by the mean of their {sorter}")
+            canvas.colour_bar(figure, shown, bottom, tall, "gate: 0 shut, 1 open")
+    canvas.add_note(figure, f"units are sorted by the mean of their {sorter}")
     return figure
 
 
@@ -84,7 +69,7 @@ def draw_attention(layer: str, parts: Mapping[str, np.ndarray]) -> Figure:
     across = min(2, len(shown))
     size = 2.05 if across > 1 else 3.2
     down = -(-len(shown) // across)
-    figure = new_figure(0.9 + down * (size + 0.34))
+    figure = canvas.new_figure(0.9 + down * (size + 0.34))
     more = f" ({MAX_HEADS} of {len(parts)} heads)" if len(parts) > MAX_HEADS else ""
     title = f"{layer} over one episode{more}"
     figure.text(0.01, 1 - 0.2 / figure.get_figheight(), title, fontsize=11)
@@ -92,23 +77,19 @@ def draw_attention(layer: str, parts: Mapping[str, np.ndarray]) -> Figure:
     for i, (name, weights) in enumerate(shown):
         row, column = divmod(i, across)
         bottom = 0.62 + (down - 1 - row) * (size + 0.34)
-        panel = add_panel(figure, LEFT + column * (size + 0.35), bottom, size, size)
-        image = panel.imshow(
-            np.ma.masked_equal(weights, 0.0),
-            interpolation="nearest",
-            cmap="cividis",
-            vmin=0.0,
-            vmax=most,
-        )
+        panel = canvas.add_panel(figure, LEFT + column * (size + 0.35), bottom, size, size)
+        known = np.ma.masked_equal(weights, 0.0)
+        image = panel.imshow(known, interpolation="nearest", cmap="cividis", vmin=0.0, vmax=most)
         panel.set_facecolor("0.9")  # masked: later steps, and those before the window
-        set_title(panel, name)
-        panel.title.set_fontsize(LABEL)
-        panel.set_ylabel("env step that looks" if not column else "", fontsize=LABEL)
-        panel.set_xlabel("env step looked at" if row == down - 1 else "", fontsize=LABEL)
-        panel.tick_params(labelleft=not column, labelbottom=row == down - 1)
+        canvas.set_title(panel, name)
+        left, last = not column, row == down - 1
+        labels = "env step looked at" if last else "", "env step that looks" if left else ""
+        canvas.set_labels(panel, *labels)
+        panel.tick_params(labelleft=left, labelbottom=last)
         for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(max_ticks(5, whole=True))
-    colour_bar(figure, image, 0.62, down * size + (down - 1) * 0.34, f"weight, cut at {most:.2g}")
+            axis.set_major_locator(canvas.max_ticks(5, whole=True))
+    tall = down * size + (down - 1) * 0.34
+    canvas.colour_bar(figure, image, 0.62, tall, f"weight, cut at {most:.2g}")
     return figure
 
 
@@ -122,13 +103,13 @@ def brightest_weight(weights: np.ndarray) -> float:
 
 def draw_gradient(gradient: np.ndarray) -> Figure:
     """Draw the norms |dh_T / dm_t| for t = 1 ... T - 1, and 1 for T, on a logarithmic scale."""
-    figure = new_figure(3.0)
-    panel = add_panel(figure, LEFT + 0.1, 0.88, WIDTH - LEFT - 0.3, 1.78)
+    figure = canvas.new_figure(3.0)
+    panel = canvas.add_panel(figure, LEFT + 0.1, 0.88, WIDTH - LEFT - 0.3, 1.78)
     steps = np.arange(1, len(gradient) + 2)
     norms = np.append(np.clip(gradient, 0.0, 1e38), 1.0)
     vanished = norms < VANISHED
     panel.axhline(1.0, color=GREY, linewidth=0.9)
-    panel.plot(steps, np.where(vanished, np.nan, norms), color=BLUE, linewidth=2, marker=".")
+    panel.plot(steps, np.where(vanished, np.nan, norms), color=canvas.BLUE, linewidth=2, marker=".")
     panel.set_yscale("log")
     low, high = panel.get_ylim()
     panel.set_ylim(min(low, 0.05), max(high, 20.0))
@@ -136,15 +117,14 @@ def draw_gradient(gradient: np.ndarray) -> Figure:
     panel.text(0.99, 0.97, "above 1: exploding", ha="right", va="top", **side)
     panel.text(0.99, 0.03, "below 1: vanishing", ha="right", va="bottom", **side)
     if vanished.any():
-        panel.axvspan(0.5, steps[vanished].max() + 0.5, color=RED, alpha=0.2, linewidth=0)
-    set_title(panel, "gradient through time" + factor_text(norms[~vanished]))
-    panel.set_xlabel("env step t of the episode; T is the last", fontsize=LABEL)
-    panel.set_ylabel("norm of $dh_T / dh_t$", fontsize=LABEL)
+        panel.axvspan(0.5, steps[vanished].max() + 0.5, color=canvas.RED, alpha=0.2, linewidth=0)
+    canvas.set_title(panel, "gradient through time" + factor_text(norms[~vanished]))
+    canvas.set_labels(panel, "env step t of the episode; T is the last", "norm of $dh_T / dh_t$")
     panel.set_xlim(0.5, len(steps) + 0.5)
-    panel.xaxis.set_major_locator(max_ticks(9, whole=True))
+    panel.xaxis.set_major_locator(canvas.max_ticks(9, whole=True))
     panel.spines[["top", "right"]].set_visible(False)
     red = f".   red: below {VANISHED:g}" if vanished.any() else ""
-    add_note(figure, f"how much the memory after t still changes the last output{red}")
+    canvas.add_note(figure, f"how much the memory after t still changes the last output{red}")
     return figure
 
 

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seqrl.agents import Agent
-from seqrl.core import Array, UsageError, explain, tree
-from seqrl.envs import Environments
+from seqrl.agents.protocol import Agent
+from seqrl.core import tree
+from seqrl.core.errors import UsageError, explain
+from seqrl.core.types import Array
+from seqrl.envs.adapter import Environments
 from seqrl.training.loop.evaluation import Evaluation
 from seqrl.training.pictures import behaviour, canvas, maps, memory
 from seqrl.training.pictures.behaviour import PlayedEpisode
@@ -68,12 +70,10 @@ class AgentPictures:
         policy = self._policy(agent)
         if policy is not None:
             yield "behaviour/policy", canvas.png(policy)
-        low, high = float(evaluation.interval.low), float(evaluation.interval.high)
-        truncated = int(evaluation.truncated.sum())
-        yield (
-            "behaviour/returns",
-            canvas.png(canvas.draw_returns(evaluation.returns, low, high, truncated)),
-        )
+        _, low, high = map(float, evaluation.interval)
+        cut = int(evaluation.truncated.sum())
+        returns = canvas.draw_returns(evaluation.returns, low, high, cut)
+        yield "behaviour/returns", canvas.png(returns)
         yield from self._memory(agent, played)
 
     def _policy(self, agent: Agent) -> Any:
@@ -123,12 +123,9 @@ class PictureLogger:
         self.every, self.steps = every, steps
         self.spacing = -(-steps // MAX_DRAWN)
         self.enabled = True
-        remark = (
-            f"Drawn at up to {MAX_DRAWN} of a run's evaluations, evenly spread, and at its end."
-        )
-        if agent_pictures.no_film_reason:
-            remark += f" No film: {agent_pictures.no_film_reason}."
-        writer.text("pictures", remark)
+        drawn = f"Drawn at up to {MAX_DRAWN} of a run's evaluations, evenly spread, and at its end."
+        reason = agent_pictures.no_film_reason
+        writer.text("pictures", f"{drawn} No film: {reason}." if reason else drawn)
 
     def __call__(self, step: int, agent: Agent, evaluation: Evaluation) -> None:
         """Write the pictures, where they are due at this evaluation."""

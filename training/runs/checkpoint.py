@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.core import RunError, UsageError
+from seqrl.core.errors import RunError, UsageError
 
 MAGIC = b"seqrl checkpoint 1\n"
 DTYPES = {"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}

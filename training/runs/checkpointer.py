@@ -12,6 +12,7 @@ import numpy as np
 
 from seqrl.core import schema
 from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.protocol import Callback
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.saved_run import CHECKPOINT_SCHEMA, SCHEMA_VERSION, differences
@@ -24,7 +25,7 @@ FIRST_COST = 0.01  # seconds a save is taken to cost before the first is measure
 SAVES = 100  # a run, at most, where no interval was given
 
 
-class Checkpointer:
+class Checkpointer(Callback):
     """A callback that saves the whole run; the newest three checkpoints are kept.
 
     `every` counts env steps; by default the run is saved up to a hundred times, in at most 1 % of
@@ -32,12 +33,7 @@ class Checkpointer:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        logger: TensorBoard,
-        config: dict[str, Any],
-        *,
-        every: int | None = None,
+        self, folder: Path, logger: TensorBoard, config: dict[str, Any], *, every: int | None = None
     ):
         self.folder, self.logger = folder, logger
         self.config = runs.as_stored(config)
@@ -87,16 +83,13 @@ class Checkpointer:
         """Restore the loop, its log and the global random state from a checkpoint."""
         schema.check("checkpoint", saved, CHECKPOINT_SCHEMA)
         if saved["versions"] != runs.versions():
-            LOG.warning(
-                "seqrl: the checkpoint was written with other versions: %s; "
-                "from here on the bits may differ",
-                differences(runs.versions(), saved["versions"]),
-            )
+            other = differences(runs.versions(), saved["versions"])
+            text = "seqrl: the checkpoint was written with other versions: %s; "
+            LOG.warning(text + "from here on the bits may differ", other)
         loop.load_state_dict(saved["loop"])
         if saved["loop"]["envs"] is None:
-            LOG.warning(
-                "seqrl: the state of these environments cannot be kept: they begin new episodes"
-            )
+            lost = "the state of these environments cannot be kept: they begin new episodes"
+            LOG.warning("seqrl: %s", lost)
         with schema.loading("random"):
             set_global_random_state(saved["random"])
         loop.watch.add(saved["seconds"])
@@ -106,13 +99,6 @@ class Checkpointer:
         for path in runs.checkpoints(self.folder):
             if path > runs.checkpoint_path(self.folder, loop.steps):  # damaged or outdated
                 path.unlink()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: no run depends on it."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do."""
 
 
 def global_random_state() -> dict[str, Any]:

@@ -34,14 +34,6 @@ class EpisodesCsv:
         """Return whether episodes have been left out."""
         return self.episodes > ROWS
 
-    def flush(self) -> None:
-        """Flush the file."""
-        self.file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-
 
 def thinning(episodes: int) -> int:
     """Return every how many episodes a row is kept: all up to 10^6, then every tenth, ..."""

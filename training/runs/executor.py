@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqrl.core.errors import UsageError
+from seqrl.training.runs import folder as runs
+
 POLL_INTERVAL = 0.05  # seconds between two polls of the processes
 
 
@@ -31,11 +34,6 @@ class Failure(NamedTuple):
     folder: Path
     reason: str
 
-    @property
-    def log(self) -> Path:
-        """Return the file that holds what the process printed."""
-        return log_path(self.folder)
-
 
 def log_path(folder: Path) -> Path:
     """Return the log's path: beside the run's folder, which has to be empty at the start."""
@@ -44,16 +42,12 @@ def log_path(folder: Path) -> Path:
 
 def finished_folder(logdir: str, job: Job) -> Path | None:
     """Return the folder of a finished run with the same config, None if there is none."""
-    from seqrl.core import UsageError
-    from seqrl.training.runs import folder as runs
-    from seqrl.training.runs.folder import read_summary
-
     seed, env = job.config["seed"], job.config["env"]
     parent = Path(logdir) / runs.plain_name(env) / runs.plain_name(job.name)
     for folder in sorted([*parent.glob(f"seed-{seed}"), *parent.glob(f"seed-{seed}-*")]):
         try:
             same = runs.read_config(folder) == runs.as_stored(job.config)
-            if same and read_summary(folder, job.config) is not None:
+            if same and runs.read_summary(folder, job.config) is not None:
                 return folder
         except UsageError:  # no run's folder, or a run that was never begun
             continue
@@ -85,16 +79,13 @@ def run_all(
                 elif not log_path(folders[i]).stat().st_size:
                     log_path(folders[i]).unlink()
             running_steps = sum(steps_done(folders[i]) for i in running.values())
-            finished = len(jobs) - len(waiting) - len(running)
             done = {*range(len(jobs))} - {i for i, _ in waiting} - {*running.values()}
-            update(running_steps + sum(jobs[i].config["steps"] for i in done), finished)
+            update(running_steps + sum(jobs[i].config["steps"] for i in done), len(done))
     return folders, failures
 
 
 def start(job: Job, logdir: str) -> tuple[subprocess.Popen[bytes], Path]:
     """Start a run in a new folder; return its process and the folder."""
-    from seqrl.training.runs import folder as runs
-
     seed, env = job.config["seed"], job.config["env"]
     folder = runs.new_folder(logdir, env, job.name, seed)
     command = [sys.executable, "-P", "-m", "seqrl", "train", *job.flags]

@@ -17,7 +17,7 @@ from typing import Any
 
 import tomli_w
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoint"
 LOCK = "lock"  # there while a process trains in the folder
@@ -27,10 +27,7 @@ PACKAGES = ("seqrl", "numpy", "gymnasium", "torch", "numba")
 def new_folder(
     logdir: str, env: str, agent: str, seed: int, run_dir: str | None = None, *, seeds: int = 1
 ) -> Path:
-    """Make LOGDIR/ENV/AGENT/seed-N, numbered if it exists; or `run_dir`, new or empty.
-
-    Several seeds share seeds-K.
-    """
+    """Make LOGDIR/ENV/AGENT/seed-N or seeds-K, numbered if it exists; or `run_dir`, if empty."""
     try:
         if run_dir is not None:
             folder = Path(run_dir)
@@ -44,9 +41,8 @@ def new_folder(
         return make_numbered_folder(parent, f"seed-{seed}" if seeds == 1 else f"seeds-{seeds}")
     except OSError as error:
         flag = "--logdir" if run_dir is None else "--run-dir"
-        raise UsageError(
-            f"run folder {error.filename or logdir}: {error.strerror}; name another {flag}"
-        ) from error
+        problem = f"run folder {error.filename or logdir}: {error.strerror}"
+        raise UsageError(f"{problem}; name another {flag}") from error
 
 
 def make_numbered_folder(parent: Path, name: str) -> Path:
@@ -140,8 +136,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def checkpoint_path(folder: Path, steps: int) -> Path:
     """Return the path of the checkpoint at an env step."""
-    (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    return folder / CHECKPOINTS / f"step-{steps:012d}.ckpt"
+    return best_path(folder).with_name(f"step-{steps:012d}.ckpt")
 
 
 def best_path(folder: Path) -> Path:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from seqrl.agents import Agent
 from seqrl.agents.factory import Config, build_agent
+from seqrl.agents.protocol import Agent
 from seqrl.agents.tabular.tabular_agent import TabularAgent
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams
-from seqrl.envs import Environments, make, reference_scores
+from seqrl.envs.adapter import Environments
+from seqrl.envs.making import make
+from seqrl.envs.reference import reference_scores
 from seqrl.envs.workers import TIMEOUT
 from seqrl.training.loop.evaluation import Evaluator
 
@@ -36,34 +38,28 @@ class RunParts(NamedTuple):
         if not self.config["eval_episodes"]:
             return None
         every = self.config.get("eval_every") or self.config["steps"]
+        seed, pictures = self.streams.evaluation, None
+        if self.config.get("pictures"):
+            from seqrl.training.pictures.picture_logger import PictureLogger
+
+            drawn = agent_pictures(self.config, seed)
+            pictures = PictureLogger(drawn, logger, every=every, steps=self.config["steps"])
         return Evaluator(
             build_envs(self.config),
             self.config["eval_episodes"],
             every=every,
-            seed=self.streams.evaluation,
+            seed=seed,
             logger=logger,
             reference=self.reference,
-            pictures=self._pictures(logger, every) if self.config.get("pictures") else None,
+            pictures=pictures,
         )
-
-    def _pictures(self, logger: Any, every: int) -> Any:
-        """Return the logger that draws this run's evaluations."""
-        from seqrl.training.pictures.picture_logger import PictureLogger
-
-        pictures = agent_pictures(self.config, self.streams.evaluation)
-        return PictureLogger(pictures, logger, every=every, steps=self.config["steps"])
 
     @property
     def reference(self) -> dict[str, float]:
         """Return the scores of the random, best memoryless and best policy, where known."""
         limit = self.config.get("max_episode_steps")
-        cut = {} if limit is None else {"max_episode_steps": limit}
-        return (
-            reference_scores(
-                self.config["env"].rpartition(":")[2], **self.config["env_args"], **cut
-            )
-            or {}
-        )
+        more = self.config["env_args"] | ({} if limit is None else {"max_episode_steps": limit})
+        return reference_scores(self.config["env"].rpartition(":")[2], **more) or {}
 
 
 def build(config: Config) -> RunParts:
@@ -90,18 +86,11 @@ def build_envs(config: Config, *, processes: bool = False) -> Environments:
     restarts = config.get("restart_workers") or 0
     if restarts and not config.get("processes"):
         raise UsageError(f"--restart-workers {restarts}: there are none; add --processes")
-    worker_args = {
-        "vectorization": "async",
-        "worker_timeout": config.get("worker_timeout", TIMEOUT),
-        "restart_workers": restarts,
-    }
-    return make(
-        config["env"],
-        config["num_envs"],
-        max_episode_steps=config.get("max_episode_steps"),
-        **(worker_args if processes else {}),
-        **config["env_args"],
-    )
+    timeout = config.get("worker_timeout", TIMEOUT)
+    workers = {"vectorization": "async", "worker_timeout": timeout, "restart_workers": restarts}
+    more: dict[str, Any] = {"max_episode_steps": config.get("max_episode_steps")}
+    more |= workers if processes else {}
+    return make(config["env"], config["num_envs"], **more, **config["env_args"])
 
 
 def agent_pictures(config: dict[str, Any], seed: np.random.SeedSequence | None) -> AgentPictures:

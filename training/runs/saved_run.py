@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seqrl.core import UsageError, schema
+from seqrl.core import schema
+from seqrl.core.errors import UsageError, explain
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs.migrations import MIGRATIONS
 from seqrl.training.runs.tensorboard import flatten
 
 LOG = logging.getLogger("seqrl")
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
@@ -47,48 +48,16 @@ def migrate(saved: Any, path: Path) -> dict[str, Any]:
         raise UsageError(f"checkpoint {path}: it holds no run")
     number = saved.get("schema", 1)
     if not isinstance(number, int) or number > SCHEMA_VERSION:
-        raise UsageError(
-            f"checkpoint {path}: its schema is {number}, "
-            f"this version reads up to {SCHEMA_VERSION}; install a newer seqrl"
-        )
-    for step in range(number, SCHEMA_VERSION):
-        saved = MIGRATIONS[step](saved)
+        known = f"this version reads up to {SCHEMA_VERSION}; install a newer seqrl"
+        raise UsageError(f"checkpoint {path}: its schema is {number}, {known}")
+    try:
+        for step in range(number, SCHEMA_VERSION):
+            saved = MIGRATIONS[step](saved)
+    except schema.LOAD_ERRORS as error:
+        raise UsageError(f"checkpoint {path}: it is damaged: {explain(error)}") from error
     if not isinstance(saved.get("loop"), dict):
         raise UsageError(f"checkpoint {path}: it holds no run")
     return saved
-
-
-def from_1(saved: dict[str, Any]) -> dict[str, Any]:
-    """Migrate schema 1, which was the state of the loop alone."""
-    return {
-        "schema": 2,
-        "config": None,
-        "versions": runs.versions(),
-        "seconds": 0.0,
-        "log": None,
-        "random": {},
-        "loop": {**saved, "owed": [], "metrics": {}, "callbacks": None},
-    }
-
-
-def from_2(saved: dict[str, Any]) -> dict[str, Any]:
-    """Migrate schema 2, which named a table's arrays "memory" and its active rows "rows"."""
-    loop = saved.get("loop")
-    agent = loop.get("agent") if isinstance(loop, dict) else None
-    if isinstance(agent, dict):
-        agent = rename_keys(agent, {"memory": "arrays", "told": "last_numbers"})
-        if isinstance(agent.get("arrays"), dict):
-            agent["arrays"] = rename_keys(agent["arrays"], {"rows": "active"})
-        saved = {**saved, "loop": {**saved["loop"], "agent": agent}}
-    return {**saved, "schema": 3}
-
-
-def rename_keys(entries: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """Return the entries in their order, those in `names` under their new name."""
-    return {names.get(name, name): entry for name, entry in entries.items()}
-
-
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: from_1, 2: from_2}
 
 
 def check_named(name: str, saved: Any) -> None:
@@ -108,10 +77,8 @@ CHECKPOINT_SCHEMA = {
 def check_same_config(now: dict[str, Any], saved: dict[str, Any] | None) -> None:
     """Raise UsageError if the config is not the one that the checkpoint was made with."""
     if saved is not None and saved != now:
-        raise UsageError(
-            f"config.toml is not what the checkpoint was made with: {differences(now, saved)}; "
-            "put it back, or begin a new run"
-        )
+        found = f"config.toml is not what the checkpoint was made with: {differences(now, saved)}"
+        raise UsageError(f"{found}; put it back, or begin a new run")
 
 
 def differences(now: dict[str, Any], then: dict[str, Any]) -> str:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrl.agents import Agent
-from seqrl.core import UsageError
+from seqrl.agents.protocol import Agent
+from seqrl.core.checks import check_whole
 from seqrl.core.seeding import Streams
-from seqrl.envs import Environments, adapt
+from seqrl.envs.adapter import Environments, adapt
 from seqrl.training.loop.books import WINDOW, Episode
 from seqrl.training.loop.detect import CALL, RUNS, compiled_turns
 from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.protocol import Callback
 from seqrl.training.loop.train import run
 from seqrl.training.statistics import bootstrap, count, iqm, mean
 
@@ -52,7 +53,7 @@ class Curve:
         if not len(steps):
             return
         self._coarsen(int(steps[-1]))
-        grid = self._grid()
+        grid = np.arange(1, POINTS + 1) * self.spacing
         first = int(np.searchsorted(grid, steps[0]))  # the values before are known already
         window = np.concatenate([np.zeros(1), self._recent, totals])
         total = np.cumsum(window)
@@ -67,23 +68,18 @@ class Curve:
         self._coarsen(step)
         self.values[step // self.spacing :] = np.nan
 
-    def every(self, spacing: int) -> np.ndarray:
-        """Return the values at the multiples of a coarser spacing [POINTS]."""
+    def every(self, spacing: int, beyond: float = np.nan) -> np.ndarray:
+        """Return the values at the multiples of a coarser spacing [POINTS], and `beyond` them."""
         factor = spacing // self.spacing
         kept = self.values[factor - 1 :: factor]
-        return np.append(kept, np.full(POINTS - len(kept), np.nan))
-
-    def _grid(self) -> np.ndarray:
-        return np.arange(1, POINTS + 1) * self.spacing
+        return np.append(kept, np.full(POINTS - len(kept), beyond))
 
     def _coarsen(self, step: int) -> None:
-        factor = 1
-        while step > POINTS * self.spacing * factor:
-            factor *= 2
-        if factor > 1:
-            kept = self.values[factor - 1 :: factor]
-            self.values = np.append(kept, np.full(POINTS - len(kept), self.values[-1]))
-            self.spacing *= factor
+        spacing = self.spacing
+        while step > POINTS * spacing:
+            spacing *= 2
+        if spacing > self.spacing:
+            self.values, self.spacing = self.every(spacing, self.values[-1]), spacing
 
 
 class SeedRun(NamedTuple):
@@ -111,14 +107,9 @@ class Runs(NamedTuple):
 
         The interval is the bootstrap's (see `statistics`); NaN where only one run is left.
         """
-        found = bootstrap(self.curves, mean)
-        return {
-            "mean": found.value,
-            "iqm": iqm(self.curves),
-            "low": found.low,
-            "high": found.high,
-            "count": count(self.curves),
-        }
+        value, low, high = bootstrap(self.curves, mean)
+        found = {"mean": value, "iqm": iqm(self.curves), "low": low, "high": high}
+        return {**found, "count": count(self.curves)}
 
 
 def collect(done: list[SeedRun]) -> Runs:
@@ -166,33 +157,31 @@ class SeedTrainer:
     def run(self, seeds: int, progress: Callable[[int], object] = lambda done: None) -> Runs:
         """Train the seeds; `progress` is called with the number done, some times a second."""
         began = time.perf_counter()
-        todo, done = iter(range(seeds)), self.done
+        todo = iter(range(seeds))
         with ThreadPoolExecutor(self.threads) as pool:
-            futures = [pool.submit(self._train_seeds, todo, done) for _ in range(self.threads)]
+            futures = [pool.submit(self._train_seeds, todo) for _ in range(self.threads)]
             try:
                 while wait(futures, 0.2).not_done:
-                    progress(len(done))
+                    progress(len(self.done))
             finally:
                 if not all(future.done() for future in futures):  # a signal may have set it
                     self.stopped = True
         self.seconds = time.perf_counter() - began
         for future in futures:
             future.result()
-        progress(len(done))
+        progress(len(self.done))
         return collect(self.done)
 
-    def _train_seeds(self, todo: Iterator[int], done: list[SeedRun]) -> None:
+    def _train_seeds(self, todo: Iterator[int]) -> None:
         """Train the next seed until none is left; an error ends all threads."""
         try:
-            if self.compiled:
-                self._run_compiled(todo, done)
-            else:
-                self._run_stepped(todo, done)
+            train = self._run_compiled if self.compiled else self._run_stepped
+            train(todo)
         except BaseException:
             self.stopped = True
             raise
 
-    def _run_compiled(self, todo: Iterator[int], done: list[SeedRun]) -> None:
+    def _run_compiled(self, todo: Iterator[int]) -> None:
         """Train batches of seeds in the same environments, which are slow to make."""
         envs = adapt(self.make_envs())
         turns = compiled_turns(self._make_loop(0, envs))[0]
@@ -205,36 +194,35 @@ class SeedTrainer:
                 runs.append(turns.begin(loops[at], at))
             while runs:
                 played = turns.play(runs, self.steps - envs.num_envs + 1)
-                runs = [run for run in played if not self._end(seeds[run.at], loops[run.at], done)]
+                runs = [run for run in played if not self._end(seeds[run.at], loops[run.at])]
             batch = min(RUNS, max(1, CALL // max(1, *(loop.steps for loop in loops))))
         turns.check()
 
-    def _end(self, seed: int, loop: Interaction, done: list[SeedRun]) -> bool:
+    def _end(self, seed: int, loop: Interaction) -> bool:
         """End and record a run of which no whole turn is left; return whether it is one."""
         steps_left, going = self.steps - loop.steps, not (loop.stopped or self.stopped)
         if going and steps_left >= loop.envs.num_envs:
             return False
         if going:
             loop.run(steps_left)
-        self._record(seed, loop, done)
+        self._record(seed, loop)
         return True
 
-    def _run_stepped(self, todo: Iterator[int], done: list[SeedRun]) -> None:
+    def _run_stepped(self, todo: Iterator[int]) -> None:
         for seed in self._until_stopped(todo):
             loop = self._make_loop(seed, adapt(self.make_envs()))
             loop.compile = False
             loop.callbacks.append(StopWithTrainer(self))
             run(loop, self.steps, episodes=self.episodes)
             loop.envs.close()
-            self._record(seed, loop, done)
+            self._record(seed, loop)
 
     def _until_stopped(self, todo: Iterator[int]) -> Iterator[int]:
         while not self.stopped and (seed := next(todo, None)) is not None:
             yield seed
 
     def _make_loop(self, seed: int, envs: Environments) -> Interaction:
-        streams = Streams.of(seed)
-        agent = self.make_agent(envs, seed)
+        streams, agent = Streams.of(seed), self.make_agent(envs, seed)
         loop = Interaction(agent, envs, recorder=Curve())
         loop.reset(streams.envs)
         agent.reseed(streams.agent)
@@ -242,18 +230,19 @@ class SeedTrainer:
         loop.books.wanted = self.episodes
         return loop
 
-    def _record(self, seed: int, loop: Interaction, done: list[SeedRun]) -> None:
+    def _record(self, seed: int, loop: Interaction) -> None:
         if self.stopped:
             return
         curve: Any = loop.recorder
         curve.end(loop.steps)
-        ep_rew_mean = loop.books.ep_rew_mean
+        books = loop.books
+        found = SeedRun(seed, loop.steps, books.episodes, books.ep_rew_mean, curve)
         if self.finished is not None:
             self.finished(seed, loop)
-        done.append(SeedRun(seed, loop.steps, loop.books.episodes, ep_rew_mean, curve))
+        self.done.append(found)
 
 
-class StopWithTrainer:
+class StopWithTrainer(Callback):
     """A callback that ends a run when its trainer is stopped."""
 
     every = CHECK_INTERVAL
@@ -264,13 +253,6 @@ class StopWithTrainer:
     def __call__(self, loop: Interaction) -> None:
         """Stop the loop if the trainer is stopped."""
         loop.stopped = loop.stopped or self.seed_trainer.stopped
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: no run depends on it."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do."""
 
 
 def train_seeds(
@@ -292,7 +274,6 @@ def train_seeds(
     the agent; its environments are used again. Memory does not grow with `steps`.
     """
     for name, number in (("seeds", seeds), ("steps", steps), ("threads", threads or 1)):
-        if not isinstance(number, int | np.integer) or number < 1:
-            raise UsageError(f"{name} {number!r}: expected a whole number of at least 1")
+        check_whole(name, number)
     options = {"episodes": episodes, "threads": threads, "compile": compile, "finished": finished}
     return SeedTrainer(make_agent, make_envs, int(steps), **options).run(int(seeds))  # type: ignore[arg-type]

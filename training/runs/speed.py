@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrl.agents import Agent
-from seqrl.envs import Environments
+from seqrl.agents.protocol import Agent
+from seqrl.envs.adapter import Environments
 from seqrl.training.loop.interaction import Interaction
 
 STEPS = 5_000  # env steps that are measured, or

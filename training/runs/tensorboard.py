@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from seqrl.core import UsageError
+from seqrl.core.errors import UsageError
 from seqrl.training.loop.books import Episode
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs.episodes_csv import THINNED, EpisodesCsv
@@ -50,7 +50,7 @@ class TensorBoard:
 
     def begin(self, loop: Interaction, steps: int) -> None:
         """Space the points over a run that ends at `steps` env steps."""
-        self._spacing = max(1, divide_up(steps, POINTS))
+        self._spacing = max(1, -(-steps // POINTS))  # rounded up
         self.due = self._next_due(loop.steps)
         self._last = (loop.steps, loop.watch.seconds)
 
@@ -73,7 +73,7 @@ class TensorBoard:
 
     def _next_due(self, step: int) -> int:
         """Return the first env step after the thousandth of the run that `step` is in."""
-        return divide_up(step, self._spacing) * self._spacing + 1
+        return -(-step // self._spacing) * self._spacing + 1
 
     def _point(self, loop: Interaction, episode: Episode) -> dict[str, float]:
         step, seconds = self._last
@@ -83,7 +83,7 @@ class TensorBoard:
             "rollout/ep_rew_mean": loop.books.ep_rew_mean,
             "rollout/ep_len_mean": loop.books.ep_len_mean,
             "time/fps": (episode.step - step) / max(self._last[1] - seconds, 1e-9),
-            **{tag: scalar(value) for tag, value in loop.metrics.items()},
+            **{tag: float(x() if callable(x) else x) for tag, x in loop.metrics.items()},
         }
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -120,7 +120,7 @@ class TensorBoard:
     def flush(self) -> None:
         """Flush the event file and episodes.csv."""
         self._events.flush()
-        self.csv.flush()
+        self.csv.file.flush()
 
     def state_dict(self) -> dict[str, Any]:
         """Sync the files to disk; return their sizes and where the next point is due."""
@@ -156,7 +156,7 @@ class TensorBoard:
         """End the run's row under HPARAMS and close the files."""
         self._summary(session_end(success), 0)
         self._events.close()
-        self.csv.close()
+        self.csv.file.close()
 
     def _summary(self, summary: Summary, step: int) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
@@ -182,11 +182,10 @@ def new_event_file(folder: Path) -> Path:
 
 def truncate(path: Path, size: int) -> None:
     """Truncate a file to a size; raise UsageError if it is shorter."""
-    if path.stat().st_size < size:
-        raise UsageError(
-            f"{path} has {path.stat().st_size:,} bytes, {size:,} when the checkpoint was written: "
-            "rows are missing; put the file back"
-        )
+    found = path.stat().st_size
+    if found < size:
+        sizes = f"{found:,} bytes, {size:,} when the checkpoint was written"
+        raise UsageError(f"{path} has {sizes}: rows are missing; put the file back")
     os.truncate(path, size)
 
 
@@ -198,16 +197,6 @@ def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | int | float
             yield from flatten({f"{prefix}{key}": inner for key, inner in value.items()})
         elif value is not None:
             yield name, value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def divide_up(a: int, b: int) -> int:
-    """Return a / b, rounded up."""
-    return -(-a // b)
-
-
-def scalar(value: Any) -> float:
-    """Return a metric as a float: it may be a number, a 0-d tensor or a function."""
-    return float(value() if callable(value) else value)
 
 
 def session_end(success: bool) -> Summary:

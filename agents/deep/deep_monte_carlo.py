@@ -1,0 +1,119 @@
+"""Monte Carlo control on any network: whole returns, without bootstrapping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gymnasium as gym
+import torch
+from torch import nn
+
+from seqrl.agents.deep import targets
+from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.targets import Loss
+from seqrl.agents.deep.value_agent import Regression, TargetNetwork, Updates, ValueAgent
+from seqrl.agents.experience.episodes import Episodes
+from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration
+from seqrl.core import tree
+from seqrl.core.arrays import on_device
+from seqrl.core.seeding import Seed
+from seqrl.core.types import Array, Batch
+
+
+class DeepMonteCarlo(ValueAgent):
+    """Monte Carlo control on any network (Sutton & Barto, 2018, section 9.3 with control).
+
+    Finished episodes are learned from, each `updates` times. A truncated episode's return goes on
+    with the value of what followed it under the exploring policy.
+
+    Args:
+        network: a Network or any module from [B, ...] to [B, F].
+        action_space: Discrete.
+        observation_space: lets lazy layers be built at once; without it at the first observation.
+        optim: learning rate, clipping and optimiser.
+        gamma: discount in [0, 1].
+        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
+        dueling: the values of states and the advantages of actions apart.
+        loss: "squared", or "huber", which is linear beyond 1.
+        rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
+        updates: how often is learned, from how much.
+        backend: "torch", "numpy" or "auto": in what plain networks act and learn.
+        device: "auto", "cpu", "cuda" or "cuda:0".
+        seed: of the agent's own random numbers.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        action_space: gym.Space,
+        observation_space: gym.Space | None = None,
+        *,
+        optim: Optim = Optim("linear:0.002:0", max_grad_norm=10.0),
+        gamma: float = 0.99,
+        exploration: Exploration = EpsilonGreedy("linear:1:0.05:0.5"),
+        dueling: bool = False,
+        loss: str = "squared",
+        rescale: bool = False,
+        updates: Updates = Updates(train_every=200, updates=2),
+        backend: str = "auto",
+        device: str = "auto",
+        seed: Seed = None,
+    ):
+        regression = Regression(gamma, 1, loss, rescale, dueling)
+        parts = optim, exploration, regression, updates, TargetNetwork(target_every=0)
+        super().__init__(
+            network,
+            action_space,
+            observation_space,
+            *parts,
+            backend=backend,
+            device=device,
+            seed=seed,
+        )
+
+    def make_store(self, device: torch.device | None) -> Episodes:
+        """Return episodes, kept until they are over."""
+        self.on_host = device is None
+        return Episodes(self.gamma)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield finished episodes with their returns, as steps in random order without memory."""
+        if not self.due or not len(self.store):
+            return
+        whole = self.store.take()
+        if not self.on_host:
+            whole = on_device(whole, self.device)
+        leaves = whole.reward, whole.discount, whole.final, self._bootstrap(whole)
+        whole = whole._replace(extra={"return": targets.discounted(*leaves)})
+        steps = None if self.memory else whole.steps()
+        for _ in range(self.updating.updates):
+            if steps is None:
+                yield whole
+            else:
+                yield from steps.minibatches(self.updating.batch_size, self.rng)
+
+    def _bootstrap(self, whole: Batch) -> Array:
+        """Return the value of the row behind each truncated episode, 0 elsewhere [T + 1, B]."""
+        bootstrap = whole.reward * 0
+        cut = (whole.discount[:-1] > 0) & whole.valid[:-1] & whole.final[1:]
+        if not bool(cut.any()):
+            return bootstrap
+        module = self.values_part.module
+        if module.training:
+            module.eval()
+        if self.memory:
+            q = self.values_part.evaluate(whole.obs, whole.start)
+            bootstrap[1:][cut] = self._unscaled(self.policy_value(q))[1:][cut]
+            return bootstrap
+        last = tree.map(lambda leaf: leaf[1:][cut][None], whole.obs)
+        q = self.values_part.evaluate(last, whole.start[1:][cut][None])
+        bootstrap[1:][cut] = self._unscaled(self.policy_value(q))[0]
+        return bootstrap
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the loss of Q(s, a) against the returns."""
+        q = self.values_part.learn(batch.obs, batch.start)
+        valid = batch.valid if self.memory else None
+        target = batch.extra["return"]
+        target = targets.squash(target) if self.rescale else target
+        return targets.regression(self.loss_kind, q, self.index(batch.action), target, valid)

@@ -1,0 +1,150 @@
+"""Q-learning on any network: replay, target network, double, n steps, sequences with memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import nn
+
+from seqrl.agents.deep import targets
+from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.value_agent import Regression, TargetNetwork, Updates, ValueAgent
+from seqrl.agents.experience.columns import check_replay_memory
+from seqrl.agents.experience.replay import Replay, Sequences
+from seqrl.agents.schedules import Rate, schedule
+from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration
+from seqrl.core import tree
+from seqrl.core.arrays import host
+from seqrl.core.checks import check_unit, check_whole
+from seqrl.core.seeding import Seed
+from seqrl.core.types import Array, Batch
+from seqrl.networks.base import dummy
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """The replay that batches are drawn from.
+
+    buffer_size: rows of the replay, at least 1; an episode takes one more than it has steps.
+    learning_starts: env steps before the first gradient step.
+    priority: alpha in [0, 1] of prioritised replay, 0 for uniform (Schaul et al., 2016).
+    importance: beta in [0, 1] that corrects for priorities, a number or a schedule.
+    """
+
+    buffer_size: int = 50_000
+    learning_starts: int = 1_000
+    priority: float = 0.0
+    importance: Rate = "linear:0.4:1"
+
+    def __post_init__(self) -> None:
+        check_whole("buffer_size", self.buffer_size)
+        check_whole("learning_starts", self.learning_starts, 0)
+        check_unit("priority", self.priority)
+
+
+class DeepQ(ValueAgent):
+    """Q-learning on any network (DQN: Mnih et al., 2015).
+
+    Batches are drawn from a replay, values bootstrapped from a target network. A network with
+    memory learns from sequences with the memory that entered them (Kapturowski et al., 2019).
+
+    Args:
+        network: a Network or any module from [B, ...] to [B, F].
+        action_space: Discrete.
+        observation_space: lets lazy layers be built at once; without it at the first observation.
+        optim: learning rate, clipping and optimiser.
+        gamma: discount in [0, 1].
+        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
+        n_step: rewards before bootstrapping, at least 1 (uncorrected for exploration).
+        double: the action is picked by the one network, its value taken from the other.
+        dueling: the values of states and the advantages of actions apart.
+        loss: "squared", or "huber", which is linear beyond 1.
+        rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
+        updates: how often is learned, from how much.
+        target: the target network.
+        replay: what batches are drawn from.
+        sequences: what a network with memory learns from.
+        backend: "torch", "numpy" or "auto": in what plain networks act and learn.
+        device: "auto", "cpu", "cuda" or "cuda:0".
+        seed: of the agent's own random numbers.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        action_space: gym.Space,
+        observation_space: gym.Space | None = None,
+        *,
+        optim: Optim = Optim("linear:0.001:0", max_grad_norm=10.0),
+        gamma: float = 0.99,
+        exploration: Exploration = EpsilonGreedy("linear:1:0.05:0.2"),
+        n_step: int = 3,
+        double: bool = True,
+        dueling: bool = False,
+        loss: str = "squared",  # huber is a median: where values are 100, rare falls count little
+        rescale: bool = False,
+        updates: Updates = Updates(),
+        target: TargetNetwork = TargetNetwork(),
+        replay: ReplaySettings = ReplaySettings(),
+        sequences: Sequences = Sequences(),
+        backend: str = "auto",
+        device: str = "auto",
+        seed: Seed = None,
+    ):
+        self.double, self.replay, self.sequences = double, replay, sequences
+        self.importance = schedule("importance", replay.importance)
+        if observation_space is not None:
+            row = sum(leaf.nbytes for leaf in tree.leaves(dummy(observation_space, (1, 1))))
+            check_replay_memory(replay.buffer_size * row, replay.buffer_size)
+        regression = Regression(gamma, n_step, loss, rescale, dueling)
+        parts = optim, exploration, regression, updates, target
+        super().__init__(
+            network,
+            action_space,
+            observation_space,
+            *parts,
+            backend=backend,
+            device=device,
+            seed=seed,
+        )
+
+    def make_store(self, device: torch.device | None) -> Replay:
+        """Return a replay of single steps, or of sequences for a network with memory."""
+        self.burn_in = self.sequences.burn_in if self.memory else 0
+        return Replay(
+            self.replay.buffer_size,
+            n_step=self.n_step,
+            gamma=self.gamma,
+            sequences=self.sequences if self.memory else None,
+            priority=self.replay.priority,
+            device=device,
+        )
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield draws from the replay, those due since the last turn."""
+        if self.steps <= self.replay.learning_starts or not self.due or not len(self.store):
+            return
+        for _ in range(self.due * self.updating.updates):
+            yield self.store.sample(self.updating.batch_size, self.rng, self.now(self.importance))
+
+    def next_value(self, q: Array, online: Callable[[], Array], batch: Batch, rows: slice) -> Array:
+        """Return max_a Q(s, a), or the target network's Q of what the network itself would do."""
+        return targets.double(q, online()) if self.double else targets.highest(q)
+
+    def update(self, batch: Batch) -> Any:
+        """Take one gradient step, and give what was drawn new priorities."""
+        metrics = super().update(batch)
+        if batch.indices is not None:
+            assert self.last is not None and self.last.loss.error is not None
+            error = self.last.loss.error
+            if self.memory:
+                assert self.last.loss.valid is not None
+                size: Any = targets.sequence_error(error, self.last.loss.valid)
+            else:
+                size = abs(error[0])
+            self.store.prioritise(batch.indices, host(size))
+        return metrics

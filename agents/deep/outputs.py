@@ -1,0 +1,178 @@
+"""A network with the layer that makes its features an agent's numbers, as it acts and learns."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqrl.agents.deep.optim import (
+    Optim,
+    load_optimizer_state,
+    load_weights,
+    optimizer_state,
+)
+from seqrl.core import schema, tree
+from seqrl.core.arrays import to_numpy, to_tensor
+from seqrl.core.checks import check_choice
+from seqrl.core.errors import UsageError
+from seqrl.core.types import Array, State
+from seqrl.networks.base import Network
+from seqrl.networks.plain.numpy_adam import NumpyAdam
+from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
+from seqrl.networks.plain.numpy_mlp import NumpyMLP, numpy_mlp
+
+BACKENDS = ("auto", "torch", "numpy")
+
+
+class Outputs(nn.Module):
+    """A network and a linear layer from its features to K numbers of each step.
+
+    dueling: the layer gives V(s) and A(s, .); the numbers are V(s) + A(s, a) - mean A(s, .)
+        (Wang et al., 2016, eq. 9, with the network's features shared by both).
+    head: a module whose weights belong to these numbers (a spread that is learned).
+    """
+
+    def __init__(
+        self, network: Network, layer: nn.Linear, *, dueling: bool = False, head: Any = None
+    ):
+        super().__init__()
+        self.network, self.layer, self.dueling = network, layer, dueling
+        if head is not None:
+            self.head = head
+
+    def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Map obs [T, B, ...], start [T, B] and memory to numbers [T, B, K] and memory."""
+        features, state = self.network(obs, start, state)
+        return self.combined(self.layer(features)), state
+
+    def combined(self, out: Array) -> Array:
+        """Return the layer's numbers, combined where they are dueling."""
+        if not self.dueling:
+            return out
+        advantage = out[..., 1:]
+        return out[..., :1] + advantage - advantage.mean(-1)[..., None]
+
+    def frozen(self) -> Outputs:
+        """Return a copy that nobody trains, in eval mode."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+
+class Part:
+    """Outputs that are trained, and NumPy arrays in their place where those are faster.
+
+    The module's parameters are the only home of the weights: plain layers act and learn in arrays
+    that share their memory, other small networks act by a copy that follows every change.
+
+    backend: "torch", "numpy", or "auto", which takes NumPy where the network is plain and on the
+        CPU.
+    numpy_loss: whether the loss has a NumPy form. Learning in NumPy (`learns_in_numpy`) needs one,
+        an MLP without dueling, and Adam without weight decay.
+    """
+
+    def __init__(
+        self,
+        module: Outputs,
+        optim: Optim | None,
+        device: torch.device,
+        backend: str,
+        *,
+        numpy_loss: bool = False,
+    ):
+        check_choice("backend", backend, BACKENDS)
+        self.module, self.device = module, device
+        self.optimizer = None if optim is None else optim.make(module.parameters())
+        self.mlp: NumpyMLP | None = None
+        self.plain: NumpyMLP | NumpyForward | None = None
+        self.adam: NumpyAdam | None = None
+        if device.type == "cpu" and backend != "torch":
+            self.mlp = numpy_mlp(module.network, module.layer)
+            self.plain = self.mlp or numpy_forward(module.network, module.layer)
+        in_numpy = numpy_loss and is_plain_adam(self.optimizer) and not module.dueling
+        if in_numpy and self.mlp is not None:
+            assert self.optimizer is not None
+            self.adam = NumpyAdam(self.optimizer, self.mlp)
+        if backend == "numpy" and self.plain is None:
+            name = type(module.network).__name__
+            raise UsageError(f"backend numpy: network {name} is not plain; take auto or torch")
+        self.activations: list[np.ndarray] = []  # of the newest learning pass in NumPy
+
+    @property
+    def learns_in_numpy(self) -> bool:
+        """Whether there is a NumPy form of the gradient and of the optimiser's step."""
+        return self.adam is not None
+
+    def refresh(self) -> None:
+        """Follow weights that were replaced or written to, by whomever."""
+        if self.plain is not None:
+            self.plain.refresh()
+        if self.adam is not None and not self.adam.bound:
+            self.adam.bind()
+
+    def stepped(self) -> None:
+        """Note that torch's optimiser has changed the weights."""
+        if isinstance(self.plain, NumpyForward):
+            self.plain.forget()
+
+    def act(self, obs: Array, start: Array, state: State) -> tuple[Array, State]:
+        """Map one step, obs [N, ...], to numbers [N, K] of the same kind of array, and memory."""
+        on_host = isinstance(start, np.ndarray)
+        if self.plain is not None and on_host:
+            self.refresh()
+            out, state = self.plain.step(obs, start, state)
+            return self.module.combined(out), state
+        out, state = self.act_in_torch(obs, start, state)
+        return to_numpy(out) if on_host else out, state
+
+    def act_in_torch(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
+        """Map one step to numbers [N, K] as a tensor on the device, and memory."""
+        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
+        if self.module.training:
+            self.module.eval()
+        with torch.inference_mode():
+            out, state = self.module(*rolled, to_tensor(state, self.device))
+        return out[0], state
+
+    def learn(self, obs: Array, start: Array, state: State = None) -> Array:
+        """Map a batch to numbers [T, B, K] that a loss may be differentiated by."""
+        if isinstance(start, np.ndarray):
+            self.activations = self._in_numpy(obs, start)
+            return self.activations[-1].reshape(*start.shape, -1)
+        if not self.module.training:
+            self.module.train()
+        return self.module(obs, start, state)[0]
+
+    def evaluate(self, obs: Array, start: Array, state: State = None) -> Array:
+        """Map a batch to numbers [T, B, K] without a gradient."""
+        if isinstance(start, np.ndarray):
+            return self._in_numpy(obs, start)[-1].reshape(*start.shape, -1)
+        with torch.no_grad():
+            return self.module(obs, start, state)[0]
+
+    def _in_numpy(self, obs: Array, start: np.ndarray) -> list[np.ndarray]:
+        assert self.mlp is not None
+        return self.mlp.activations(obs.reshape(start.size, *obs.shape[2:]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights and what the optimiser has gathered."""
+        self.refresh()
+        weights = to_numpy(dict(self.module.state_dict()))
+        gathered = None if self.optimizer is None else optimizer_state(self.optimizer)
+        return {"weights": weights, "optimizer": gathered}
+
+    def load_state_dict(self, state: dict[str, Any], name: str) -> None:
+        """Continue where `state` was taken; refuse by name what is of another network."""
+        gathered = None if self.optimizer is None else schema.anything
+        schema.check(name, state, {"weights": schema.anything, "optimizer": gathered})
+        load_weights(self.module, state["weights"], f"{name}/weights")
+        if self.optimizer is not None:
+            load_optimizer_state(self.optimizer, state["optimizer"], f"{name}/optimizer")
+        self.refresh()
+
+
+def is_plain_adam(optimizer: torch.optim.Optimizer | None) -> bool:
+    """Return whether an optimiser is Adam without weight decay."""
+    return type(optimizer) is torch.optim.Adam and not optimizer.param_groups[0]["weight_decay"]

@@ -1,0 +1,178 @@
+"""Policies on any network: acting, the critic, returns in running units."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqrl.agents.deep.devices import NumpyDraw, TorchDraw
+from seqrl.agents.deep.heads import make_head
+from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
+from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.outputs import Outputs, Part
+from seqrl.core import schema, tree
+from seqrl.core.arrays import to_numpy, to_tensor
+from seqrl.core.errors import UsageError
+from seqrl.core.saved import NUMBER, PART, Kept, Saved, plain
+from seqrl.core.seeding import Seed
+from seqrl.core.types import Array, Decision, State
+
+
+class RunningMoments(Saved):
+    """Mean and spread of all returns so far, weighted by how many there were (Welford)."""
+
+    def __init__(self) -> None:
+        self.mean, self.variance, self.count = 0.0, 1.0, 0
+
+    @property
+    def std(self) -> float:
+        """The standard deviation, never 0."""
+        return math.sqrt(self.variance) + 1e-6
+
+    def update(self, values: Tensor) -> None:
+        """Add more values [B]."""
+        n, new = len(values), float(values.mean())
+        spread = float(values.var(correction=0))
+        total = self.count + n
+        if self.count == 0:
+            self.mean, self.variance = new, spread
+        else:
+            gap = new - self.mean
+            self.mean += gap * n / total
+            between = gap * gap * self.count * n / total
+            self.variance = (self.variance * self.count + spread * n + between) / total
+        self.count = total
+
+    @staticmethod
+    def check_variance(name: str, saved: Any) -> None:
+        """Refuse what has no square root."""
+        schema.check(name, saved, 0.0)
+        if saved < 0:
+            schema.refuse(name, saved, "at least 0")
+
+    SAVED: ClassVar[dict[str, Kept]] = {
+        "mean": plain(0.0),
+        "variance": plain(check_variance),
+        "count": NUMBER,
+    }
+
+
+class PolicyAgent(NetworkAgent):
+    """The base of agents whose network gives a distribution over actions.
+
+    The critic, where there is one, is another network like the policy's, so both may have memory;
+    it learns values in units of the returns' running mean and spread.
+    """
+
+    carries_critic = False  # whether a critic with memory is stepped beside the policy
+    keeps_log_prob = False  # whether decisions tell the log-probability of their actions
+
+    def __init__(
+        self,
+        network: nn.Module,
+        action_space: gym.Space,
+        observation_space: gym.Space | None,
+        optim: Optim,
+        gamma: float,
+        critic: bool,
+        temperature: float,
+        backend: str,
+        device: str,
+        seed: Seed,
+    ):
+        if not 0 < temperature < math.inf:
+            raise UsageError(f"temperature {temperature}: expected a number above 0")
+        super().__init__(network, optim, gamma, backend, device, seed)
+        self.head = make_head(action_space)
+        self.temperature, self.has_critic = temperature, critic
+        self.returns = RunningMoments()
+        self._prepare(observation_space)
+
+    def _build(self) -> None:
+        """Make policy, critic and store."""
+        features = self.network.features
+        policy, value = nn.Linear(features, self.head.size), nn.Linear(features, 1)
+        for layer, gain in ((policy, 0.01), (value, 1.0)):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
+        outputs = Outputs(self.network, policy, head=self.head)
+        self.policy = self._part(outputs)
+        self.parts = {"policy": self.policy}
+        if self.has_critic:
+            self.critic = self._part(Outputs(copy.deepcopy(self.network), value))
+            self.critic.module.train()  # the network has been in eval mode, if it was tried
+            self.parts["critic"] = self.critic
+        self.store = self.make_store()
+
+    def _part(self, outputs: Outputs) -> Part:
+        return Part(outputs.to(self.device), self.optim, self.device, self.backend)
+
+    def make_store(self) -> Any:
+        """Return what is learned from."""
+        raise NotImplementedError
+
+    # acting
+
+    def act(
+        self, obs: Array, start: Array, state: State = None, *, explore: bool = True
+    ) -> Decision:
+        """Return actions and memory; the mode where nothing is to be explored."""
+        on_host = isinstance(start, np.ndarray)
+        self._try_once(obs, start)
+        both = self.carries_critic and self.memory
+        own, other = (state if state is not None else (None, None)) if both else (state, None)
+        out, own = self.policy.act(obs, start, own)
+        if both:
+            other = self.critic.act(obs, start, other)[1]
+        check_finite(out, obs)
+        out = out / self.temperature
+        if explore:
+            draw = NumpyDraw(self.rng) if on_host else TorchDraw(self.torch_rng)
+            action = self.head.sample(out, draw)
+        else:
+            action = self.head.mode(out)
+        log_prob = self._log_prob(out, action) if self.keeps_log_prob and explore else None
+        if not on_host:
+            action, log_prob = tree.map(lambda leaf: leaf.to(start.device), (action, log_prob))
+        return Decision(action, (own, other) if both else own, log_prob)
+
+    def _log_prob(self, out: Array, action: Array) -> Array:
+        with torch.no_grad():
+            found = self.head.log_prob(*to_tensor((out, action), self.device))
+        return to_numpy(found) if isinstance(out, np.ndarray) else found
+
+    def values(self, obs: Array, start: Array) -> np.ndarray | None:
+        """Return the critic's values of N observations that open episodes [N]; None without one."""
+        if not self.has_critic:
+            return None
+        self._try_once(obs, start)
+        module, training = self.critic.module, self.critic.module.training
+        out, _ = self.critic.act(obs, start, None)
+        module.train(training)
+        return np.asarray(self.in_units(torch.as_tensor(out)[..., 0]).cpu())
+
+    def in_units(self, out: Tensor) -> Tensor:
+        """Return what the critic gives [...] as returns."""
+        return self.returns.mean + self.returns.std * out
+
+    def critic_values(self, obs: Any, start: Tensor, state: State = None) -> Tensor:
+        """Return the critic's values of a batch's rows [T, B], without a gradient."""
+        return self.in_units(self.critic.evaluate(obs, start, state)[..., 0])
+
+    def update_statistics(self, obs: Any, valid: Tensor) -> None:
+        """Show observations to the networks' running statistics, after the last pass over them."""
+        for part in self.parts.values():
+            part.module.network.update(obs, valid)
+
+    SAVED: ClassVar[dict[str, Kept]] = {**NetworkAgent.SAVED, "returns": PART}
+
+
+def at_ends(flat: Any, mask: Tensor) -> Any:
+    """Return the rows of leaves [T, B, ...] where `mask` [T, B] holds, as one row [1, R, ...]."""
+    return tree.map(lambda leaf: leaf[mask][None], flat)

@@ -1,0 +1,29 @@
+"""Checks of arguments; what does not fit raises a UsageError that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from seqrl.core.errors import UsageError
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number of at least `least`."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    raise UsageError(f"{name} {value!r}: expected a whole number of at least {least}")
+
+
+def check_unit(name: str, value: float) -> None:
+    """Refuse what is not a number from 0 to 1."""
+    if not 0 <= value <= 1:  # NaN fails as well
+        raise UsageError(f"{name} {value}: expected a number from 0 to 1")
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Refuse what is not one of the known names."""
+    if value not in known:
+        raise UsageError(f"{name} {value!r}: expected one of {', '.join(known)}")

@@ -1,0 +1,72 @@
+"""From the schema of an older checkpoint to the next one, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+from seqrl.training.runs import folder as runs
+
+Entries = dict[str, Any]
+
+
+def from_1(saved: Entries) -> Entries:
+    """Migrate schema 1, which was the state of the loop alone."""
+    return {
+        "schema": 2,
+        "config": None,
+        "versions": runs.versions(),
+        "seconds": 0.0,
+        "log": None,
+        "random": {},
+        "loop": {**saved, "owed": [], "metrics": {}, "callbacks": None},
+    }
+
+
+def from_2(saved: Entries) -> Entries:
+    """Migrate schema 2, of version 0.1: an agent's entries had other names."""
+    loop = saved.get("loop")
+    agent = loop.get("agent") if isinstance(loop, dict) else None
+    if isinstance(loop, dict) and isinstance(agent, dict):
+        saved = {**saved, "loop": {**loop, "agent": agent_from_2(agent)}}
+    return {**saved, "schema": 3}
+
+
+def agent_from_2(agent: Entries) -> Entries:
+    """Return an agent's entries in schema 3; what is none of 0.1 is left to its checks."""
+    if isinstance(agent.get("memory"), dict):  # a table
+        agent = rename_keys(agent, {"memory": "arrays"})
+        return {**agent, "arrays": rename_keys(agent["arrays"], {"rows": "active"})}
+    if "learner" in agent and "experience" in agent:  # values on a network
+        learner, others = agent["learner"] or {"updates": 0}, dict(agent)
+        del others["learner"]
+        others = rename_keys(others, {"experience": "store", "told": "last_numbers"})
+        trained = {"values": (learner.get("values"), learner.get("optimizer"))}
+        parts = parts_from_2(trained | {"target": (learner.get("target"), None)})
+        return {"parts": parts, "updates": learner["updates"], **others}
+    if "modules" in agent and "optimizers" in agent:  # REINFORCE
+        others = dict(agent)
+        modules, optimizers = others.pop("modules"), others.pop("optimizers")
+        parts = {name: (modules[name], optimizer) for name, optimizer in optimizers.items()}
+        return {"parts": parts_from_2(parts), **others}
+    return agent
+
+
+def parts_from_2(parts: dict[str, tuple[Entries | None, Any]]) -> Entries:
+    """Return the weights and moments of parts; the last layer was named after what it gave."""
+    both = ("policy", "value"), ("weight", "bias")
+    ends = {f"{layer}.{leaf}": f"layer.{leaf}" for layer, leaf in product(*both)}
+    return {
+        name: {"weights": rename_keys(weights, ends), "optimizer": optimizer}
+        for name, (weights, optimizer) in parts.items()
+        if weights is not None
+    }
+
+
+def rename_keys(entries: Entries, names: dict[str, str]) -> Entries:
+    """Return the entries in their order, those in `names` under their new name."""
+    return {names.get(name, name): entry for name, entry in entries.items()}
+
+
+MIGRATIONS: dict[int, Callable[[Entries], Entries]] = {1: from_1, 2: from_2}
