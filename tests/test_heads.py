@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from torch import distributions
 
-from seqrl.agents.deep.devices import NumpyDraw, TorchDraw
+from seqrl.agents.deep.devices import Draw
 from seqrl.agents.deep.heads import make_head
 from seqrl.core.errors import UsageError
 
@@ -60,7 +60,7 @@ def outputs(size, *lead):
 def test_log_probabilities_and_entropies_are_those_of_torch(name, lead):
     head = make_head(SPACES[name])
     out = outputs(head.size, *lead)
-    draw = TorchDraw(torch.Generator().manual_seed(1))
+    draw = Draw(torch.Generator().manual_seed(1))
     action = head.sample(out, draw)
     assert action.shape == (*lead, *SPACES[name].shape)
     expected, inner = reference(name, head, out)
@@ -74,8 +74,8 @@ def test_log_probabilities_and_entropies_are_those_of_torch(name, lead):
 def test_numpy_and_torch_answer_in_their_own_kind(name):
     space, head = SPACES[name], make_head(SPACES[name])
     out = outputs(head.size, B)
-    first = head.sample(out.numpy(), NumpyDraw(np.random.default_rng(0)))
-    second = head.sample(out, TorchDraw(torch.Generator().manual_seed(0)))
+    first = head.sample(out.numpy(), Draw(np.random.default_rng(0)))
+    second = head.sample(out, Draw(torch.Generator().manual_seed(0)))
     assert isinstance(first, np.ndarray) and isinstance(second, torch.Tensor)
     assert first.shape == tuple(second.shape) == (B, *space.shape)
     np.testing.assert_array_equal(head.mode(out.numpy()), head.mode(out).numpy())
@@ -87,8 +87,8 @@ def test_numpy_and_torch_answer_in_their_own_kind(name):
 def draws(head, out, kind, n=20_000):
     rows = out.expand(n, head.size)
     if kind == "numpy":
-        return head.sample(rows.numpy(), NumpyDraw(np.random.default_rng(5)))
-    return head.sample(rows, TorchDraw(torch.Generator().manual_seed(5))).numpy()
+        return head.sample(rows.numpy(), Draw(np.random.default_rng(5)))
+    return head.sample(rows, Draw(torch.Generator().manual_seed(5))).numpy()
 
 
 kinds = pytest.mark.parametrize("kind", ["numpy", "torch"])
@@ -134,7 +134,7 @@ def test_extreme_logits_do_not_overflow():
     head = make_head(spaces.MultiBinary(2))
     out = np.float32([[1e4, -1e4]])
     with np.errstate(all="raise", under="ignore"):
-        assert head.sample(out, NumpyDraw(np.random.default_rng(0))).tolist() == [[1, 0]]
+        assert head.sample(out, Draw(np.random.default_rng(0))).tolist() == [[1, 0]]
     assert head.log_prob(torch.tensor(out), torch.tensor([[1, 0]])).item() == 0.0
     assert make_head(spaces.Discrete(2)).entropy(torch.tensor([[1e4, -1e4]])).item() == 0.0
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqrl.agents.deep.devices import NumpyDraw, TorchDraw, drawing_from, pick_device
+from seqrl.agents.deep.devices import Draw, drawing_from, pick_device
 from seqrl.agents.deep.optim import (
     Optim,
     clip_gradients,
@@ -155,8 +155,8 @@ def test_arrays_are_copied_to_aligned_memory_and_tensors_left_where_they_are():
 
 def test_draws_have_their_distribution():
     drawn = {
-        "numpy": NumpyDraw(np.random.default_rng(1)),
-        "torch": TorchDraw(torch.Generator().manual_seed(1)),
+        "numpy": Draw(np.random.default_rng(1)),
+        "torch": Draw(torch.Generator().manual_seed(1)),
     }
     for draw in drawn.values():
         assert draw.exponential((20_000,)).mean() == pytest.approx(1, abs=0.03)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,60 +40,27 @@ def drawing_from(rng: torch.Generator) -> Iterator[None]:
         shared.set_state(before)
 
 
-class Draw(Protocol):
-    """A source of random numbers, in the kind of array that is asked for."""
+class Draw:
+    """Random numbers in the kind of array, and on the device, of the generator they come from."""
 
-    @property
-    def xp(self) -> Any:
-        """The module to compute with, numpy or torch."""
-
-    def exponential(self, shape: tuple[int, ...]) -> Array:
-        """Draw from the exponential distribution with mean 1."""
-
-    def normal(self, shape: tuple[int, ...]) -> Array:
-        """Draw from the standard normal distribution."""
-
-    def uniform(self, shape: tuple[int, ...]) -> Array:
-        """Draw from [0, 1)."""
-
-
-class NumpyDraw:
-    """Random numbers as NumPy arrays."""
-
-    xp: Any = np
-
-    def __init__(self, rng: np.random.Generator):
+    def __init__(self, rng: Any):
         self.rng = rng
+        self.xp: Any = np if isinstance(rng, np.random.Generator) else torch
 
     def exponential(self, shape: tuple[int, ...]) -> Array:
-        """Draw from the exponential distribution with mean 1; never 0 in float64."""
-        return self.rng.standard_exponential(shape)
-
-    def normal(self, shape: tuple[int, ...]) -> Array:
-        """Draw from the standard normal distribution."""
-        return self.rng.standard_normal(shape, np.float32)
-
-    def uniform(self, shape: tuple[int, ...]) -> Array:
-        """Draw from [0, 1)."""
-        return self.rng.random(shape, np.float32)
-
-
-class TorchDraw:
-    """Random numbers as tensors on a device."""
-
-    xp: Any = torch
-
-    def __init__(self, rng: torch.Generator):
-        self.rng = rng
-
-    def exponential(self, shape: tuple[int, ...]) -> Array:
-        """Draw from the exponential distribution with mean 1."""
+        """Draw from the exponential distribution with mean 1; never 0 in float64 (NumPy)."""
+        if self.xp is np:
+            return self.rng.standard_exponential(shape)
         return torch.empty(shape, device=self.rng.device).exponential_(generator=self.rng)
 
     def normal(self, shape: tuple[int, ...]) -> Array:
-        """Draw from the standard normal distribution."""
+        """Draw from the standard normal distribution, float32."""
+        if self.xp is np:
+            return self.rng.standard_normal(shape, np.float32)
         return torch.randn(shape, device=self.rng.device, generator=self.rng)
 
     def uniform(self, shape: tuple[int, ...]) -> Array:
-        """Draw from [0, 1)."""
+        """Draw from [0, 1), float32."""
+        if self.xp is np:
+            return self.rng.random(shape, np.float32)
         return torch.rand(shape, device=self.rng.device, generator=self.rng)

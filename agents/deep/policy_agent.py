@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqrl.agents.deep.devices import NumpyDraw, TorchDraw
+from seqrl.agents.deep.devices import Draw
 from seqrl.agents.deep.heads import make_head
 from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
 from seqrl.agents.deep.optim import Optim
@@ -133,7 +133,7 @@ class PolicyAgent(NetworkAgent):
         check_finite(out, obs)
         out = out / self.temperature
         if explore:
-            draw = NumpyDraw(self.rng) if on_host else TorchDraw(self.torch_rng)
+            draw = Draw(self.rng if on_host else self.torch_rng)
             action = self.head.sample(out, draw)
         else:
             action = self.head.mode(out)

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from seqrl.agents.deep import targets
-from seqrl.agents.deep.devices import TorchDraw
+from seqrl.agents.deep.devices import Draw
 from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import Outputs, Part
@@ -185,7 +185,7 @@ class ValueAgent(NetworkAgent):
             table: Any = memoryview(out.data)
             rng = self.rng
             return np.array([explore(kind, table, (i,), now, rng) for i in range(len(out))])
-        draw = TorchDraw(self.torch_rng)
+        draw = Draw(self.torch_rng)
         if kind == TEMPERATURE:
             return (out / now - draw.exponential(out.shape).log()).argmax(-1)
         anything = (draw.uniform(out.shape[:1]) * self.actions).long()

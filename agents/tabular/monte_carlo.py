@@ -126,23 +126,11 @@ class MonteCarlo(TabularAgent):
         seed: Seed = None,
     ):
         check_unit("gamma", gamma)
-        options = Options(
-            gamma=float(gamma),
-            kind=exploration.kind,
-            first_visit=first_visit,
-            off_policy=off_policy,
-            average=learning_rate is None,
-            grows=True,
-        )
-        super().__init__(
-            observation_space,
-            action_space,
-            learning_rate=0.0 if learning_rate is None else learning_rate,
-            options=options,
-            exploration=exploration,
-            initial_value=initial_value,
-            seed=seed,
-        )
+        options = Options(float(gamma), exploration.kind, average=learning_rate is None, grows=True)
+        options = options._replace(first_visit=first_visit, off_policy=off_policy)
+        alpha = 0.0 if learning_rate is None else learning_rate
+        numbers = alpha, options, exploration, initial_value, seed
+        super().__init__(observation_space, action_space, *numbers)
 
     def _learn(self, i: int, step: Step) -> None:
         if self.arrays.waiting[i] == self.arrays.action.shape[1]:

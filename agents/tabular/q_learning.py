@@ -77,12 +77,5 @@ class QLearning(TabularAgent):
     ):
         options = td_options(gamma, exploration.kind, n_step, trace_decay, trace, double=double)
         self.waiting_steps = n_step if n_step > 1 else 0
-        super().__init__(
-            observation_space,
-            action_space,
-            learning_rate=learning_rate,
-            options=options,
-            exploration=exploration,
-            initial_value=initial_value,
-            seed=seed,
-        )
+        numbers = learning_rate, options, exploration, initial_value, seed
+        super().__init__(observation_space, action_space, *numbers)

@@ -108,12 +108,5 @@ class Sarsa(TabularAgent):
         self.learn_step = expected_sarsa if expected else sarsa
         self.waiting_steps = n_step
         self.spare = int(expected)  # else the action that follows is waited for
-        super().__init__(
-            observation_space,
-            action_space,
-            learning_rate=learning_rate,
-            options=options,
-            exploration=exploration,
-            initial_value=initial_value,
-            seed=seed,
-        )
+        numbers = learning_rate, options, exploration, initial_value, seed
+        super().__init__(observation_space, action_space, *numbers)

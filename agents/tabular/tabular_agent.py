@@ -89,7 +89,6 @@ class TabularAgent:
         self,
         observation_space: gym.Space | TableIndex,
         action_space: gym.Space,
-        *,
         learning_rate: Rate,
         options: Options,
         exploration: Exploration,

@@ -52,12 +52,5 @@ class HystereticQ(TabularAgent):
         exploration: Exploration = EpsilonGreedy(),
         seed: Seed = None,
     ):
-        super().__init__(
-            observation_space,
-            action_space,
-            learning_rate=learning_rate,
-            options=Options(gamma, exploration.kind),
-            exploration=exploration,
-            initial_value=0.0,
-            seed=seed,
-        )
+        numbers = learning_rate, Options(gamma, exploration.kind), exploration, 0.0, seed
+        super().__init__(observation_space, action_space, *numbers)
