@@ -27,18 +27,13 @@ def build_network(name: str, space: gym.Space, args: dict[str, Any]) -> nn.Modul
 
     A parameter named observation_space is given the space. Raises UsageError in a line.
     """
-    if ":" not in name:
-        from seqrl.networks.build import build
-
-        return build(name, space, **args)
-    return build_own(name, space, args)
-
-
-def build_own(name: str, space: gym.Space, args: dict[str, Any]) -> nn.Module:
-    """An instance of the class that `module:Class` names."""
     from torch import nn
 
-    module, _, attribute = name.partition(":")
+    from seqrl.networks.build import build
+
+    module, own, attribute = name.partition(":")
+    if not own:
+        return build(name, space, **args)
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a module of the user's may do
@@ -93,8 +88,10 @@ def build_network_agent(
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # small networks lose more to a second thread than they gain
-    if config.get("deterministic"):
-        make_deterministic()
+    if config.get("deterministic"):  # the same bits every time, on a GPU too
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at cuBLAS's first use
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
     # what a network of the user's draws in its layers comes from there, too
     torch.manual_seed(int(streams.network.generate_state(1)[0]))
     name = config.get("network") or "mlp"
@@ -102,15 +99,6 @@ def build_network_agent(
     cls = agent_class(config["agent"], network=True)
     numbers = arguments(cls, config["agent_args"])
     return cls(network, action_space, observation_space, **numbers, seed=streams.agent)
-
-
-def make_deterministic() -> None:
-    """Have torch take only operations that give the same bits every time, on a GPU too."""
-    import torch
-
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
 
 
 def table_index(config: Config, space: gym.Space) -> TableIndex:

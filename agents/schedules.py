@@ -91,8 +91,9 @@ def schedule(name: str, value: Rate, low: float = 0.0, high: float = 1.0) -> Sch
     if value.kind not in KINDS:
         raise UsageError(f"{name} {value}: expected one of {', '.join(KINDS)}")
     for end in (value.start, value.end):
-        if not low <= end <= high:  # NaN fails as well
-            raise UsageError(f"{name} {end:g}: expected a number from {low:g} to {high:g}")
+        if not (low <= end <= high and math.isfinite(end)):  # NaN fails as well
+            most = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+            raise UsageError(f"{name} {end:g}: expected a number {most}")
     if value.kind in ("exponential", "inverse", "step") and min(value.start, value.end) <= 0:
         raise UsageError(f"{name} {value}: an {value.kind} schedule needs both ends above 0")
     if not value.over > 0:

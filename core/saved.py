@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -34,8 +35,9 @@ def plain(expected: Any) -> Kept:
 
 
 def restored(value: Any, saved: Any) -> Any:
-    """Load a part that has a state of its own."""
-    value.load_state_dict(saved)
+    """Load a part that has a state of its own, where one was saved."""
+    if saved is not None:
+        value.load_state_dict(saved)
     return value
 
 
@@ -52,13 +54,15 @@ def restored_rng(value: np.random.Generator, saved: Any) -> np.random.Generator:
 
 
 NUMBER = plain(0)  # a whole number of at least 0
-PART = Kept(lambda value: value.state_dict(), check_part, restored)
+PART = Kept(lambda value: None if value is None else value.state_dict(), check_part, restored)
 ARRAYS = Kept(  # named arrays of the same dtypes and shapes
     dict,
     lambda name, value, saved: schema.check(name, saved, dict(value)),
     lambda value, saved: tree.map(np.array, saved),
 )
-RNG = Kept(get_rng_state, lambda name, value, saved: None, restored_rng)
+RNG = Kept(  # what does not fit is refused by a copy, so that nothing changes
+    get_rng_state, lambda name, value, saved: set_rng_state(deepcopy(value), saved), restored_rng
+)
 
 
 class Saved:

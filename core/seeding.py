@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrl.core import schema
-from seqrl.core.errors import UsageError
+from seqrl.core.checks import check_whole
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 
@@ -30,11 +30,7 @@ class Streams(NamedTuple):
 
 def check_seed(seed: Any) -> int | None:
     """Return the seed as a Python int; UsageError for what is not a whole number >= 0."""
-    if seed is None:
-        return None
-    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
-        return int(seed)
-    raise UsageError(f"seed {seed!r}: expected a whole number of at least 0")
+    return None if seed is None else check_whole("seed", seed, 0)
 
 
 def generator(seed: Seed) -> np.random.Generator:

@@ -55,24 +55,14 @@ class Batch(NamedTuple):
 
     def columns(self, index: Any) -> Batch:
         """Return some of the columns."""
-
-        def of_column(leaf: Array) -> Array:
-            return leaf[:, index]
-
-        timed = [tree.map(of_column, leaf) for leaf in self[:8]]
-        extra = {name: of_column(leaf) for name, leaf in self.extra.items()}
-        state = tree.map(lambda leaf: leaf[index], self.state)
-        weight = None if self.weight is None else self.weight[index]
+        timed, extra = tree.map(lambda leaf: leaf[:, index], (self[:8], dict(self.extra)))
+        state, weight = tree.map(lambda leaf: leaf[index], (self.state, self.weight))
         return Batch(*timed, state, weight, extra=extra)  # type: ignore
 
     def steps(self) -> Batch:
         """Return the valid steps alone, each a column of its own [1, R], for no memory."""
-
-        def flat(leaf: Array) -> Array:
-            return leaf[self.valid][None]
-
-        timed = [tree.map(flat, leaf) for leaf in self[:8]]
-        extra = {name: flat(leaf) for name, leaf in self.extra.items()}
+        leaves = self[:8], dict(self.extra)
+        timed, extra = tree.map(lambda leaf: leaf[self.valid][None], leaves)
         return Batch(*timed, extra=extra)  # type: ignore
 
     def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:

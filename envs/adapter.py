@@ -73,10 +73,8 @@ def adapt(envs: Any) -> Environments:
         return Vector(envs)
     if isinstance(envs, SeparateEnvs | Vector):
         return envs
-    raise UsageError(
-        f"environments of type {type(envs).__name__}: expected a Gymnasium Env or VectorEnv, "
-        "or what seqrl.envs.make returns"
-    )
+    expected = "a Gymnasium Env or VectorEnv, or what seqrl.envs.make returns"
+    raise UsageError(f"environments of type {type(envs).__name__}: expected {expected}")
 
 
 class SeparateEnvs:
@@ -90,8 +88,8 @@ class SeparateEnvs:
         self.seeds: list[int | None] = [None] * self.num_envs
         self._stack = batches.batcher(self.single_observation_space)
         self._unbatch = batches.unbatcher(self.single_action_space)
-        self._true = batches.read_only(np.ones(self.num_envs, bool))
-        self._false = batches.read_only(np.zeros(self.num_envs, bool))
+        self._true, self._false = np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        self._true.flags.writeable = self._false.flags.writeable = False  # outcomes share them
         self._unchecked = True
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
@@ -209,6 +207,8 @@ class Vector:
         self.seeds: list[int | None] = [None] * self.num_envs
         self._stack = batches.batcher(self.single_observation_space)
         self._clip = batches.clipper(self.single_action_space)
+        own = gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv
+        self._separate = isinstance(envs.unwrapped, own)  # each has a seed and resets of its own
         mode = envs.metadata.get("autoreset_mode")
         try:
             self.mode = AutoresetMode(mode)
@@ -222,12 +222,10 @@ class Vector:
         """Begin new episodes everywhere; return the first observations [N, ...]."""
         self._filler = None
         seeds: Any = None
-        if seed is not None and has_separate_envs(self.envs):
-            seeds = ints(seed, self.num_envs)
-            self.seeds = list(seeds)
-        elif seed is not None:
-            seeds = ints(seed, 1)[0]
-            self.seeds = [seeds] * self.num_envs
+        if seed is not None:
+            drawn = ints(seed, self.num_envs if self._separate else 1)
+            seeds = drawn if self._separate else drawn[0]
+            self.seeds = [*(drawn if self._separate else drawn * self.num_envs)]
         obs = self._reset(seed=seeds)
         batches.check_observation(self._name(), self.envs.observation_space, obs)
         return obs
@@ -257,11 +255,10 @@ class Vector:
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
-        if not has_separate_envs(self.envs) and not getattr(self.envs, "takes_reset_mask", False):
-            raise UsageError(
-                f"{self._name()}: an episode outlasts the step limit and its rows cannot be reset "
-                "one by one; give the environment a time limit of its own"
-            )
+        if not self._separate and not getattr(self.envs, "takes_reset_mask", False):
+            problem = "an episode outlasts the step limit and its rows cannot be reset one by one"
+            remedy = "give the environment a time limit of its own"
+            raise UsageError(f"{self._name()}: {problem}; {remedy}")
         obs = self._reset(options={"reset_mask": mask})
         if self._filler is not None:
             self._filler = self._filler & ~mask
@@ -324,8 +321,3 @@ class Vector:
         if i is None:
             return f"environments {name}"
         return f"environment {name} {i} (seed {self.seeds[i]})"
-
-
-def has_separate_envs(envs: gym.vector.VectorEnv) -> bool:
-    """Return whether each environment is separate, with a seed and resets of its own."""
-    return isinstance(envs.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from seqrl.core import schema, tree
+from seqrl.core.arrays import host_copy
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import check_seed
@@ -145,8 +146,8 @@ class BatchedEnv(gym.vector.VectorEnv):
         self._seed_once()
         return {
             "task": repr(self.task),
-            "episodes": tree.map(self._draws.host, self._episodes),
-            "over": self._draws.host(self._done),
+            "episodes": tree.map(host_copy, self._episodes),
+            "over": host_copy(self._done),
             "rng": self._draws.get_state(),
         }
 

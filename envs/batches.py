@@ -103,9 +103,3 @@ def copied(leaf: Array) -> Array:
 def is_float(leaf: Array) -> bool:
     """Return whether the array or tensor holds floating-point numbers."""
     return "float" in str(getattr(leaf, "dtype", ""))
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    """Return the array made read-only, so that it can be shared."""
-    array.flags.writeable = False
-    return array

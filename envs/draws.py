@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.core.arrays import to_tensor
 from seqrl.core.errors import UsageError
 from seqrl.core.seeding import get_rng_state, set_rng_state
 from seqrl.core.types import Array
@@ -43,10 +44,6 @@ class Draws:
     def array(self, values: Array) -> Array:
         """Return the values as an array of `xp` on the device."""
         return np.asarray(values)
-
-    def host(self, array: Array) -> np.ndarray:
-        """Return a copy as a NumPy array."""
-        return np.array(array)
 
     def counts(self, *masks: Array) -> list[int]:
         """Return the number of True entries of each mask: the one device sync of a step."""
@@ -94,13 +91,7 @@ class TorchDraws(Draws):
 
     def array(self, values: Array) -> Array:
         """Return the values as an array of `xp` on the device."""
-        if isinstance(values, np.ndarray):
-            values = values.copy()  # torch warns of read-only arrays
-        return self.xp.asarray(values, device=self.device)
-
-    def host(self, array: Array) -> np.ndarray:
-        """Return a copy as a NumPy array."""
-        return array.cpu().numpy().copy()
+        return to_tensor(values, self.device)
 
     def counts(self, *masks: Array) -> list[int]:
         """Return the number of True entries of each mask: the one device sync of a step."""

@@ -144,10 +144,8 @@ def check_space(played: Play, space: gym.Space) -> list[Finding]:
         if not space.contains(obs):
             dtypes = {str(leaf.dtype) for leaf in tree.leaves(obs) if hasattr(leaf, "dtype")}
             kind = f" ({', '.join(sorted(dtypes))})" if dtypes else ""
-            remedy = (
-                "widen observation_space to what is seen, or bring the observation into it with "
-                "np.clip and .astype(observation_space.dtype)"
-            )
+            mend = "bring the observation into it with np.clip and .astype(observation_space.dtype)"
+            remedy = f"widen observation_space to what is seen, or {mend}"
             return [Finding(mismatch(space, obs) + kind, remedy)]
     return []
 
@@ -210,10 +208,8 @@ def check_rewards(played: Play) -> list[Finding]:
         return []
     ended = f" and every episode's return {returns[0]:g}" if returns else ""
     what = f"every reward was {rewards[0]:g}{ended} in {len(rewards):,} random steps"
-    remedy = (
-        "see that step returns the reward; where good ones are rare, reward what leads there "
-        "(gymnasium.wrappers.TransformReward) or explore longer"
-    )
+    mend = "reward what leads there (gymnasium.wrappers.TransformReward) or explore longer"
+    remedy = f"see that step returns the reward; where good ones are rare, {mend}"
     return [Finding(what, remedy)]
 
 

@@ -171,10 +171,9 @@ def garnet(
     Source: Archibald, McKinnon & Thomas (1995), with `terminal=0`.
     """
     if not (states >= 1 and actions >= 1 and 1 <= branching <= states and 0 <= terminal <= 1):
-        raise UsageError(
-            f"garnet of {states} states, {actions} actions, branching {branching}, terminal "
-            f"{terminal}: expected 1 <= branching <= states, actions >= 1, 0 <= terminal <= 1"
-        )
+        found = f"{states} states, {actions} actions, branching {branching}, terminal {terminal}"
+        expected = "1 <= branching <= states, actions >= 1, 0 <= terminal <= 1"
+        raise UsageError(f"garnet of {found}: expected {expected}")
     rng = generator(seed)
     P: Successors = {s: {a: [] for a in range(actions)} for s in range(states)}
     for pair in (P[s][a] for s in range(states) for a in range(actions)):
@@ -233,15 +232,10 @@ class FiniteMDP(gym.Env[Any, Any]):
         cumulative = self._cumulative[self.s][action]
         # The first cumulative sum above the draw; where rounding leaves none, the first of all.
         k = bisect_right(cumulative, self.np_random.random()) % len(cumulative)
-        probability, next_state, reward, terminated = (
-            column.item(self.s, action, k) for column in self.model[:4]
-        )
+        drawn = (column.item(self.s, action, k) for column in self.model[:4])
+        probability, next_state, reward, terminated = drawn
         self.s, self.lastaction = next_state, int(action)
         return next_state, reward, terminated, False, {"prob": probability}
-
-    def check_unchanged(self) -> None:
-        """Raise RunError where P or initial_state_distrib are not the model drawn from."""
-        check_unchanged(self, self.model)
 
 
 def finite_model(env: gym.Env[Any, Any]) -> Model | None:

@@ -102,10 +102,9 @@ def _check_horizon(horizon: int | None, gamma: float, states: int) -> None:
         if gamma == 1:
             raise UsageError("gamma 1 without a time limit: give horizon=steps, or gamma < 1")
         if states > MAX_DENSE_STATES:
-            raise UsageError(
-                f"a model of {states:,} states: without a horizon a dense matrix of at most "
-                f"{MAX_DENSE_STATES:,} is solved; give horizon=steps, which needs none"
-            )
+            limit = f"without a horizon a dense matrix of at most {MAX_DENSE_STATES:,} is solved"
+            remedy = "give horizon=steps, which needs none"
+            raise UsageError(f"a model of {states:,} states: {limit}; {remedy}")
     elif not (isinstance(horizon, int | np.integer) and horizon >= 1):
         raise UsageError(f"horizon {horizon!r}: expected a whole number of steps, at least 1")
 

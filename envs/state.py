@@ -35,17 +35,14 @@ MODULES = ("gymnasium.envs.toy_text", "gymnasium.envs.classic_control", "seqrl.e
 
 def get_state(envs: Environments) -> dict[str, Any] | None:
     """Return the full state of the environments, or None where it is not available."""
-    states: list[dict[str, Any] | None]
+    states: list[dict[str, Any] | None] = [None]
     if isinstance(envs, Serial):
         states = [env_state(env) for env in envs.envs]
     elif isinstance(envs, Vector):
         states = vector_states(envs.envs)
     elif isinstance(envs, Workers):
-        states = [None]
         with suppress(RunError):  # where a process has ended
             states = envs.each(env_state)
-    else:
-        return None
     if any(state is None for state in states):
         return None
     return {"rows": states, "seeds": envs.seeds, "filler": getattr(envs, "_filler", None)}

@@ -14,19 +14,9 @@ import numpy as np
 from seqrl.core.errors import RunError, UsageError, explain
 from seqrl.core.seeding import ints
 from seqrl.core.types import Array
+from seqrl.envs import worker as child
 from seqrl.envs.adapter import Outcome, SeparateEnvs
-from seqrl.envs.worker import (
-    CLOSE_TIMEOUT,
-    ChildProcess,
-    MakeEnv,
-    Worker,
-    call,
-    describe,
-    exit_cause,
-    reset_env,
-    step_env,
-    watchdog,
-)
+from seqrl.envs.worker import ChildProcess, MakeEnv, Worker
 
 TIMEOUT = 60.0  # seconds: longer than any step and most first resets
 POLL_INTERVAL = 0.2  # seconds within which the end of a process is noticed
@@ -53,7 +43,7 @@ class Workers(SeparateEnvs):
         self._makers = list(makers)
         self._interrupted: list[int] = []  # workers replaced during a step
         self._closed = False
-        self._watchdog = ChildProcess(watchdog)
+        self._watchdog = ChildProcess(child.watchdog)
         workers: list[Any] = []
         self._finalize = Finalize(self, close_all, (workers, self._watchdog), exitpriority=0)
         self.envs, self.seeds = workers, [None] * len(self._makers)
@@ -67,7 +57,7 @@ class Workers(SeparateEnvs):
         """Take one action in every environment [N, ...]."""
         with self._stop_on_error():
             for worker, each in zip(self.envs, self._unbatch(action), strict=True):
-                worker.submit(step_env, each)
+                worker.submit(child.step_env, each)
             self._wait_for_answers(self.envs)
             outcome = super().step(action)
         if not self._interrupted:
@@ -81,7 +71,7 @@ class Workers(SeparateEnvs):
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
         with self._stop_on_error():
             for i in np.flatnonzero(mask):
-                self.envs[i].submit(reset_env, None)
+                self.envs[i].submit(child.reset_env, None)
             return super().restart(mask, outcome)
 
     def each(self, function: Callable[..., Any], *given: Sequence[Any]) -> list[Any]:
@@ -91,7 +81,7 @@ class Workers(SeparateEnvs):
         """
         self._check_open()
         for worker, *values in zip(self.envs, *given, strict=True):
-            worker.submit(call, function, *values)
+            worker.submit(child.call, function, *values)
         self._wait_for_answers(self.envs, replace=False)
         return [worker.result() for worker in self.envs]
 
@@ -126,7 +116,7 @@ class Workers(SeparateEnvs):
     def _describe(self) -> None:
         """Request the spaces; the first answer, so that an error in making shows here."""
         for worker in self.envs:
-            worker.submit(describe)
+            worker.submit(child.describe)
         self._wait_for_answers(self.envs, replace=False)
         for i, worker in enumerate(self.envs):
             try:
@@ -138,7 +128,7 @@ class Workers(SeparateEnvs):
     def _reset_all(self, seeds: list[int | None]) -> list[Any]:
         with self._stop_on_error():
             for worker, seed in zip(self.envs, seeds, strict=True):
-                worker.submit(reset_env, seed)
+                worker.submit(child.reset_env, seed)
             self._wait_for_answers(self.envs)
             return super()._reset_all(seeds)
 
@@ -162,7 +152,8 @@ class Workers(SeparateEnvs):
     def _handle_failure(self, worker: Worker, replace: bool) -> None:
         """End a worker that has no answer; replace it or raise a RunError."""
         i = self.envs.index(worker)
-        cause = exit_cause(worker.process) if worker.dead else f"no answer for {self.timeout:g} s"
+        late = f"no answer for {self.timeout:g} s"
+        cause = child.exit_cause(worker.process) if worker.dead else late
         worker.dead = True
         worker.end()
         problem = f"{self._name(i)}: {cause} {worker.request_context}"
@@ -179,9 +170,9 @@ class Workers(SeparateEnvs):
             seed = self.seeds[i] = ints(np.random.SeedSequence(seed, spawn_key=(0,)), 1)[0]
         replacement = self._start_worker(i)
         replacement.spec = failed.spec
-        replacement.submit(reset_env, seed)
+        replacement.submit(child.reset_env, seed)
         self._wait_for_answers([replacement])  # may replace it in turn
-        if failed.request[0] is step_env:
+        if failed.request[0] is child.step_env:
             self._interrupted.append(i)
             self.envs[i].answers.appendleft([None, (failed.last_obs, 0.0, False, True)])
 
@@ -190,8 +181,8 @@ def close_all(workers: list[Worker], watchdog: ChildProcess) -> None:
     """End all processes; those that respond close their environments first."""
     for worker in workers:
         worker.request_stop()
-    deadline = time.monotonic() + CLOSE_TIMEOUT
+    deadline = time.monotonic() + child.CLOSE_TIMEOUT
     for worker in workers:
         worker.end(max(0.0, deadline - time.monotonic()))
     watchdog.request_stop()
-    watchdog.end(CLOSE_TIMEOUT)
+    watchdog.end(child.CLOSE_TIMEOUT)

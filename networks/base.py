@@ -49,9 +49,8 @@ class Encoder(Network):
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Encode every step by itself; `start` is ignored."""
-        shape = start.shape
         out = self.encode(tree.map(lambda leaf: leaf.flatten(0, 1), obs))
-        return out.unflatten(0, shape), None
+        return out.unflatten(0, start.shape), None
 
 
 class ModuleEncoder(Encoder):

@@ -30,12 +30,8 @@ NETWORKS = {
     "attention": "causal self-attention over a window of past steps",
     "frame-stack": "the last k observations side by side, then an MLP",
 }
-CORES: dict[str, Callable[..., Network]] = {
-    "rnn": RNN,
-    "lstm": LSTM,
-    "gru": GRU,
-    "attention": Attention,
-}
+MakeNetwork = Callable[..., Network]
+CORES: dict[str, MakeNetwork] = {"rnn": RNN, "lstm": LSTM, "gru": GRU, "attention": Attention}
 
 # Initialisations with long memory: gates that keep for 1 / (1 - sigmoid(4)), about 50 steps;
 # orthogonal weights, which keep the norm of the memory (Saxe et al. 2014); the identity for
@@ -79,7 +75,7 @@ def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
     core, core_options = CORES[name], options_of(CORES[name])
     if "tokens" in args:
         token_core = CORES[lookup("tokens", args["tokens"], CORES)]
-        make_source: Callable[..., Network] = partial(Tokens, core=token_core)
+        make_source: MakeNetwork = partial(Tokens, core=token_core)
         options = options_of(Tokens) - {"core", "hidden_size"}
     else:
         make_source, options = encoder, encoder_options(space)

@@ -80,7 +80,8 @@ class CNN(Encoder):
             expected = "an image space, Box [H, W, C] or [C, H, W], or uint8 [H, W]"
             raise UsageError(f"CNN: expected {expected}, got {space}; use MLP for a vector")
         last = len(space.shape) == 3 and channels_last(space.shape, channels)
-        image = _image_shape(space.shape, last)
+        image = space.shape if len(space.shape) == 3 else (1, *space.shape)
+        image = (image[2], *image[:2]) if last else image  # [C, H, W]
         default = "small" if min(image[1:]) < 64 else "nature"
         preset = lookup("preset", preset, FEATURES) if preset else default
         self.features = FEATURES[preset] if features is None else check_whole("features", features)
@@ -108,12 +109,10 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, activation: str | type[nn.Module]) -> None:
         super().__init__()
-        self.branch = nn.Sequential(
-            make_activation(activation),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            make_activation(activation),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
+        self.branch = nn.Sequential()
+        for _ in range(2):
+            self.branch.append(make_activation(activation))
+            self.branch.append(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
@@ -125,12 +124,6 @@ def channels_last(shape: Shape, channels: str | None = None) -> bool:
     if channels not in (None, "first", "last"):
         raise UsageError(f'channels {channels!r}: expected "first", "last" or None')
     return shape[-1] <= shape[0] if channels is None else channels == "last"
-
-
-def _image_shape(shape: Shape, last: bool) -> Shape:
-    if len(shape) == 2:
-        return 1, *shape
-    return (shape[2], *shape[:2]) if last else shape
 
 
 def _trunk(

@@ -23,13 +23,11 @@ INITS = ("xavier", "he", "orthogonal")
 
 def lookup(what: str, name: str, known: Iterable[str]) -> str:
     """Return the known name, ignoring case, - and _; a UsageError suggests the closest one."""
-    known = list(known)
     names = {_key(key): key for key in known}
     if _key(name) in names:
         return names[_key(name)]
-    raise UsageError(
-        f"{what} {name!r}: unknown.{closest(_key(name), names)} Known: {', '.join(sorted(known))}"
-    )
+    listed = ", ".join(sorted(names.values()))
+    raise UsageError(f"{what} {name!r}: unknown.{closest(_key(name), names)} Known: {listed}")
 
 
 def _key(name: str) -> str:

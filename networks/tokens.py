@@ -35,8 +35,7 @@ class Tokens(Encoder):
         super().__init__()
         if not isinstance(space, spaces.MultiDiscrete) or np.ptp(space.nvec):
             raise UsageError(f"Tokens: expected MultiDiscrete with equal counts, got {space}")
-        first = torch.as_tensor(np.ravel(space.start))
-        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("first", torch.as_tensor(np.ravel(space.start)), persistent=False)
         self.table = nn.Embedding(int(space.nvec.flat[0]), check_whole("size", size))
         initialise(self.table.weight, init)
         self.core = core(size, hidden_size)

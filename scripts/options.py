@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from seqrl.core.errors import UsageError, UserError, closest
 
 ALIASES = {"--algo": "--agent", "--env-id": "--env", "--total-timesteps": "--steps"}
+OWN_DEFAULT = re.compile(r" \(default: [^()]*\)$")  # at the end of an agent's flag
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # a value such as -1e5, never a flag
 
 
@@ -24,6 +25,10 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, except None, False and []."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, moved = action.help or "", action.default is not argparse.SUPPRESS
+        own = OWN_DEFAULT.search(text)
+        if own and moved:  # by a preset or a file
+            return f"{text[: own.start()]} (default: %(default)s)"
         if action.default is None or action.default is False or action.default == []:
             return action.help
         return super()._get_help_string(action)
@@ -149,10 +154,10 @@ def repeatable(kind: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def argument_lines(cls: Any) -> dict[str, str]:
-    """Return the description of each argument, from the docstrings of class and parts."""
+    """Return the description of each argument, from the docstrings of class, bases and parts."""
     defaults = [parameter.default for parameter in inspect.signature(cls).parameters.values()]
-    texts = [inspect.getdoc(type(part)) or "" for part in defaults if is_dataclass(part)]
-    text = "\n".join([inspect.getdoc(cls) or "", *texts])
+    parts = [type(part) for part in defaults if is_dataclass(part)]
+    text = "\n".join(inspect.getdoc(source) or "" for source in (*reversed(cls.__mro__), *parts))
     epsilon, temperature = "any action, a number or a schedule", "explore by softmax of Q/T instead"
     found = dict(re.findall(r"^ *(\w+): (.+)$", text, re.MULTILINE))
     return {"epsilon": f"chance of {epsilon}", "temperature": temperature, **found}

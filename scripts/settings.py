@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,10 @@ def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | No
         if name not in known:
             listed = ", ".join(known)
             raise UsageError(f"--preset {name}.{closest(name, known)} Known: {listed}, none")
+        owner = known[name].agent
+        agent = flag_value(argv, "--agent", file.get("agent", owner))
+        if agent != owner:
+            raise UsageError(f"--preset {name}: it is of --agent {owner}, not of {agent}")
         return known[name]
     agent = flag_value(argv, "--agent", file.get("agent", "q-learning"))
     env = flag_value(argv, "--env", file.get("env", "FrozenLake-v1"))
@@ -120,6 +125,7 @@ def set_defaults(parser: Parser, settings: Settings) -> None:
         else:
             defaults[name] = value
     check_known(parser, defaults)
+    check_kinds(parser, settings.get("agent_args", {}))
     parser.set_defaults(**{name: as_text(value) for name, value in defaults.items()})
 
 
@@ -136,6 +142,16 @@ def check_known(parser: Parser, defaults: Settings) -> None:
     for name in defaults:
         if name not in known:
             raise UsageError(f"--config: unknown setting {name}.{closest(name, known)}")
+
+
+def check_kinds(parser: Parser, agent_args: Settings) -> None:
+    """Refuse true and false for what is no switch, and anything else for what is one."""
+    switches = {x.dest for x in parser._actions if isinstance(x, argparse.BooleanOptionalAction)}
+    for name, value in agent_args.items():
+        kinds = (bool,) if name in switches else (int, float, str)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and name not in switches):
+            expected = "true or false" if name in switches else "a number or a text"
+            raise UsageError(f"--config: {name} is {value!r}, expected {expected}")
 
 
 def as_text(value: Any) -> Any:

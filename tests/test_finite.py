@@ -280,20 +280,20 @@ def test_a_changed_P_is_detected() -> None:
     given_P = copy.deepcopy(COIN)
     env = FiniteMDP(given_P, START)
     given_P[0][0] = [(1.0, 0, 9.0, False)]
-    env.check_unchanged()  # the caller's dict is copied
+    check_unchanged(env, env.model)  # the caller's dict is copied
 
     env.P[0][1] = [(1.0, 1, 0.25, False)]
     with pytest.raises(RunError, match="P was changed after the start"):
-        env.check_unchanged()
+        check_unchanged(env, env.model)
     assert finite_model(env) is env.model  # what it draws by
     env.P[0][1] = [(0.9, 1, 0.5, False)]
     with pytest.raises(RunError, match=r"wrong now: .* sum to 0.9"):
-        env.check_unchanged()
+        check_unchanged(env, env.model)
     env.P[0][1] = list(COIN[0][1])
-    env.check_unchanged()
+    check_unchanged(env, env.model)
     env.initial_state_distrib[:] = [1.0, 0.0]
     with pytest.raises(RunError, match="changed"):
-        env.check_unchanged()
+        check_unchanged(env, env.model)
 
     lake = gym.make("FrozenLake-v1")
     model = finite_model(lake)

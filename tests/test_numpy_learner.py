@@ -160,6 +160,31 @@ def test_weights_that_were_replaced_are_learned():
     agree(quick, plain)
 
 
+@pytest.mark.parametrize("plainly", [False, True], ids=["NumPy", "torch"])
+def test_weights_that_were_assigned_are_learned(plainly):
+    agent = both({})[plainly]
+    updated(agent, batch_of())
+    agent.network.load_state_dict(copy.deepcopy(agent.network.state_dict()), assign=True)
+    before = [weight.detach().clone() for weight in agent.network.parameters()]
+    for _ in range(2):
+        updated(agent, batch_of())
+    after = list(agent.network.parameters())
+    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert all(state["step"] == 3 for state in agent.values_part.optimizer.state.values())
+
+
+def test_weights_that_were_frozen_stay():
+    for agent in both({}):
+        for _ in range(3):
+            updated(agent, batch_of())
+        agent.network.requires_grad_(False)
+        module = agent.values_part.module
+        before = copy.deepcopy(module.state_dict())
+        updated(agent, batch_of())
+        same = {name for name, weight in module.state_dict().items() if weight.equal(before[name])}
+        assert same == {name for name in before if name.startswith("network.")}
+
+
 @pytest.mark.parametrize(
     "network, options",
     [

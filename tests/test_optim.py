@@ -49,7 +49,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(gpus):
 
 
 def made(name, weights, learning_rate, weight_decay=0.0):
-    optimizer = Optim(optimizer=name, weight_decay=weight_decay).make(weights)
+    optimizer = Optim(0.1, 1.0, name, weight_decay).make(weights)
     optimizer.param_groups[0]["lr"] = learning_rate  # as an agent does before every step
     return optimizer
 
@@ -91,12 +91,12 @@ def test_momentum_is_that_of_sgd():
 
 def test_what_is_no_optimiser_here_is_refused():
     with pytest.raises(UsageError, match=r"optimizer 'Adm'\. Did you mean \"Adam\"\?"):
-        Optim(optimizer="Adm")
+        Optim(0.1, 1.0, "Adm")
     for name in ("LBFGS", "SparseAdam", "Optimizer"):  # each wants to be called otherwise
         with pytest.raises(UsageError, match=f"optimizer '{name}'"):
-            Optim(optimizer=name)
-    with pytest.raises(UsageError, match="optimizer Adam: Invalid weight_decay"):
-        Optim(weight_decay=-1.0)
+            Optim(0.1, 1.0, name)
+    with pytest.raises(UsageError, match="weight_decay -1"):
+        Optim(0.1, 1.0, weight_decay=-1.0)
 
 
 def test_weights_that_do_not_fit_are_named():

@@ -24,6 +24,7 @@ from seqrl.envs.making import make
 from seqrl.networks.base import Network
 from seqrl.networks.build import NETWORKS, build
 from seqrl.networks.mlp import MLP
+from seqrl.networks.recurrent import GRU
 from seqrl.training.loop.evaluation import evaluate
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.train import train
@@ -572,6 +573,13 @@ def test_features_are_read_from_the_result(space):
         assert agent.policy.module.network is agent.network
 
 
+def test_lazy_layers_below_a_memory_are_built_by_what_is_seen():
+    agent = agent_of(GRU(nn.LazyLinear(5), 4), observation_space=None)
+    for _ in range(2):  # the memory of the first is looked up, and its weights
+        first_turn(agent)
+    assert not any(weight.is_inference() for weight in agent.network.parameters())
+
+
 def test_a_lazy_network_needs_the_space_to_be_loaded():
     agent = agent_of(nn.Flatten())
     with pytest.raises(UsageError, match="give the agent the observation_space"):
@@ -585,12 +593,12 @@ def test_a_lazy_network_needs_the_space_to_be_loaded():
         ({"baseline": "best"}, "baseline 'best': expected one of value, mean, none"),
         ({"batch_episodes": 0}, "batch_episodes 0: expected a whole number of at least 1"),
         ({"value_passes": 1.5}, "value_passes 1.5: expected a whole number"),
-        ({"entropy_coef": -1}, "entropy_coef -1: expected a number from 0"),
+        ({"entropy_coef": -1}, "entropy_coef -1: expected a number of at least 0"),
         ({"temperature": 0}, "temperature 0: expected a number above 0"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm nan: expected a number above 0"),
-        ({"learning_rate": -0.1}, "learning_rate -0.1: expected a number from 0"),
+        ({"learning_rate": -0.1}, "learning_rate -0.1: expected a number of at least 0"),
         ({"optimizer": "adam"}, "optimizer 'adam'. Did you mean \"Adam\""),
-        ({"weight_decay": -1.0}, "optimizer Adam: Invalid weight_decay"),
+        ({"weight_decay": -1.0}, "weight_decay -1.0: expected a number of at least 0"),
         ({"device": "tpu"}, "device 'tpu': expected auto or one of cpu"),
         ({"action_space": spaces.Text(2)}, "action space .*expected Discrete"),
         ({"network": MLP}, "expected a torch.nn.Module, built, not a class"),

@@ -267,6 +267,10 @@ def test_what_cannot_be_kept_is_refused():
         check_replay_memory(2**50, 9)
     with pytest.raises(UsageError, match=r"buffer_size 12: too small for 3 environments"):
         Replay(12, sequences=Sequences(4)).add(World(3).turn())
+    with pytest.raises(UsageError, match=r"n_step 9: expected at most 4, the rows"):
+        Replay(12, n_step=9).add(World(3).turn())
+    with pytest.raises(UsageError, match=r"rows takes .* take a smaller --n-step or --train-every"):
+        OnPolicy(1, 0.9, waits=True, steps=2**50).add(World(3).turn())
 
 
 @pytest.mark.parametrize("turns", [2, 30, 95])

@@ -228,6 +228,15 @@ def test_ppo_learns_to_balance():
     assert sorted(score(seed) for seed in range(3))[1] > 200
 
 
+def test_dropout_leaves_the_random_numbers_of_others_alone():
+    envs = make("CartPole-v1", 4)
+    observations, actions = envs.single_observation_space, envs.single_action_space
+    agent = PPO(build("mlp", observations, dropout=0.5), actions, observations, turns=8)
+    before = torch.get_rng_state()
+    train(agent, envs, 64, seed=0)
+    assert agent.updates and torch.equal(torch.get_rng_state(), before)
+
+
 def test_an_algorithm_is_its_loss_and_its_batches():
     """`loss` and `batches` in at most 90 lines without docstrings and signature, two files."""
 

@@ -434,6 +434,16 @@ def test_help_of_an_agent_has_default_and_meaning_of_every_argument(type_, agent
     assert "--env " in out and "--seed " in out
 
 
+def test_help_shows_a_default_once_where_a_preset_or_a_file_moves_it(type_, tmp_path):
+    words = ("--agent", "q-learning", "--network", "mlp", "--help")
+    _, out, _ = type_(train, *words, "--env", "FrozenLake-v1")
+    out = " ".join(out.split())
+    assert re.search(r"--n-step X [^-]*\) \(default: 1\) --", out) and "(default: 3)" not in out
+    (tmp_path / "x.toml").write_text("[agent_args]\ndouble = false\n")
+    _, out, _ = type_(train, *words, "--config", tmp_path / "x.toml")
+    assert re.search(r"--no-double the [^(]*\(default: False\)", " ".join(out.split()))
+
+
 def test_plain_help_names_the_shared_flags(type_):
     for words in (["--help"], ["-h"], ["--env", "x", "--help"]):
         status, out, _ = type_(train, *words)

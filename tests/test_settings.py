@@ -171,3 +171,15 @@ def test_an_unknown_preset(capsys):
 def test_an_agents_own_settings_are_a_table(line, here, capsys):
     (here / "file.toml").write_text("agent_args = 3\n")
     assert "agent_args is 3, expected a table" in refused(f"{line} --config file.toml", capsys)
+
+
+def test_a_preset_of_another_agent_is_refused(capsys):
+    err = refused("--preset dqn --agent sarsa --network mlp", capsys)
+    assert "--preset dqn: it is of --agent q-learning, not of sarsa" in err
+
+
+@pytest.mark.parametrize("entry", ["gamma = [1]", "gamma = true", "double = 'no'", "loss = {}"])
+def test_an_agents_number_of_another_kind_in_a_file_is_refused(entry, here, capsys):
+    (here / "x.toml").write_text(f"[agent_args]\n{entry}\n")
+    err = refused("--agent q-learning --network mlp --config x.toml", capsys)
+    assert f"--config: {entry.split()[0]} is" in err and ", expected " in err

@@ -1,6 +1,8 @@
 """Action values on networks: against tables, in the loop with every network, saved and resumed."""
 
 import copy
+import pickle
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -255,6 +257,36 @@ def test_a_squashed_value_by_hand():
     inner = (np.sqrt(1 + 4e-3 * (12 + 1 + 1e-3)) - 1) / 2e-3
     expected = h(7 + 0.5 * (inner**2 - 1)) - 4
     assert agent.last.loss.error.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_expected_are_values_and_not_their_squashed_form():
+    explored = {"epsilon": EpsilonGreedy(0.6), "temperature": Boltzmann(2.0)}
+    for name, exploration in explored.items():
+        agent = linear_agent(
+            cls=DeepSarsa, rescale=True, expected=True, n_step=1, exploration=exploration
+        )
+        squashed = torch.tensor([12.0, 4.0, 8.0])  # by the target network at 4
+        size = squashed + 1 + 1e-3
+        value = (((1 + 4e-3 * size).sqrt() - 1) / 2e-3) ** 2 - 1
+        chance = torch.tensor([0.6, 0.2, 0.2])
+        if name == "temperature":
+            chance = torch.softmax(squashed / 2.0, 0)
+        found = agent.policy_value(agent._unscaled(squashed))
+        assert found.item() == pytest.approx((chance * value).sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))])
+@pytest.mark.parametrize("network", ["mlp", "gru"])
+@pytest.mark.parametrize("cls", [DeepQ, DeepSarsa, DeepMonteCarlo])
+def test_a_copy_learns_like_the_agent_and_leaves_it_alone(cls, network, copied):
+    envs = make("CartPole-v1")
+    observations, actions = envs.single_observation_space, envs.single_action_space
+    starts = {"learning_starts": 50} if cls is DeepQ else {}
+    agent = agent_of(build(network, observations), actions, observations, cls, **starts)
+    Interaction(agent, make("CartPole-v1")).run(300)
+    other, before = copied(agent), checkpoint.digest(agent.state_dict())
+    Interaction(other, make("CartPole-v1")).run(300)
+    assert checkpoint.digest(agent.state_dict()) == before != checkpoint.digest(other.state_dict())
 
 
 # the loop
@@ -556,6 +588,10 @@ def test_what_is_not_finite_stops_and_keeps_the_weights(fault, message):
         ({"burn_in": -1}, "burn_in -1: expected a whole number of at least 0"),
         ({"buffer_size": 0}, "buffer_size 0: expected a whole number of at least 1"),
         ({"loss": "l1"}, "loss 'l1'"),
+        ({"target_rate": 0.0}, "target_rate 0.0: expected a number in"),
+        ({"learning_rate": "linear:1:inf"}, "learning_rate inf: expected a number of at least 0"),
+        ({"weight_decay": float("nan")}, "weight_decay nan: expected a number of at least 0"),
+        ({"batch_size": 10**15}, "batch_size .* takes .* GiB, .* take a smaller --batch-size"),
         ({"max_grad_norm": 0.0}, "max_grad_norm 0.0: expected a number above 0"),
         ({"optimizer": "Adm"}, "Adam"),
         ({"action_space": BOX}, "action values take Discrete actions"),
@@ -586,9 +622,35 @@ def test_a_state_of_another_agent_is_refused():
     parts = odd["agent"]["store"]["rows"]["parts"]
     parts["obs"] = parts["obs"].astype(np.float64)
     other = loop_of("mlp")
-    with pytest.raises(UsageError, match=r"store/0/obs: float64 .*, expected float32"):
+    with pytest.raises(UsageError, match=r"store/rows/parts/obs: float64 .*, expected float32"):
         other.load_state_dict(odd)
         other.run(3)
+
+
+PLACES = {
+    "mlp": ["parts", "parts/values/optimizer", "store", "store/rows", "store/rows/parts"],
+    "gru": ["store/rows/parts/obs", "store/rows/parts/flag", "store/rows/last"],
+}
+
+
+@pytest.mark.parametrize("nonsense", [None, {}, (), 3, np.zeros((3, 7, 7)), np.zeros(0)])
+@pytest.mark.parametrize("name", PLACES)
+def test_what_is_no_store_and_no_part_is_refused_by_name_before_the_next_turn(name, nonsense):
+    loop = loop_of(name)
+    loop.run(60)
+    saved, other = loop.state_dict(), loop_of(name)
+    for place in PLACES[name]:
+        odd = copy.deepcopy(saved)
+        *above, last = place.split("/")
+        node = odd["agent"]
+        for key in above:
+            node = node[key]
+        node[last] = nonsense
+        if last == "optimizer" and isinstance(nonsense, dict):  # of weights that had no gradient
+            continue
+        with pytest.raises(UsageError, match=f"entry agent/{place}") as error:
+            other.load_state_dict(odd)
+        assert "\n" not in str(error.value)
 
 
 # learning
@@ -660,3 +722,18 @@ def test_a_lander_lands():
     agents = [learned_by_preset("LunarLander-v3", seed, 400_000) for seed in range(3)]
     found = [evaluate(one, make("LunarLander-v3", 8), 100, seed=5).mean for one in agents]
     assert sum(mean >= 200 for mean in found) >= 2, found
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("optim", "optim 3: expected Optim(learning_rate, max_grad_norm, optimizer, weight_decay)"),
+        ("updates", "updates 3: expected Updates(batch_size, train_every, updates)"),
+        ("target", "target 3: expected TargetNetwork(target_every, target_rate)"),
+        ("replay", "replay 3: expected ReplaySettings(buffer_size, learning_starts, "),
+        ("sequences", "sequences 3: expected Sequences(sequence_length, burn_in, stored_state)"),
+    ],
+)
+def test_a_number_in_place_of_a_class_of_arguments_is_refused(name, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        DeepQ(nn.Linear(2, 2), spaces.Discrete(2), **{name: 3})

@@ -24,22 +24,8 @@ class DeepMonteCarlo(ValueAgent):
     """Monte Carlo control on any network (Sutton & Barto, 2018, section 9.3 with control).
 
     Finished episodes are learned from, each `updates` times. A truncated episode's return goes on
-    with the value of what followed it under the exploring policy.
-
-    Args:
-        network: a Network or any module from [B, ...] to [B, F].
-        action_space: Discrete.
-        observation_space: lets lazy layers be built at once; without it at the first observation.
-        optim: learning rate, clipping and optimiser.
-        gamma: discount in [0, 1].
-        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
-        dueling: the values of states and the advantages of actions apart.
-        loss: "squared", or "huber", which is linear beyond 1.
-        rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
-        updates: how often is learned, from how much.
-        backend: "torch", "numpy" or "auto": in what plain networks act and learn.
-        device: "auto", "cpu", "cuda" or "cuda:0".
-        seed: of the agent's own random numbers.
+    with the value of what followed it under the exploring policy. It takes what
+    every `ValueAgent` takes.
     """
 
     def __init__(
@@ -54,22 +40,14 @@ class DeepMonteCarlo(ValueAgent):
         dueling: bool = False,
         loss: str = "squared",
         rescale: bool = False,
-        updates: Updates = Updates(train_every=200, updates=2),
+        updates: Updates = Updates(batch_size=64, train_every=200, updates=2),
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
     ):
         regression = Regression(gamma, 1, loss, rescale, dueling)
         parts = optim, exploration, regression, updates, TargetNetwork(target_every=0)
-        super().__init__(
-            network,
-            action_space,
-            observation_space,
-            *parts,
-            backend=backend,
-            device=device,
-            seed=seed,
-        )
+        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
 
     def make_store(self, device: torch.device | None) -> Episodes:
         """Return episodes, kept until they are over."""
@@ -101,13 +79,11 @@ class DeepMonteCarlo(ValueAgent):
         module = self.values_part.module
         if module.training:
             module.eval()
-        if self.memory:
-            q = self.values_part.evaluate(whole.obs, whole.start)
-            bootstrap[1:][cut] = self._unscaled(self.policy_value(q))[1:][cut]
-            return bootstrap
-        last = tree.map(lambda leaf: leaf[1:][cut][None], whole.obs)
-        q = self.values_part.evaluate(last, whole.start[1:][cut][None])
-        bootstrap[1:][cut] = self._unscaled(self.policy_value(q))[0]
+        rows = whole.obs, whole.start
+        if not self.memory:  # what followed alone
+            rows = tree.map(lambda leaf: leaf[1:][cut][None], rows)
+        worth = self.policy_value(self._unscaled(self.values_part.evaluate(*rows)))
+        bootstrap[1:][cut] = worth[1:][cut] if self.memory else worth[0]
         return bootstrap
 
     def loss(self, batch: Batch) -> Loss:

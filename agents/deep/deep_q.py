@@ -18,8 +18,8 @@ from seqrl.agents.experience.replay import Replay, Sequences
 from seqrl.agents.schedules import Rate, schedule
 from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration
 from seqrl.core import tree
-from seqrl.core.arrays import host
-from seqrl.core.checks import check_unit, check_whole
+from seqrl.core.arrays import check_memory, host
+from seqrl.core.checks import check_kind, check_unit, check_whole
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch
 from seqrl.networks.base import dummy
@@ -50,27 +50,15 @@ class DeepQ(ValueAgent):
     """Q-learning on any network (DQN: Mnih et al., 2015).
 
     Batches are drawn from a replay, values bootstrapped from a target network. A network with
-    memory learns from sequences with the memory that entered them (Kapturowski et al., 2019).
+    memory learns from sequences with the memory that entered them (Kapturowski et al., 2019). It
+    takes what every `ValueAgent` takes, and:
 
     Args:
-        network: a Network or any module from [B, ...] to [B, F].
-        action_space: Discrete.
-        observation_space: lets lazy layers be built at once; without it at the first observation.
-        optim: learning rate, clipping and optimiser.
-        gamma: discount in [0, 1].
-        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
         n_step: rewards before bootstrapping, at least 1 (uncorrected for exploration).
         double: the action is picked by the one network, its value taken from the other.
-        dueling: the values of states and the advantages of actions apart.
-        loss: "squared", or "huber", which is linear beyond 1.
-        rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
-        updates: how often is learned, from how much.
         target: the target network.
         replay: what batches are drawn from.
         sequences: what a network with memory learns from.
-        backend: "torch", "numpy" or "auto": in what plain networks act and learn.
-        device: "auto", "cpu", "cuda" or "cuda:0".
-        seed: of the agent's own random numbers.
     """
 
     def __init__(
@@ -87,30 +75,26 @@ class DeepQ(ValueAgent):
         dueling: bool = False,
         loss: str = "squared",  # huber is a median: where values are 100, rare falls count little
         rescale: bool = False,
-        updates: Updates = Updates(),
-        target: TargetNetwork = TargetNetwork(),
+        updates: Updates = Updates(batch_size=64, train_every=4, updates=1),
+        target: TargetNetwork = TargetNetwork(target_every=100),
         replay: ReplaySettings = ReplaySettings(),
         sequences: Sequences = Sequences(),
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
     ):
+        check_kind("replay", replay, ReplaySettings)
+        check_kind("sequences", sequences, Sequences)
         self.double, self.replay, self.sequences = double, replay, sequences
         self.importance = schedule("importance", replay.importance)
         if observation_space is not None:
             row = sum(leaf.nbytes for leaf in tree.leaves(dummy(observation_space, (1, 1))))
             check_replay_memory(replay.buffer_size * row, replay.buffer_size)
+            size = updates.batch_size
+            check_memory(2 * size * row, f"batch_size {size:,}", "take a smaller --batch-size")
         regression = Regression(gamma, n_step, loss, rescale, dueling)
         parts = optim, exploration, regression, updates, target
-        super().__init__(
-            network,
-            action_space,
-            observation_space,
-            *parts,
-            backend=backend,
-            device=device,
-            seed=seed,
-        )
+        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
 
     def make_store(self, device: torch.device | None) -> Replay:
         """Return a replay of single steps, or of sequences for a network with memory."""
@@ -139,12 +123,8 @@ class DeepQ(ValueAgent):
         """Take one gradient step, and give what was drawn new priorities."""
         metrics = super().update(batch)
         if batch.indices is not None:
-            assert self.last is not None and self.last.loss.error is not None
-            error = self.last.loss.error
-            if self.memory:
-                assert self.last.loss.valid is not None
-                size: Any = targets.sequence_error(error, self.last.loss.valid)
-            else:
-                size = abs(error[0])
+            taken: Any = self.last
+            error, valid = taken.loss.error, taken.loss.valid
+            size = targets.sequence_error(error, valid) if self.memory else abs(error[0])
             self.store.prioritise(batch.indices, host(size))
         return metrics

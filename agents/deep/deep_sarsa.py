@@ -21,25 +21,13 @@ from seqrl.core.types import Array, Batch
 class DeepSarsa(ValueAgent):
     """SARSA on any network (Sutton & Barto, 2018, sections 10.1, 10.2).
 
-    It learns from what was just done, each step `updates` times, without a replay.
+    It learns from what was just done, each step `updates` times, without a replay. It takes
+    what every `ValueAgent` takes, and:
 
     Args:
-        network: a Network or any module from [B, ...] to [B, F].
-        action_space: Discrete.
-        observation_space: lets lazy layers be built at once; without it at the first observation.
-        optim: learning rate, clipping and optimiser.
-        gamma: discount in [0, 1].
-        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
         expected: bootstrap from the policy's expected value, not from the action taken.
         n_step: rewards before bootstrapping, at least 1.
-        dueling: the values of states and the advantages of actions apart.
-        loss: "squared", or "huber", which is linear beyond 1.
-        rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
-        updates: how often is learned, from how much.
         target: the target network; none by default.
-        backend: "torch", "numpy" or "auto": in what plain networks act and learn.
-        device: "auto", "cpu", "cuda" or "cuda:0".
-        seed: of the agent's own random numbers.
     """
 
     def __init__(
@@ -56,7 +44,7 @@ class DeepSarsa(ValueAgent):
         dueling: bool = False,
         loss: str = "squared",
         rescale: bool = False,
-        updates: Updates = Updates(train_every=64, updates=4),
+        updates: Updates = Updates(batch_size=64, train_every=64, updates=4),
         target: TargetNetwork = TargetNetwork(target_every=0),
         backend: str = "auto",
         device: str = "auto",
@@ -65,15 +53,7 @@ class DeepSarsa(ValueAgent):
         self.expected = expected
         regression = Regression(gamma, n_step, loss, rescale, dueling)
         parts = optim, exploration, regression, updates, target
-        super().__init__(
-            network,
-            action_space,
-            observation_space,
-            *parts,
-            backend=backend,
-            device=device,
-            seed=seed,
-        )
+        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
 
     def make_store(self, device: torch.device | None) -> OnPolicy:
         """Return the newest steps, kept until the action behind them is known."""

@@ -1,13 +1,14 @@
 """From features to actions: a distribution for each kind of action space.
 
-A head says how many numbers it wants of the network (`size`), draws actions from them in NumPy or
-torch alike, and gives log-probabilities and entropies in torch.
+A head says how many numbers it wants of the network (`size`), draws actions [..., *shape] from them
+(`out` [..., size]) in NumPy or torch alike, or gives the likeliest ones (`mode`), and in torch the
+log-probability (density) and the entropy in nats, both [...].
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,24 +19,6 @@ from torch import Tensor, nn
 from seqrl.agents.deep.devices import Draw
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
-
-
-class Head(Protocol):
-    """What an agent needs of an action space; out is [..., size], actions [..., *shape]."""
-
-    size: int
-
-    def sample(self, out: Array, draw: Draw) -> Array:
-        """Actions drawn from the distribution."""
-
-    def mode(self, out: Array) -> Array:
-        """The likeliest actions; nothing is drawn."""
-
-    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
-        """Log-probability (density) of actions [...]."""
-
-    def entropy(self, out: Tensor) -> Tensor:
-        """Entropy in nats [...]."""
 
 
 def make_head(space: gym.Space) -> Categorical | Bernoulli | Gaussian:
@@ -71,11 +54,10 @@ class Categorical(nn.Module):
         """The largest logit of each group, the first where several are."""
         if self.flat:
             return out.argmax(-1) + self.start
-        stack = np.stack if isinstance(out, np.ndarray) else torch.stack
-        start = self.start
-        if not isinstance(out, np.ndarray):
-            start = torch.as_tensor(start, device=out.device)
-        return stack([part.argmax(-1) for part in self._groups(out)], -1) + start
+        chosen = [part.argmax(-1) for part in self._groups(out)]
+        if isinstance(out, np.ndarray):
+            return np.stack(chosen, -1) + self.start
+        return torch.stack(chosen, -1) + torch.as_tensor(self.start, device=out.device)
 
     def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
         """The sum over the groups."""

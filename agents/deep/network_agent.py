@@ -13,21 +13,20 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from seqrl.agents.deep.devices import drawing_from, pick_device
-from seqrl.agents.deep.optim import Optim, clip_gradients
+from seqrl.agents.deep.optim import Optim, clip_gradients, follow
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.schedules import Schedule, rate, schedule
 from seqrl.core import schema, tree
 from seqrl.core.arrays import host_copy, to_tensor
-from seqrl.core.checks import check_choice, check_unit
+from seqrl.core.checks import check_choice, check_kind, check_unit
 from seqrl.core.errors import RunError, UsageError
-from seqrl.core.saved import NUMBER, RNG, Kept, Saved, plain
+from seqrl.core.saved import NUMBER, PART, RNG, Kept, Saved, plain
 from seqrl.core.seeding import Seed, generator
 from seqrl.core.types import Array, Batch, Metrics, Transition
 from seqrl.networks.base import as_network, check_output, has_memory, probe
 
 RNG_SIZES = (16, 5056)  # bytes of a torch generator's state on a GPU, on a CPU
-NOTHING: Metrics = {}
 
 
 def check_torch_rng(name: str, value: torch.Generator, saved: Any) -> None:
@@ -47,10 +46,10 @@ def load_torch_rng(value: torch.Generator, saved: Any) -> torch.Generator:
 
 def check_parts(name: str, parts: dict[str, Part], saved: Any) -> None:
     """Refuse other parts than these; none were saved before the network was built."""
+    if not isinstance(saved, dict):
+        schema.refuse(name, saved, "the parts of an agent")
     if saved:
         schema.check(name, saved, dict.fromkeys(parts, schema.anything))
-    elif saved != {}:
-        schema.refuse(name, saved, "the parts of an agent")
 
 
 def load_parts(parts: dict[str, Part], saved: Any) -> dict[str, Part]:
@@ -60,18 +59,11 @@ def load_parts(parts: dict[str, Part], saved: Any) -> dict[str, Part]:
     return parts
 
 
-def load_store(store: Any, saved: Any) -> Any:
-    """Load the store, where there was one."""
-    if saved is not None:
-        store.load_state_dict(saved)
-    return store
-
-
 class NetworkAgent(Saved):
     """An agent around one network: what is met goes into a store, and batches of it are learned.
 
     A subclass makes its parts and its store in `_build`, says in `batches` when it learns from
-    what, and in `loss` what is descended; it calls `_prepare` at the end of its constructor.
+    what, and in `loss` what is minimised; it calls `_prepare` at the end of its constructor.
     """
 
     store: Any  # add(step), state_dict, load_state_dict
@@ -82,6 +74,7 @@ class NetworkAgent(Saved):
     ):
         check_unit("gamma", gamma)
         check_choice("backend", backend, BACKENDS)
+        check_kind("optim", optim, Optim)
         self.device, self.device_reason = pick_device(device)
         self.network = as_network(network).to(self.device)
         self.optim, self.gamma, self.backend = optim, gamma, backend
@@ -119,7 +112,7 @@ class NetworkAgent(Saved):
             return
         rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
         self.network.eval()
-        with torch.inference_mode():
+        with torch.no_grad():  # in inference mode, layers built now could not be trained
             features, state = self.network(*rolled)
         check_output(self.network, features, state, (1, len(start)))
         self.network.features = features.shape[-1]
@@ -145,7 +138,7 @@ class NetworkAgent(Saved):
         self.turn_steps = int(step.valid.sum())
         self.steps += self.turn_steps
         self.store.add(step)
-        metrics = NOTHING
+        metrics: Metrics = {}
         for batch in self.batches():
             metrics = self.update(batch)
         return metrics
@@ -176,7 +169,7 @@ class NetworkAgent(Saved):
         part.refresh()
         if loss.gradient is not None:
             return numpy_step(part, loss.gradient / np.float32(loss.count), now, most)
-        weights = [weight for group in part.optimizer.param_groups for weight in group["params"]]
+        weights = follow(part.optimizer, part.module)
         for weight in weights:
             weight.grad = None  # what zero_grad does, at a third of its cost
         average.backward()
@@ -203,11 +196,7 @@ class NetworkAgent(Saved):
             check_parts,
             load_parts,
         ),
-        "store": Kept(
-            lambda store: None if store is None else store.state_dict(),
-            lambda name, store, saved: None,
-            load_store,
-        ),
+        "store": PART,
         "updates": NUMBER,
         "steps": NUMBER,
         "horizon": plain(schema.maybe(0)),
@@ -215,10 +204,19 @@ class NetworkAgent(Saved):
         "torch_rng": Kept(lambda rng: host_copy(rng.get_state()), check_torch_rng, load_torch_rng),
     }
 
+    def check_state(self, state: Any, name: str) -> None:
+        """Refuse what this agent has not saved; after a step there are parts and a store."""
+        super().check_state(state, name)
+        for entry in ("parts", "store"):
+            saved = state[entry]
+            if not (isinstance(saved, dict) and saved) and state["steps"]:
+                schema.refuse(f"{name}/{entry}", saved, "what the steps before have left")
+
     def load_state_dict(self, state: dict[str, Any], name: str = "agent") -> None:
         """Continue where `state` was taken; refuse what is not of this agent's form."""
         with schema.loading(name):
-            if state["parts"] and not self.built:
+            schema.check(name, state, dict.fromkeys(self.SAVED, schema.anything))
+            if isinstance(state["parts"], dict) and state["parts"] and not self.built:
                 text = "the network is not built yet: give the agent the observation_space"
                 raise UsageError(text)
             super().load_state_dict(state, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,14 +30,16 @@ class Optim:
     weight_decay: of the optimiser, at least 0.
     """
 
-    learning_rate: Rate = "linear:0.001:0"
-    max_grad_norm: float = 0.5
+    learning_rate: Rate
+    max_grad_norm: float
     optimizer: str = "Adam"
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.max_grad_norm < math.inf:
             raise UsageError(f"max_grad_norm {self.max_grad_norm}: expected a number above 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"weight_decay {self.weight_decay}: expected a number of at least 0")
         self.make([nn.Parameter(torch.zeros(1))])  # refuse what there is none of
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -64,6 +67,22 @@ class Optim:
             raise UsageError(f"optimizer {name}: {error}") from error
 
 
+def follow(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[nn.Parameter]:
+    """Return a module's weights, and let its optimiser step them, where some were replaced.
+
+    What was gathered for a weight goes on for the one of the same shape in its place.
+    """
+    weights, group = list(module.parameters()), optimizer.param_groups[0]
+    known = group["params"]
+    if len(known) != len(weights) or any(map(operator.is_not, known, weights)):
+        gathered = [optimizer.state.pop(old, None) for old in known]
+        for old, new, part in zip(known, weights, gathered, strict=False):
+            if part and old.shape == new.shape:
+                optimizer.state[new] = part
+        group["params"] = list(weights)
+    return weights
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return what an optimiser has gathered, as arrays and plain values."""
     gathered = optimizer.state_dict()["state"]
@@ -87,6 +106,8 @@ def load_optimizer_state(
     optimizer: torch.optim.Optimizer, state: Mapping[str, Any], name: str = "optimizer"
 ) -> None:
     """Load what `optimizer_state` gave; refuse by `name` what this optimiser cannot have."""
+    if not isinstance(state, dict):
+        schema.refuse(name, state, "what an optimiser has gathered")
     expected = expected_state(optimizer)  # but a weight without a gradient has gathered nothing
     schema.check(name, state, {i: part for i, part in expected.items() if i in state})
     gathered = {

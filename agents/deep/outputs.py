@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqrl.agents.deep.optim import (
-    Optim,
-    load_optimizer_state,
-    load_weights,
-    optimizer_state,
-)
+from seqrl.agents.deep.optim import Optim, load_optimizer_state, load_weights, optimizer_state
 from seqrl.core import schema, tree
 from seqrl.core.arrays import to_numpy, to_tensor
-from seqrl.core.checks import check_choice
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array, State
 from seqrl.networks.base import Network
@@ -56,10 +49,6 @@ class Outputs(nn.Module):
         advantage = out[..., 1:]
         return out[..., :1] + advantage - advantage.mean(-1)[..., None]
 
-    def frozen(self) -> Outputs:
-        """Return a copy that nobody trains, in eval mode."""
-        return copy.deepcopy(self).eval().requires_grad_(False)
-
 
 class Part:
     """Outputs that are trained, and NumPy arrays in their place where those are faster.
@@ -82,7 +71,6 @@ class Part:
         *,
         numpy_loss: bool = False,
     ):
-        check_choice("backend", backend, BACKENDS)
         self.module, self.device = module, device
         self.optimizer = None if optim is None else optim.make(module.parameters())
         self.mlp: NumpyMLP | None = None
@@ -91,10 +79,10 @@ class Part:
         if device.type == "cpu" and backend != "torch":
             self.mlp = numpy_mlp(module.network, module.layer)
             self.plain = self.mlp or numpy_forward(module.network, module.layer)
-        in_numpy = numpy_loss and is_plain_adam(self.optimizer) and not module.dueling
-        if in_numpy and self.mlp is not None:
-            assert self.optimizer is not None
-            self.adam = NumpyAdam(self.optimizer, self.mlp)
+        if numpy_loss and self.mlp is not None and not module.dueling:
+            adam = self.optimizer
+            if type(adam) is torch.optim.Adam and not adam.param_groups[0]["weight_decay"]:
+                self.adam = NumpyAdam(adam, self.mlp)
         if backend == "numpy" and self.plain is None:
             name = type(module.network).__name__
             raise UsageError(f"backend numpy: network {name} is not plain; take auto or torch")
@@ -171,8 +159,3 @@ class Part:
         if self.optimizer is not None:
             load_optimizer_state(self.optimizer, state["optimizer"], f"{name}/optimizer")
         self.refresh()
-
-
-def is_plain_adam(optimizer: torch.optim.Optimizer | None) -> bool:
-    """Return whether an optimiser is Adam without weight decay."""
-    return type(optimizer) is torch.optim.Adam and not optimizer.param_groups[0]["weight_decay"]

@@ -130,8 +130,10 @@ class PolicyAgent(NetworkAgent):
         out, own = self.policy.act(obs, start, own)
         if both:
             other = self.critic.act(obs, start, other)[1]
+        if self.temperature != 1:
+            with np.errstate(all="ignore"):  # what is not finite is refused
+                out = out / self.temperature
         check_finite(out, obs)
-        out = out / self.temperature
         if explore:
             draw = Draw(self.rng if on_host else self.torch_rng)
             action = self.head.sample(out, draw)
@@ -171,8 +173,3 @@ class PolicyAgent(NetworkAgent):
             part.module.network.update(obs, valid)
 
     SAVED: ClassVar[dict[str, Kept]] = {**NetworkAgent.SAVED, "returns": PART}
-
-
-def at_ends(flat: Any, mask: Tensor) -> Any:
-    """Return the rows of leaves [T, B, ...] where `mask` [T, B] holds, as one row [1, R, ...]."""
-    return tree.map(lambda leaf: leaf[mask][None], flat)

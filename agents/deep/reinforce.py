@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.optim import Optim
-from seqrl.agents.deep.policy_agent import PolicyAgent, at_ends
+from seqrl.agents.deep.policy_agent import PolicyAgent
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.experience.episodes import Episodes
 from seqrl.agents.schedules import Rate, schedule
+from seqrl.core import tree
 from seqrl.core.arrays import on_device
 from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import RunError
@@ -111,7 +112,7 @@ class Reinforce(PolicyAgent):
         seen = whole.valid.clone()
         seen[1:] |= whole.valid[:-1]  # with what followed the last step
         values = torch.zeros_like(whole.reward)
-        obs, start = at_ends((whole.obs, whole.start), seen)
+        obs, start = tree.map(lambda leaf: leaf[seen][None], (whole.obs, whole.start))
         values[seen] = self.critic_values(obs, start)[0]
         return values
 

@@ -58,11 +58,12 @@ def expected_greedy(q: Array, epsilon: float) -> Array:
     return epsilon * q.mean(-1) + (1.0 - epsilon) * highest(q)
 
 
-def expected_softmax(q: Array, temperature: float) -> Array:
-    """Return sum_a pi(a|s) Q(s, a) of pi = softmax(Q / temperature), of either kind."""
+def expected_softmax(q: Array, preferred: Array, temperature: float) -> Array:
+    """Return sum_a pi(a|s) Q(s, a) of pi = softmax(preferred / temperature), of either kind."""
     if isinstance(q, np.ndarray):
-        return expected_softmax(torch.from_numpy(q), temperature).numpy()
-    return (torch.softmax(q / temperature, -1) * q).sum(-1)
+        both = torch.from_numpy(q), torch.from_numpy(preferred)
+        return expected_softmax(*both, temperature).numpy()
+    return (torch.softmax(preferred / temperature, -1) * q).sum(-1)
 
 
 def n_step(reward: Array, discount: Array, final: Array, value: Array, n: int) -> Array:
@@ -184,9 +185,8 @@ def _regression(
     gradient = np.zeros_like(q)
     rows = gradient.reshape(-1, q.shape[-1])
     rows[np.arange(len(rows)), action.ravel()] = -slope.ravel()
-    total = each.sum()
     count = error.size if valid is None else max(1, int(valid.sum()))
-    return Loss(total, count, error, valid, gradient)
+    return Loss(each.sum(), count, error, valid, gradient)
 
 
 def mean(each: Tensor, valid: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from seqrl.agents.deep.outputs import Outputs, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE, Exploration, explore
 from seqrl.core import schema, tree
-from seqrl.core.checks import check_unit, check_whole
+from seqrl.core.checks import check_kind, check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import Kept, plain
 from seqrl.core.seeding import Seed
@@ -41,12 +42,13 @@ class TargetNetwork:
     target_rate: share of the way to the network that it moves, in (0, 1].
     """
 
-    target_every: int = 100
+    target_every: int
     target_rate: float = 1.0
 
     def __post_init__(self) -> None:
         check_whole("target_every", self.target_every, 0)
-        check_unit("target_rate", self.target_rate)
+        if not 0 < self.target_rate <= 1:
+            raise UsageError(f"target_rate {self.target_rate}: expected a number in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class Updates:
     updates: gradient steps each time, on policy passes over the steps; at least 1.
     """
 
-    batch_size: int = 64
-    train_every: int = 4
-    updates: int = 1
+    batch_size: int
+    train_every: int
+    updates: int
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "train_every", "updates"):
@@ -96,7 +98,22 @@ class ValueAgent(NetworkAgent):
     """The base of Q-learning, SARSA and Monte Carlo on a network (Sutton & Barto, 2018, ch. 9, 10).
 
     Half the squared error to a target is descended, so that SGD on a one-hot linear network is a
-    table. A subclass yields its batches and says what a row is worth (`next_value`).
+    table. A subclass yields its batches and says what a row is worth (`next_value`). All take:
+
+    Args:
+        network: a Network or any module from [B, ...] to [B, F].
+        action_space: Discrete.
+        observation_space: lets lazy layers be built at once; without it at the first observation.
+        optim: learning rate, clipping and optimiser.
+        gamma: discount in [0, 1].
+        exploration: `EpsilonGreedy(epsilon)` or `Boltzmann(temperature)`.
+        dueling: the values of states and the advantages of actions apart.
+        loss: "squared", or "huber", which is linear beyond 1.
+        rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
+        updates: how often is learned, from how much.
+        backend: "torch", "numpy" or "auto": in what plain networks act and learn.
+        device: "auto", "cpu", "cuda" or "cuda:0".
+        seed: of the agent's own random numbers.
     """
 
     burn_in = 0  # rows of a sequence that only bring the memory up to date
@@ -117,6 +134,8 @@ class ValueAgent(NetworkAgent):
     ):
         if not isinstance(action_space, spaces.Discrete):
             raise UsageError(f"action space {action_space}: action values take Discrete actions")
+        check_kind("updates", updates, Updates)
+        check_kind("target", target, TargetNetwork)
         super().__init__(network, optim, regression.gamma, backend, device, seed)
         if regression.loss not in LOSSES:
             raise UsageError(f"loss {regression.loss!r} is not one of {', '.join(LOSSES)}")
@@ -143,7 +162,8 @@ class ValueAgent(NetworkAgent):
         self.parts = {"values": self.values_part}
         self.target_part = self.values_part
         if self.target.target_every:
-            self.target_part = Part(values.frozen(), None, self.device, self.backend)
+            frozen = copy.deepcopy(values).eval().requires_grad_(False)
+            self.target_part = Part(frozen, None, self.device, self.backend)
             self.parts["target"] = self.target_part
         self.store = self.make_store(None if self.values_part.learns_in_numpy else self.device)
 
@@ -152,9 +172,9 @@ class ValueAgent(NetworkAgent):
         raise NotImplementedError
 
     def next_value(self, q: Array, online: Callable[[], Array], batch: Batch, rows: slice) -> Array:
-        """Return what rows of a batch are worth [...], by q [..., A] of the target network.
+        """Return what rows of a batch are worth [...], by the target network's Q [..., A].
 
-        `online` works out [..., A] of the network itself.
+        `online` works out [..., A] of the network itself, squashed where it learns them so.
         """
         raise NotImplementedError
 
@@ -175,8 +195,7 @@ class ValueAgent(NetworkAgent):
         """Return the best action's value of N observations that open episodes [N]."""
         self._try_once(obs, start)
         best = torch.as_tensor(self.values_part.act(obs, start, None)[0]).amax(-1)
-        found: np.ndarray = self._unscaled(best).cpu().numpy()
-        return found
+        return np.asarray(self._unscaled(best).cpu())
 
     def _explore(self, out: Array) -> Array:
         """Draw actions from the policy: on the host by the very function of the tables."""
@@ -209,27 +228,22 @@ class ValueAgent(NetworkAgent):
 
     def update(self, batch: Batch) -> Metrics:
         """Take one gradient step."""
-        in_numpy = isinstance(batch.reward, np.ndarray)
-        # what is not finite is refused by name
-        with np.errstate(all="ignore") if in_numpy else self.drawing():
-            self._update(batch)
-        return self.last_metrics
-
-    def _update(self, batch: Batch) -> None:
-        module = self.values_part.module
-        if not module.training:
-            module.train()
-        loss = self.loss(batch)
-        norm = self.gradient_step(self.values_part, loss)
-        self.updates += 1
         on_host = isinstance(batch.reward, np.ndarray)
-        total = loss.total if on_host else loss.total.detach()  # without the graph
-        self.last = Step(loss._replace(total=total), norm)
-        if on_host:  # plain layers, without running statistics
-            return
-        timed = slice(None) if self.memory else slice(1)
-        obs = tree.map(lambda leaf: leaf[timed], batch.obs)
-        self.network.update(obs, batch.valid[timed])  # last: until here the values are of then
+        module = self.values_part.module
+        # what is not finite is refused by name
+        with np.errstate(all="ignore") if on_host else self.drawing():
+            if not module.training:
+                module.train()
+            loss = self.loss(batch)
+            norm = self.gradient_step(self.values_part, loss)
+            self.updates += 1
+            total = loss.total if on_host else loss.total.detach()  # without the graph
+            self.last = Step(loss._replace(total=total), norm)
+            if not on_host:  # else plain layers, without running statistics
+                timed = slice(None) if self.memory else slice(1)
+                obs = tree.map(lambda leaf: leaf[timed], batch.obs)
+                self.network.update(obs, batch.valid[timed])  # last: until here values are of then
+        return self.last_metrics
 
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of Q(s, a) against the targets of a batch."""
@@ -246,7 +260,7 @@ class ValueAgent(NetworkAgent):
         start = batch.start[ROW]
         q = self.target_part.evaluate(after, start)
         online = partial(self.values_part.evaluate, after, start)
-        worth = self._unscaled(self.next_value(q, online, batch, NEXT))
+        worth = self.next_value(self._unscaled(q), online, batch, NEXT)
         target = batch.reward[ROW] + batch.discount[ROW] * worth
         return self.values_part.learn(first, start), target
 
@@ -257,7 +271,7 @@ class ValueAgent(NetworkAgent):
         with torch.no_grad():
             own = self.target_part is self.values_part
             frozen = q if own else self._unroll(self.target_part, batch, grad=False)
-            worth = self._unscaled(self.next_value(frozen, lambda: q, batch, rows))
+            worth = self.next_value(self._unscaled(frozen), lambda: q, batch, rows)
             reward, discount, final = batch.reward[rows], batch.discount[rows], batch.final[rows]
             target = targets.n_step(reward, discount, final, worth, self.n_step)
         return q[:-1], target[:-1]
@@ -274,10 +288,11 @@ class ValueAgent(NetworkAgent):
         return part.learn(obs, start, state) if grad else part.evaluate(obs, start, state)
 
     def policy_value(self, q: Array) -> Array:
-        """Return sum_a pi(a|s) Q(s, a) [...] of the exploring policy."""
+        """Return sum_a pi(a|s) Q(s, a) [...] of the exploring policy, Q in units of returns."""
         now = self.now(self.exploration.rate)
         if self.exploration.kind == TEMPERATURE:
-            return targets.expected_softmax(q, now)
+            preferred = targets.squash(q) if self.rescale else q
+            return targets.expected_softmax(q, preferred, now)
         return targets.expected_greedy(q, now)
 
     def index(self, action: Array) -> Array:

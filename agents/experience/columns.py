@@ -9,6 +9,7 @@ the column's first one and lies at place `a` modulo the column's length.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FINAL, START, TERMINATED = np.uint8(1), np.uint8(2), np.uint8(4)  # flags of a row
 NAME = "agent/store"  # of a store's entry in a checkpoint
+ROWS, TREES = f"{NAME}/rows", ("parts", "states")  # of its columns, and of their trees
 LINE = 64  # bytes; torch aligns to as many, and the last bit of a product can depend on it
 
 
@@ -39,9 +41,18 @@ class Columns:
     period: columns are a multiple of it long, and the memory before a row is kept for every row
         that it divides,
     states: if it is to be kept at all.
+    smaller: the flags that capacity comes from.
     """
 
-    def __init__(self, capacity: int, period: int = 1, *, states: bool = False):
+    def __init__(
+        self,
+        capacity: int,
+        period: int = 1,
+        *,
+        states: bool = False,
+        smaller: str = "--buffer-size",
+    ):
+        self.smaller = smaller
         self.capacity, self.period, self.keeps_states = capacity, period, states
         self.parts: dict[str, Any] = {}  # name -> tree of [length, N, ...]
         self.states: Any = None  # tree of [length / period, N, ...]
@@ -67,7 +78,7 @@ class Columns:
         entries = self.length // self.period
         size = sum(leaf.nbytes for leaf in tree.leaves(turn)) * self.length
         size += sum(leaf.nbytes for leaf in tree.leaves(state)) * entries
-        check_replay_memory(size, self.capacity)
+        check_memory(size, f"{self.capacity:,} rows", f"take a smaller {self.smaller}")
         self.parts = tree.map(lambda leaf: zeros(self.length, leaf), turn)
         self.states = tree.map(lambda leaf: zeros(entries, leaf), state)
         self.last = np.full(n, -1)
@@ -85,7 +96,8 @@ class Columns:
         """Write the valid rows of a turn of arrays; return the environments that have one."""
         if self.loaded:
             kept = tree.map(lambda leaf: leaf[0], (self.parts, self.states))
-            schema.check(NAME, kept, self._example(step))
+            for name, saved, like in zip(TREES, kept, self._example(step), strict=True):
+                schema.check(f"{ROWS}/{name}", saved, like)
             self.loaded = False
         if self.count == 1:  # an index that is no array is written to several times faster
             if not step.valid[0]:
@@ -139,6 +151,10 @@ class Columns:
         """Return where rows lie when places and columns are counted as one axis."""
         return rows % self.length * self.count + columns
 
+    def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return where what is kept once a period for rows is, counted in the same way."""
+        return rows % self.length // self.period * self.count + columns
+
     def read(self, name: str, places: np.ndarray) -> np.ndarray:
         """Return what rows hold, a copy [*places.shape, ...]."""
         return flattened(self.parts[name]).take(places, 0)
@@ -165,13 +181,10 @@ class Columns:
             discount = np.where(going, discount * factor, discount)
             behind = np.where(going, at[k + 1], behind)
             going = going & ((flag[k + 1] & FINAL) == 0)
-        size = len(total)
-        reward, factors = np.zeros((2, size), np.float32), np.zeros((2, size), np.float32)
-        final = np.zeros((2, size), bool)
-        reward[0], factors[0], final[1] = total, discount, ~going
+        reward, factors = np.zeros((2, 2, len(total)), np.float32)
+        start, final, valid = np.zeros((3, 2, len(total)), bool)
+        reward[0], factors[0], final[1], valid[0] = total, discount, ~going, True
         at = np.stack([at[0], behind])
-        start = np.zeros((2, size), bool)
-        valid = np.array([[True], [False]]) | start
         parts = self.pick("obs", at), start, self.pick("action", at), None, reward, factors
         return Batch(*parts, final, valid)
 
@@ -190,6 +203,7 @@ class Columns:
         """
         row = indices.row + np.arange(length + 1)[:, None]
         at = self.places(np.minimum(row, self.last[indices.column]), indices.column)
+        memory = self.entries(*indices)
         flag = self.read("flag", at)
         final = (flag & FINAL) > 0
         valid = ~final
@@ -205,13 +219,8 @@ class Columns:
             discount=np.where(flag & TERMINATED, 0.0, gamma).astype(np.float32),
             final=final,
             valid=valid,
-            state=self._states_before(*indices),
+            state=tree.map(lambda leaf: Pick(flattened(leaf), memory), self.states),
         )
-
-    def _states_before(self, rows: np.ndarray, columns: np.ndarray) -> Any:
-        """Return the memory before rows [B] which the period divides, as a tree of Picks."""
-        at = rows % self.length // self.period * self.count + columns
-        return tree.map(lambda leaf: Pick(flattened(leaf), at), self.states)
 
     # state
 
@@ -228,34 +237,44 @@ class Columns:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; what an observation is shows only at the next turn."""
-        count = schema.whole(0, schema.MAX_COUNTER)
-        expected = {"last": schema.whole(-1, schema.MAX_COUNTER), "length": count}
-        schema.check(NAME, state, expected | dict.fromkeys(("parts", "states"), schema.anything))
+        expected = {"last": check_last, "length": schema.whole(0, schema.MAX_COUNTER)}
+        schema.check(ROWS, state, expected | dict.fromkeys(TREES, schema.anything))
+        self.last, self.length, self.parts, self.states = np.zeros(0, np.int64), 0, {}, None
         last = np.array(state["last"])
-        self.last, self.length, self.parts, self.states = last, 0, {}, None
-        if not len(last):
+        n, newest = len(last), int(last.max(initial=-1))
+        if newest < 0:  # no row was written
             return
-        self.length = self._length(len(last))
-        schema.check(f"{NAME}/length", state["length"], schema.whole(self.length, self.length))
-        self.parts = tree.map(self._whole(1), state["parts"])
-        names = ("obs", "action", "reward", "flag")
-        schema.check(f"{NAME}/parts", self.parts, dict.fromkeys(names, schema.anything))
-        self.states = tree.map(self._whole(self.period), state["states"])
-        self.loaded = True
+        length = self._length(n)
+        schema.check(f"{ROWS}/length", state["length"], schema.whole(length, length))
+        filled = min(newest + 1, length)
+        self._check_trees(state, filled, n)
+        self.last, self.length, self.loaded = last, length, True
+        self.parts = tree.map(lambda leaf: lengthened(leaf, length), state["parts"])
+        entries = length // self.period
+        self.states = tree.map(lambda leaf: lengthened(leaf, entries), state["states"])
 
-    def _whole(self, period: int) -> Any:
-        """Return what copies a saved leaf, with zeros up to the columns' length in periods."""
-        filled = -(-min(int(self.last.max()) + 1, self.length) // period)
+    def _check_trees(self, state: dict[str, Any], filled: int, n: int) -> None:
+        """Refuse leaves that do not begin with the rows and columns that were filled."""
+        axes = partial(schema.check_axes, (filled, n), 2)
+        memory = partial(schema.check_axes, (-(-filled // self.period), n), 2)
+        flag = np.empty((filled, n), np.uint8)
+        parts = {"obs": axes, "action": axes, "reward": flag.astype(np.float32), "flag": flag}
+        schema.check(f"{ROWS}/parts", state["parts"], parts)
+        states = schema.maybe(memory) if self.keeps_states else None
+        schema.check(f"{ROWS}/states", state["states"], states)
 
-        def whole(leaf: Any) -> np.ndarray:
-            shape = (filled, len(self.last))
-            if tuple(leaf.shape[:2]) != shape:
-                schema.refuse(NAME, f"shape {list(leaf.shape)}", f"first axes {list(shape)}")
-            made = np.zeros((self.length // period, *leaf.shape[1:]), leaf.dtype)
-            made[:filled] = leaf
-            return made
 
-        return whole
+def check_last(name: str, saved: Any) -> None:
+    """Refuse what are not the newest rows [N]."""
+    schema.whole(-1, schema.MAX_COUNTER)(name, saved)
+    schema.check(name, saved, np.zeros(np.size(saved), np.int64))
+
+
+def lengthened(leaf: np.ndarray, length: int) -> np.ndarray:
+    """Return a copy of a leaf with zeros up to `length`."""
+    made = np.zeros((length, *leaf.shape[1:]), leaf.dtype)
+    made[: len(leaf)] = leaf
+    return made
 
 
 def flattened(leaf: np.ndarray) -> np.ndarray:
@@ -275,9 +294,8 @@ def host_turn(step: Transition) -> Transition:
     """Return a turn as NumPy arrays, but for the memory, which is kept seldom."""
     if isinstance(step.reward, np.ndarray):
         return step
-    memory = {"state": step.state, "next_state": step.next_state}
-    arrays = step._replace(state=None, next_state=None)
-    return Transition(*tree.map(host, tuple(arrays)))._replace(**memory)
+    arrays = tree.map(host, tuple(step._replace(state=None, next_state=None)))
+    return Transition(*arrays)._replace(state=step.state, next_state=step.next_state)
 
 
 def check_replay_memory(needed: int, steps: int) -> None:
@@ -317,6 +335,11 @@ def pack(pieces: Any, device: torch.device | None) -> Any:
     if device.type == "cpu":
         return tree.map(tensor_of, pieces)
     return sent_at_once(pieces, device)
+
+
+def packed(batch: Batch, device: torch.device | None) -> Batch:
+    """Return a batch as `pack` makes it, without indices and extra leaves."""
+    return Batch(*pack(batch[:10], device))
 
 
 def array_of(piece: Piece) -> np.ndarray:

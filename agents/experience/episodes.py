@@ -145,7 +145,7 @@ def check_episodes(name: str, saved: Any) -> None:
     if length is None:
         schema.check(f"{name}/columns", columns, None)
     else:
-        axes = columns["reward"].shape
+        axes = axes_of(f"{name}/columns", columns, TIMED)
         schema.check(
             f"{name}/columns", columns, dict.fromkeys(TIMED, partial(schema.check_axes, axes, 2))
         )
@@ -153,9 +153,18 @@ def check_episodes(name: str, saved: Any) -> None:
     schema.each(check_ended)(f"{name}/finished", saved["finished"])
 
 
+def axes_of(name: str, saved: Any, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return time and number of the columns under these names."""
+    schema.check(name, saved, dict.fromkeys(names, schema.anything))
+    axes = tuple(getattr(saved["reward"], "shape", ()))
+    if len(axes) != 2:
+        schema.refuse(f"{name}/reward", saved["reward"], "an array [T, N]")
+    return axes
+
+
 def check_ended(name: str, saved: Any) -> None:
     """Refuse what are no episodes that ended together."""
-    axes = saved["reward"].shape
+    axes = axes_of(name, saved, (*TIMED, *ENDS))
     timed = dict.fromkeys(TIMED, partial(schema.check_axes, axes, 2))
     ends = dict.fromkeys(ENDS, partial(schema.check_axes, axes[1:], 1))
     schema.check(name, saved, timed | ends | {"length": check_lengths(axes, 1)})

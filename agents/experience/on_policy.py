@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, pack, ranges
+from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, packed, ranges
 from seqrl.core import schema
 from seqrl.core.types import Batch, Transition
 
@@ -34,7 +34,8 @@ class OnPolicy:
     ):
         self.n_step, self.gamma, self.memory, self.device = n_step, gamma, memory, device
         self.behind, self.steps = n_step - 1 + waits, steps
-        self.rows = Columns(0, states=memory and stored_state)
+        smaller = "--n-step or --train-every"
+        self.rows = Columns(0, states=memory and stored_state, smaller=smaller)
         self.cursor = self.opened = np.zeros(0, np.int64)  # first row not taken; of the episode
 
     def add(self, step: Transition) -> None:
@@ -71,15 +72,12 @@ class OnPolicy:
         if self.memory:
             length = int((self.rows.last - begin).max())
             every = Indices(begin, np.arange(len(begin)))
-            return self._packed(self.rows.sequences(every, length, self.gamma, stop=stop))
+            return packed(self.rows.sequences(every, length, self.gamma, stop=stop), self.device)
         row, column = ranges(begin, stop)
         real = ~self.rows.is_final(row, column)
         order = np.argsort((row - begin[column])[real], kind="stable")
         steps = Indices(row[real][order], column[real][order])
-        return self._packed(self.rows.steps(steps, self.n_step, self.gamma))
-
-    def _packed(self, batch: Batch) -> Batch:
-        return Batch(*pack((*batch[:8], batch.state), self.device))
+        return packed(self.rows.steps(steps, self.n_step, self.gamma), self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows and what was taken of them."""
@@ -89,8 +87,10 @@ class OnPolicy:
         """Continue where `state` was taken."""
         counts = dict.fromkeys(("cursor", "opened"), schema.whole(0, schema.MAX_COUNTER))
         schema.check(NAME, state, counts | {"rows": schema.anything})
-        self._set_capacity(len(state["cursor"]))
+        self._set_capacity(np.size(state["cursor"]))
         self.rows.load_state_dict(state["rows"])
+        if not self.rows.count:
+            return
         for name in counts:
             schema.check(f"{NAME}/{name}", state[name], np.zeros(self.rows.count, np.int64))
         self.cursor, self.opened = np.array(state["cursor"]), np.array(state["opened"])

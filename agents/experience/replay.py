@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, pack, ranges
+from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, packed, ranges
 from seqrl.agents.experience.sum_tree import SumTree
 from seqrl.core import schema
 from seqrl.core.checks import check_whole
@@ -83,6 +83,11 @@ class Replay:
                 f"buffer_size {self.rows.capacity:,}: too small for {n} environments and items of "
                 f"{self.length} steps; expected at least {n * least:,}"
             )
+        if self.n_step > self.rows.length:
+            raise UsageError(
+                f"n_step {self.n_step:,}: expected at most {self.rows.length:,}, the rows that the "
+                "replay has for an environment; take a smaller --n-step"
+            )
         self.known = self.rows.last.copy()
         self.tree = SumTree(self.rows.length // self.period * n) if self.priority else None
 
@@ -109,13 +114,10 @@ class Replay:
             burn_in = self.sequences.burn_in
             batch = self.rows.sequences(indices, self.length, self.gamma, burn_in)
         if chance is None:
-            return self._packed(batch)
+            return packed(batch, self.device)
         weight = chance**-beta
         weight = (weight / weight.max()).astype(np.float32)
-        return self._packed(batch._replace(weight=weight))._replace(indices=indices)
-
-    def _packed(self, batch: Batch) -> Batch:
-        return Batch(*pack((*batch[:8], batch.state, batch.weight), self.device))
+        return packed(batch._replace(weight=weight), self.device)._replace(indices=indices)
 
     def _draw(self, size: int, rng: np.random.Generator) -> tuple[Indices, np.ndarray | None]:
         """Draw items and N P(i), the chance of each by that of a uniform draw; None for 1."""
@@ -161,18 +163,14 @@ class Replay:
         assert self.tree is not None
         value = (error.astype(np.float64) + SMALLEST) ** self.priority
         self.highest = max(self.highest, float(value.max()))
-        self.tree.set(self._number(*indices), value)
-
-    def _number(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Return where the priorities of items stand in the tree."""
-        return row % self.rows.length // self.period * self.rows.count + column
+        self.tree.set(self.rows.entries(*indices), value)
 
     def _admit(self, tree: SumTree) -> None:
         """Give new items the highest priority so far, and those written over none."""
         last, length = self.rows.last, self.rows.length
         row, column = ranges(np.maximum(self.known, last - length) + 1, last + 1)
         over = row % self.period == 0
-        tree.set(self._number(row[over], column[over]), 0.0)
+        tree.set(self.rows.entries(row[over], column[over]), 0.0)
         first, stop = self._range()
         since = np.maximum((self.known - self.length) // self.period + 1, first)
         row, column = ranges(since, stop)
@@ -180,7 +178,7 @@ class Replay:
         value = np.full(len(row), self.highest)
         if self.sequences is None:
             value[self.rows.is_final(row, column)] = 0.0
-        tree.set(self._number(row, column), value)
+        tree.set(self.rows.entries(row, column), value)
         self.known = last.copy()
 
     # state
@@ -199,12 +197,13 @@ class Replay:
         parts = dict.fromkeys(("rows", "known", "priorities"), schema.anything)
         schema.check(NAME, state, parts | {"highest": 1.0})
         self.rows.load_state_dict(state["rows"])
+        self.highest = state["highest"]
         if not self.rows.count:
             return
         self._begin()
         schema.check(f"{NAME}/known", state["known"], self.known)
         kept = None if self.tree is None else self.tree.priorities
         schema.check(f"{NAME}/priorities", state["priorities"], kept)
-        self.known, self.highest = np.array(state["known"]), state["highest"]
+        self.known = np.array(state["known"])
         if self.tree is not None:
             self.tree.set(np.arange(self.tree.size), np.array(state["priorities"]))

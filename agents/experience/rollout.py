@@ -82,7 +82,6 @@ class Rollout:
 
     def _turn(self, step: Transition) -> dict[str, Any]:
         assert step.log_prob is not None
-        over = step.terminated | step.truncated
         reward = as_float32(step.reward)
         return {
             "obs": step.obs,
@@ -92,7 +91,7 @@ class Rollout:
             "reward": reward,
             "discount": as_float32(~step.terminated) * self.gamma,
             "valid": step.valid,
-            "over": over,
+            "over": step.terminated | step.truncated,
             "bootstrap": self._bootstrap(step, reward),
         }
 

@@ -34,8 +34,7 @@ class SumTree:
         return self.levels[0][: self.size]
 
     def set(self, indices: np.ndarray, priorities: np.ndarray | float) -> None:
-        """Give indices [B] new priorities [B] of at least 0; of one named twice the last
-        counts.
+        """Give indices [B] new priorities [B] of at least 0; of one named twice the last counts.
 
         Sums are added up anew, so rounding does not pile up.
         """

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from seqrl.core import tree
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Array
@@ -41,7 +42,7 @@ class TableIndex:
     ):
         check_whole("bins", 1 if bins is None else bins)
         check_whole("tiles", tiles)
-        self.space, self.bins, self.tiles = space, bins, tiles
+        self.space, self.parts, self.bins, self.tiles = space, nested(space), bins, tiles
         self.low, self.high, self.width, sizes, counts = measure(space, bins, dict(ranges or {}))
         if not len(self.low):
             self.tiles = 1
@@ -65,7 +66,7 @@ class TableIndex:
         if self._start is not None:
             indices = (obs - self._start if self._start else obs).tolist()
             return [(i,) if 0 <= i < self.size else self._refuse(i) for i in indices]
-        digits, reals = flatten(self.space, obs)
+        digits, reals = flatten(self.parts, obs)
         if len(self.counts):
             self._check(digits)
         return [tuple(active) for active in self._active(digits, reals).tolist()]
@@ -103,7 +104,7 @@ def measure(
     low: list[float] = []
     high: list[float] = []
     counts: list[int] = []
-    for part in parts(space):
+    for part in tree.leaves(nested(space)):
         if isinstance(part, spaces.Box):
             low += np.asarray(part.low, np.float64).ravel().tolist()
             high += np.asarray(part.high, np.float64).ravel().tolist()
@@ -138,14 +139,14 @@ def bounded(dimension: int, low: float, high: float) -> tuple[float, float]:
     return bottom, top
 
 
-def parts(space: gym.Space) -> list[gym.Space]:
-    """Return the simple spaces inside nested Tuples and Dicts, in order."""
+def nested(space: gym.Space) -> Any:
+    """Return the simple spaces inside nested Tuples and Dicts as a tree like the observations'."""
     if isinstance(space, spaces.Tuple):
-        return [leaf for part in space.spaces for leaf in parts(part)]
+        return tuple(map(nested, space.spaces))
     if isinstance(space, spaces.Dict):
-        return [leaf for part in space.spaces.values() for leaf in parts(part)]
+        return {key: nested(part) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box):
-        return [space]
+        return space
     raise UsageError(f"space {space}: a table takes {SUPPORTED}")
 
 
@@ -159,27 +160,20 @@ def radices(space: gym.Space) -> list[int]:
     return [2] * math.prod(np.atleast_1d(space.n).tolist())
 
 
-def flatten(space: gym.Space, obs: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a batch as digits from 0 [N, C] and reals [N, D], in the order of `parts`."""
-    digits, reals = [], []
-    for part, leaf in zip(parts(space), leaves(space, obs), strict=True):
+def flatten(parts: Any, obs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a batch as digits from 0 [N, C] and reals [N, D], in the order of simple spaces."""
+    digits: list[np.ndarray] = []
+    reals: list[np.ndarray] = []
+
+    def add(part: gym.Space, leaf: Array) -> None:
         flat = np.asarray(leaf).reshape(len(leaf), -1)
         if isinstance(part, spaces.Box):
             reals.append(flat.astype(np.float64))
         else:
             digits.append(flat.astype(np.int64) - getattr(part, "start", ZERO).ravel())
+
+    tree.map(add, parts, obs)
     n = len((digits or reals)[0])
     empty = np.empty((n, 0))
     countable = np.concatenate(digits, 1) if digits else empty.astype(np.int64)
     return countable, np.concatenate(reals, 1) if reals else empty
-
-
-def leaves(space: gym.Space, obs: Any) -> list[Any]:
-    """Return the batches of the simple spaces, in the order of `parts`."""
-    if isinstance(space, spaces.Tuple):
-        pairs = list(zip(space.spaces, obs, strict=True))
-    elif isinstance(space, spaces.Dict):
-        pairs = [(part, obs[key]) for key, part in space.spaces.items()]
-    else:
-        return [obs]
-    return [leaf for part, value in pairs for leaf in leaves(part, value)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -14,10 +14,11 @@ from seqrl.agents.schedules import Bound, Rate, rate, schedule
 from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import EPSILON, Exploration, explore, probability
 from seqrl.agents.tabular.table import greedy
-from seqrl.core import schema
+from seqrl.core import schema, tree
 from seqrl.core.arrays import check_memory
 from seqrl.core.errors import UsageError
-from seqrl.core.seeding import Seed, generator, get_rng_state, set_rng_state
+from seqrl.core.saved import NUMBER, RNG, Kept, Saved, plain
+from seqrl.core.seeding import Seed, generator
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
 
 SMOOTHING = 1e-3  # of the running mean of |TD error|
@@ -75,7 +76,7 @@ class Step(NamedTuple):
 Learn = Callable[[TableArrays, Options, int, Step, float, float, np.random.Generator], None]
 
 
-class TabularAgent:
+class TabularAgent(Saved):
     """The base of Q-learning, SARSA and Monte Carlo on a table.
 
     An algorithm is a plain function over scalars and arrays (`learn_step`), called for one
@@ -113,7 +114,12 @@ class TabularAgent:
         check_table_memory(self._shape, 1 + 2 * options.double)
         self._initial = initial_value
         self._seen: tuple[Array, list[tuple[int, ...]]] = (None, [])
-        self.last_metrics = self._metrics()
+        rate_name = "exploration_rate" if exploration.kind == EPSILON else "temperature"
+        self.last_metrics: Metrics = {  # read when they are logged
+            "train/td_error": self._error,
+            "train/learning_rate": self._step_size,
+            f"rollout/{rate_name}": self._rate,
+        }
         self.arrays = self._allocate(0)
 
     # what an algorithm needs beyond the table
@@ -125,7 +131,8 @@ class TabularAgent:
     def _arrays_of(self, n: int, length: int, zeros: Any) -> TableArrays:
         """Return arrays for N environments with `length` steps to wait, made by `zeros`."""
         shape, none = self._shape, (0, self._shape[1])
-        visited, traced = (shape if used else none for used in self._uses)
+        visited = shape if self.counts_visits else none
+        traced = shape if self.options.decay else none
         return TableArrays(
             q=zeros(shape),
             twins=zeros((2, *(shape if self.options.double else none))),
@@ -140,11 +147,6 @@ class TabularAgent:
             waiting=zeros((n,), np.int64),
             error=zeros((1,)),
         )
-
-    @property
-    def _uses(self) -> tuple[bool, bool]:
-        """Return whether visits are counted, and whether traces are kept."""
-        return self.counts_visits, self.options.decay > 0
 
     def _allocate(self, n: int) -> TableArrays:
         """Return fresh arrays for N environments."""
@@ -274,15 +276,6 @@ class TabularAgent:
         self.learn_step(self._views, self.options, i, step, alpha, epsilon, self.rng)
         self.steps += 1
 
-    def _metrics(self) -> Metrics:
-        """Return the metrics, each read when it is logged."""
-        rate_name = "exploration_rate" if self.exploration.kind == EPSILON else "temperature"
-        return {
-            "train/td_error": self._error,
-            "train/learning_rate": self._step_size,
-            f"rollout/{rate_name}": self._rate,
-        }
-
     def _error(self) -> float:
         return float(self.arrays.error[0])
 
@@ -294,37 +287,29 @@ class TabularAgent:
         """The action values [R, A]; with tile coding a row is a tile."""
         return self.arrays.q
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the arrays, the counters and the state of the random numbers."""
-        return {
-            "arrays": self.arrays._asdict(),
-            "steps": self.steps,
-            "horizon": self.horizon,
-            "rng": get_rng_state(self.rng),
-        }
+    SAVED: ClassVar[dict[str, Kept]] = {
+        "arrays": Kept(
+            TableArrays._asdict,
+            lambda name, arrays, saved: None,  # see `check_state`
+            lambda arrays, saved: TableArrays(**tree.map(np.array, saved)),
+        ),
+        "steps": NUMBER,
+        "horizon": plain(schema.maybe(0)),
+        "rng": RNG,
+    }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; refuse what is not of this agent's shapes.
-
-        Indices are checked as well: compiled turns do not check them.
-        """
-        with schema.loading("agent"):
-            arrays = state["arrays"]
-            n, length = arrays["action"].shape
-            length = self._length(length)
-            expected = {
-                **self.state_dict(),
-                "arrays": self._arrays_of(n, length, unallocated_zeros)._asdict(),
-            }
-            expected |= {"horizon": schema.maybe(0), "rng": schema.anything}
-            schema.check("agent", state, expected)
-            most = {"active": self._shape[0] - 1, "action": self._shape[1] - 1}
-            most["waiting"] = max(0, length - self.spare)
-            for name, largest in most.items():
-                schema.whole(0, largest)(f"agent/arrays/{name}", arrays[name])
-            set_rng_state(self.rng, state["rng"])
-            self.arrays = TableArrays(**{name: np.array(x) for name, x in arrays.items()})
-            self.steps, self.horizon = state["steps"], state["horizon"]
+    def check_state(self, state: Any, name: str) -> None:
+        """Refuse arrays of other shapes, and indices that compiled turns would not check."""
+        super().check_state(state, name)
+        arrays = state["arrays"]
+        n, length = arrays["action"].shape
+        length = self._length(length)
+        expected = self._arrays_of(n, length, unallocated_zeros)._asdict()
+        schema.check(f"{name}/arrays", arrays, expected)
+        most = {"active": self._shape[0] - 1, "action": self._shape[1] - 1}
+        most["waiting"] = max(0, length - self.spare)
+        for part, largest in most.items():
+            schema.whole(0, largest)(f"{name}/arrays/{part}", arrays[part])
 
     def _length(self, saved: int) -> int:
         """Return how many steps can wait, where `saved` could."""

@@ -124,12 +124,5 @@ def td_options(
     check_choice("trace", trace, TRACES)
     if trace_decay > 0 and (n_step > 1 or double):
         raise UsageError("trace_decay goes with n_step 1 and without double: choose one of them")
-    return Options(
-        gamma=float(gamma),
-        kind=kind,
-        double=double,
-        n_step=n_step,
-        decay=float(trace_decay),
-        replacing=trace == "replacing",
-        expected=expected,
-    )
+    numbers = float(gamma), kind, double, n_step, float(trace_decay)
+    return Options(*numbers, replacing=trace == "replacing", expected=expected)

@@ -68,7 +68,8 @@ class PPO(PolicyAgent):
             return
         whole = on_device(self.store.take(), self.device)
         state = None if whole.state is None else whole.state[1]
-        value = self.critic_values(whole.obs, whole.start, state)
+        with self.drawing():
+            value = self.critic_values(whole.obs, whole.start, state)
         leaves = whole.reward, whole.discount, whole.final, whole.extra["over"], value
         advantage = targets.gae(*leaves, whole.extra["bootstrap"], self.decay)
         returns = advantage + value

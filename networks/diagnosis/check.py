@@ -14,15 +14,8 @@ from torch import Tensor, nn
 
 from seqrl.core import tree
 from seqrl.core.types import State
-from seqrl.networks.base import (
-    Network,
-    as_network,
-    check_output,
-    device_of,
-    parts_of,
-    probe,
-    refuse,
-)
+from seqrl.networks import base
+from seqrl.networks.base import Network
 
 TOLERANCE = 1e-5
 
@@ -52,14 +45,14 @@ def check_network(
     gradients reach the parameters and stay within the episode; forward changes nothing.
     Raises UsageError naming the network and the property that fails.
     """
-    network = as_network(module)
-    device = device_of(network) if device is None else device
-    features = probe(network, observation_space, device)
+    network = base.as_network(module)
+    device = base.device_of(network) if device is None else device
+    features = base.probe(network, observation_space, device)
     rollout = sample_rollout(observation_space, steps, envs, seed, device)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with _eval_mode(network):
         out, state = network(rollout.obs, rollout.start)
-        check_output(network, out, state, (steps, envs))
+        base.check_output(network, out, state, (steps, envs))
         for check in (check_stepping, check_memory, check_isolation, check_slices, check_gradients):
             check(network, rollout)
     for key, value in network.state_dict().items():
@@ -191,7 +184,7 @@ def sample_rollout(
         values = np.stack([np.asarray(part.sample()) for _ in range(steps * envs)])
         return torch.as_tensor(values.reshape(steps, envs, *values.shape[1:]), device=device)
 
-    obs, other = (tree.map(sample, parts_of(copy.deepcopy(space))) for _ in range(2))
+    obs, other = (tree.map(sample, base.parts_of(copy.deepcopy(space))) for _ in range(2))
     return Rollout(obs, torch.as_tensor(start, device=device), other)
 
 
@@ -218,7 +211,7 @@ def _require_close(network: Network, a: State, b: State, text: str, remedy: str 
 
 def _require(network: Network, holds: bool, text: str) -> None:
     if not holds:
-        refuse(network, text)
+        base.refuse(network, text)
 
 
 @contextlib.contextmanager

@@ -75,9 +75,8 @@ def first_not_finite(network: Network, obs: Any, start: Tensor) -> str:
             sources.append(f"{name} ({type(part).__name__})" if name else name_of(network))
 
     network.eval()
-    hooks = [
-        part.register_forward_hook(partial(record, name)) for name, part in network.named_modules()
-    ]
+    parts = network.named_modules()
+    hooks = [part.register_forward_hook(partial(record, name)) for name, part in parts]
     try:
         network(obs, start)
     finally:

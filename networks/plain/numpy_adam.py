@@ -49,8 +49,11 @@ class NumpyAdam:
         return self.optimizer.state[self._parameters[0]].get("exp_avg") is self._kept
 
     def step(self, gradient: np.ndarray, learning_rate: float) -> None:
-        """Step the weights along -gradient [P]."""
+        """Step the weights along -gradient [P]; frozen ones stay, as with torch."""
         mean, square = self.mean, self.square
+        both = zip(self.mlp.slices, self.mlp.parameters, strict=True)
+        frozen = [part for part, weight in both if not weight.requires_grad]
+        kept = [(moment, part, moment[part].copy()) for moment in (mean, square) for part in frozen]
         self.count += 1.0
         count = int(self.count[0])
         mean += (1.0 - self.beta1) * (gradient - mean)
@@ -61,4 +64,8 @@ class NumpyAdam:
         spread += self.epsilon
         np.divide(mean, spread, out=spread)
         spread *= learning_rate / (1.0 - self.beta1**count)
+        for moment, part, before in kept:
+            moment[part] = before
+        for part in frozen:
+            spread[part] = 0.0
         self.mlp.weights -= spread

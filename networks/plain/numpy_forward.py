@@ -12,7 +12,7 @@ from seqrl.core.types import State
 from seqrl.networks.base import ModuleEncoder
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalize import Normalize
-from seqrl.networks.plain.numpy_layers import CELLS, FORWARDS, Cell, Forward, Memory
+from seqrl.networks.plain.numpy_layers import CELLS, FORWARDS, Cell, Memory
 from seqrl.networks.recurrent import GRU, LSTM, RNN, Recurrent
 
 
@@ -56,8 +56,17 @@ class NumpyForward:
         self._copy()
 
     def _copy(self) -> None:
-        self.functions: list[Any] = [_function(layer) for layer in self.layers]
+        self.functions: list[Any] = [FUNCTIONS[type(layer)](layer) for layer in self.layers]
         self._addresses = Addresses(self.layers, versions=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the layers: functions cannot be pickled, and a copy's layers are others."""
+        return {"layers": self.layers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copy the weights of the copied layers."""
+        self.layers = state["layers"]
+        self._copy()
 
     def forget(self) -> None:
         """Take the weights for changed: a fused optimiser step does not count as a write."""
@@ -150,5 +159,4 @@ def _is_plain(layer: nn.Module) -> bool:
     return type(layer) in FORWARDS
 
 
-def _function(layer: nn.Module) -> Forward | NumpyRecurrent:
-    return NumpyRecurrent(layer) if isinstance(layer, Recurrent) else FORWARDS[type(layer)](layer)
+FUNCTIONS: dict[type[nn.Module], Any] = FORWARDS | dict.fromkeys((RNN, LSTM, GRU), NumpyRecurrent)

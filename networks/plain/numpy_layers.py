@@ -8,15 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seqrl.networks.layers import (
-    GRULayer,
-    IdentityLayer,
-    Layer,
-    LSTMLayer,
-    ReluLayer,
-    SigmoidLayer,
-    TanhLayer,
-)
+from seqrl.networks import layers
 from seqrl.networks.normalize import Normalize
 from seqrl.networks.vectors import Numbers, OneHot
 
@@ -33,11 +25,6 @@ def relu(x: np.ndarray) -> np.ndarray:
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Return the logistic function, by tanh, which cannot overflow."""
     return 0.5 * np.tanh(0.5 * x) + 0.5
-
-
-def identity(x: np.ndarray) -> np.ndarray:
-    """Return x."""
-    return x
 
 
 def _linear(layer: nn.Linear) -> Forward:
@@ -78,15 +65,15 @@ def _one_hot(layer: OneHot) -> Forward:
     return forward
 
 
-def _elman(function: Forward) -> Callable[[Layer], Cell]:
-    def make(layer: Layer) -> Cell:
+def _elman(function: Forward) -> Callable[[layers.Layer], Cell]:
+    def make(layer: layers.Layer) -> Cell:
         project = _projection(layer)
         return lambda x, memory: (function(project(x, memory[0])),)
 
     return make
 
 
-def _lstm(layer: LSTMLayer) -> Cell:
+def _lstm(layer: layers.LSTMLayer) -> Cell:
     project, size = _projection(layer), layer.weight_hh.shape[1]
 
     def cell(x: np.ndarray, memory: Memory) -> Memory:
@@ -100,7 +87,7 @@ def _lstm(layer: LSTMLayer) -> Cell:
     return cell
 
 
-def _gru(layer: GRULayer) -> Cell:
+def _gru(layer: layers.GRULayer) -> Cell:
     w, u = _transposed(layer.weight_ih), _transposed(layer.weight_hh)
     b, d, size = _copy(layer.bias_ih), _copy(layer.bias_hh), layer.weight_hh.shape[1]
 
@@ -114,7 +101,7 @@ def _gru(layer: GRULayer) -> Cell:
     return cell
 
 
-def _projection(layer: Layer) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _projection(layer: layers.Layer) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     w, u = _transposed(layer.weight_ih), _transposed(layer.weight_hh)
     bias = _copy(layer.bias_ih + layer.bias_hh)
 
@@ -147,14 +134,14 @@ FORWARDS: dict[type[nn.Module], Callable[..., Forward]] = {
     nn.Tanh: _without_weights(np.tanh),
     nn.ReLU: _without_weights(relu),
     nn.Sigmoid: _without_weights(sigmoid),
-    nn.Identity: _without_weights(identity),
+    nn.Identity: _without_weights(lambda x: x),
     nn.Flatten: _without_weights(lambda x: x.reshape(len(x), -1)),
 }
 CELLS: dict[type[nn.Module], Callable[..., Cell]] = {
-    TanhLayer: _elman(np.tanh),
-    ReluLayer: _elman(relu),
-    SigmoidLayer: _elman(sigmoid),
-    IdentityLayer: _elman(identity),
-    LSTMLayer: _lstm,
-    GRULayer: _gru,
+    layers.TanhLayer: _elman(np.tanh),
+    layers.ReluLayer: _elman(relu),
+    layers.SigmoidLayer: _elman(sigmoid),
+    layers.IdentityLayer: _elman(lambda x: x),
+    layers.LSTMLayer: _lstm,
+    layers.GRULayer: _gru,
 }

@@ -102,6 +102,15 @@ class NumpyMLP:
         ]
         self._addresses = Addresses([layer for layer, _ in self.pairs])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the layers: functions cannot be pickled, and a copy's parameters are others."""
+        return {"encoder": self.encoder, "pairs": self.pairs}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Bind the parameters of the copied layers."""
+        self.encoder, self.pairs = state["encoder"], state["pairs"]
+        self.bind()
+
     @property
     def bound(self) -> bool:
         """Whether the layers' parameters are still views of `weights`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -250,17 +250,10 @@ def curves(table: Table, env: str) -> tuple[np.ndarray, dict[str, Floats]]:
     return grid, {row.group.name: on_grid(row.group.runs) for row in rows}
 
 
-class Profile(NamedTuple):
-    """Scores [T] and the fraction of each algorithm's runs above them."""
-
-    scores: Floats
-    above: dict[str, Estimate]
-
-
-def profile(table: Table, env: str, points: int = 21) -> Profile:
-    """Return the performance profiles in an environment, at even steps of the score."""
+def profile(table: Table, env: str, points: int = 21) -> dict[str, Any]:
+    """Return even `scores` [points] and, by algorithm, the fraction of runs `above` them."""
     groups = [row.group for row in table.within(env)]
     scores = np.concatenate([group.scores for group in groups])
     steps = np.linspace(np.nanmin(scores), np.nanmax(scores), points)
     above = {group.name: statistics.performance_profile(group.scores, steps) for group in groups}
-    return Profile(steps, above)
+    return {"scores": steps, "above": above}

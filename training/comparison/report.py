@@ -192,7 +192,7 @@ def as_json(table: Table) -> str:
         "rows": [_row(row) for row in table.rows],
         "pairs": [_pair(pair) for pair in table.pairs],
         "pooled": [entry._asdict() for entry in table.pooled],
-        "profiles": {env: profile(table, env)._asdict() for env in table.envs},
+        "profiles": {env: profile(table, env) for env in table.envs},
         "scales": dict(table.scales),
         "notes": table.notes,
     }

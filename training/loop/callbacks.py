@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,42 +13,43 @@ from seqrl.training.loop.protocol import Callback
 
 
 class DueCallbacks:
-    """Calls the callbacks of a list that are due; one that is interrupted is called again."""
+    """Calls the callbacks of a loop that are due; one that is interrupted is called again."""
 
-    def __init__(self, callbacks: Sequence[Callback]):
-        self.callbacks = list(callbacks)
+    def __init__(self, loop: Any):
+        self.loop = loop
         self.pending: list[int] = []  # numbers of those that are due and not called through
 
     def check(self) -> None:
         """Refuse a callback that would never be due, or always."""
-        for callback in self.callbacks:
+        for callback in self.loop.callbacks:
             if not isinstance(callback.every, int | np.integer) or callback.every < 1:
                 name = f"{type(callback).__name__}.every {callback.every!r}"
                 raise UsageError(f"{name}: expected a whole number of env steps, at least 1")
 
-    def next_due(self, steps: int) -> float:
-        """Return the first env step after `steps` at which one is due."""
-        return min((c.every * (steps // c.every + 1) for c in self.callbacks), default=math.inf)
+    def next_due(self) -> float:
+        """Return the next env step at which one is due."""
+        every = [callback.every for callback in self.loop.callbacks]
+        return min((n * (self.loop.steps // n + 1) for n in every), default=math.inf)
 
-    def call(self, loop: Any, before: int) -> None:
+    def call(self, before: int) -> None:
         """Call those that became due since env step `before`."""
-        every = [callback.every for callback in self.callbacks]
-        self.pending = [i for i, n in enumerate(every) if loop.steps // n > before // n]
-        self.call_pending(loop)
+        every = [callback.every for callback in self.loop.callbacks]
+        self.pending = [i for i, n in enumerate(every) if self.loop.steps // n > before // n]
+        self.call_pending()
 
-    def call_pending(self, loop: Any) -> None:
+    def call_pending(self) -> None:
         """Call those that are due; what is interrupted stays pending."""
         while self.pending:
             i = self.pending.pop(0)
             try:
-                self.callbacks[i](loop)
+                self.loop.callbacks[i](self.loop)
             except BaseException:
                 self.pending.insert(0, i)
                 raise
 
     def stateful(self) -> Iterator[tuple[Callback, dict[str, Any]]]:
         """Yield those with anything to keep: not a progress bar, which is not always there."""
-        for callback in self.callbacks:
+        for callback in self.loop.callbacks:
             state = callback.state_dict()
             if state:
                 yield callback, state

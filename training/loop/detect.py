@@ -17,7 +17,6 @@ from gymnasium.spaces import Discrete
 from seqrl.agents.tabular.compilable import ALGORITHMS, LEARN_STEPS
 from seqrl.envs.adapter import Serial
 from seqrl.envs.finite import Model, check_unchanged, finite_model, time_limit, time_limits
-from seqrl.training.loop.protocol import Loop
 
 RUNS = 16  # side by side at most: one call of all lets go of Python's lock once
 CALL = 1 << 20  # env steps a call at most, so that Ctrl-C and the progress bar are not kept waiting
@@ -34,7 +33,7 @@ class CompiledRun(NamedTuple):
     """A loop whose turns are compiled."""
 
     at: int  # where it is in the World
-    loop: Loop
+    loop: Any  # Interaction
     agent: Any
     seeds: list[int | None]  # of its environments, which may go on to another run meanwhile
     rngs: list[np.random.Generator]  # theirs, then the agent's
@@ -60,24 +59,17 @@ class CompiledTurns:
     environments, one after the other, and `play` them together.
     """
 
-    def __init__(self, loop: Loop, envs: list[Any], model: Model):
+    def __init__(self, loop: Any, envs: list[Any], model: Model):
         from seqrl.training.loop import compiled
 
-        self.compiled, self.model = compiled, model
-        self.loop: Loop = loop
-        self.agent: Any = loop.agent
+        self.compiled, self.loop, self.model = compiled, loop, model
         self.envs = [env.unwrapped for env in envs]
         self.clocks: list[list[Any]] = [time_limits(env) for env in envs]
         n = len(self.envs)
-        self.world = compiled.World(
-            cumulative=model.cumulative,
-            next_state=model.next_state,
-            reward=model.reward,
-            terminated=model.terminated,
-            initial=np.cumsum(model.initial),
-            limit=self.clocks[0][0]._max_episode_steps if self.clocks[0] else NEVER,
-            **{name: np.zeros((RUNS, n), kind) for name, kind in EPISODE.items()},
-        )
+        tables = model.cumulative, model.next_state, model.reward, model.terminated
+        limit = self.clocks[0][0]._max_episode_steps if self.clocks[0] else NEVER
+        zeros: Any = {name: np.zeros((RUNS, n), kind) for name, kind in EPISODE.items()}
+        self.world = compiled.World(*tables, np.cumsum(model.initial), limit, **zeros)
         self.words = np.zeros((RUNS, n + 1, 4), np.uint64)
         kinds = [np.zeros(MOST_EPISODES + RUNS * n, kind) for kind in (int, int, float, int, bool)]
         self.ended = compiled.Ended(*kinds)
@@ -94,9 +86,9 @@ class CompiledTurns:
         """Play whole turns while steps < `until`, at most those of one call."""
         next(self.play([self.begin(self.loop)], until))
 
-    def begin(self, loop: Loop, at: int = 0) -> CompiledRun:
+    def begin(self, loop: Any, at: int = 0) -> CompiledRun:
         """Copy the state of a loop's environments and random numbers to index `at`."""
-        agent: Any = loop.agent
+        agent = loop.agent
         agent.prepare(len(self.envs))
         w, rngs = self.world, [*(env.np_random for env in self.envs), agent.rng]
         for rng, words in zip(rngs, self.words[at], strict=True):
@@ -170,9 +162,9 @@ def stacked(parts: tuple[np.ndarray, ...]) -> np.ndarray:
     return parts[0][None] if len(parts) == 1 else np.stack(parts)
 
 
-def compiled_turns(loop: Loop) -> tuple[CompiledTurns | None, str]:
-    """Return what plays the loop's turns compiled, or None; and why."""
-    agent: Any = loop.agent
+def compiled_turns(loop: Any) -> tuple[CompiledTurns | None, str]:
+    """Return what plays an Interaction's turns compiled, or None; and why."""
+    agent = loop.agent
     if getattr(agent, "learn_step", None) not in ALGORITHMS.get(type(agent), ()):
         return None, f"{type(agent).__name__} is no tabular agent"
     if not isinstance(loop.envs, Serial):

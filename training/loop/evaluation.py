@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,13 +33,6 @@ class Evaluation(NamedTuple):
     def interval(self) -> Estimate:
         """Mean return with its 95 % bootstrap interval."""
         return bootstrap(self.returns, mean)
-
-
-class Scalars(Protocol):
-    """Where an evaluation is logged."""
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point of each tag at an env step."""
 
 
 class Share:
@@ -90,7 +83,7 @@ class Evaluator:
     """A callback that evaluates every so many env steps, always on the same episodes.
 
     Where the environments publish their model, what was reached is logged beside the optimum;
-    `reference` scores are logged beside it as they are.
+    `reference` scores are logged beside it as they are. `logger`: what has TensorBoard's `scalars`.
     """
 
     def __init__(
@@ -100,7 +93,7 @@ class Evaluator:
         *,
         every: int,
         seed: np.random.SeedSequence | None = None,
-        logger: Scalars | None = None,
+        logger: Any = None,
         reference: Mapping[str, float] | None = None,
         pictures: Callable[[int, Agent, Evaluation], None] | None = None,
     ):

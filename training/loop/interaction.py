@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -54,24 +54,16 @@ class Interaction:
         self.watch = Stopwatch()  # acting, learning and recording, without the callbacks
         self.stepped = SteppedTurns(self)
         self._compiled: CompiledTurns | None = None
-        self._callbacks = DueCallbacks(callbacks)
+        self.callbacks = list(callbacks)  # called in this order; more may be added before a run
+        self._due = DueCallbacks(self)
         self.steps = 0
         self.metrics: dict[str, Any] = {}
         self._metrics: Metrics = {}  # as the agent gave them last
         self.stopped = False  # set by whoever wants the loop to end after this turn
         self.paused = False  # the same, by who will let it go on
-        self.obs: Array = None
-        self.start: Array = None
-        self.state: State = None
-
-    @property
-    def callbacks(self) -> list[Callback]:
-        """The callbacks, called in this order; more may be added before a run."""
-        return self._callbacks.callbacks
-
-    @callbacks.setter
-    def callbacks(self, callbacks: Iterable[Callback]) -> None:
-        self._callbacks.callbacks = list(callbacks)
+        self.obs: Array = None  # [N, ...] what is looked at next
+        self.start: Array = None  # bool [N]: it opens an episode
+        self.state: State = None  # [N, ...] memory that the last turn left
 
     @property
     def episodes(self) -> int:
@@ -103,12 +95,12 @@ class Interaction:
         Where the last turn has more rows than are left, the surplus rows (highest index) are not
         valid in it; they are learned from first when the run goes on.
         """
-        self._callbacks.check()
+        self._due.check()
         if self.obs is None:
             self.reset()
-        self._callbacks.call_pending(self)
+        self._due.call_pending()
         target = self.steps + steps
-        due = self._callbacks.next_due(self.steps)
+        due = self._due.next_due()
         compiled = self._prepare_compiled(steps)
         self.watch.start()
         while self.steps < target and not (self.stopped or self.paused):
@@ -120,8 +112,8 @@ class Interaction:
                 self.stepped.advance(target)
             if self.steps >= due:
                 self.watch.stop()
-                self._callbacks.call(self, before)
-                due = self._callbacks.next_due(self.steps)
+                self._due.call(before)
+                due = self._due.next_due()
                 self.watch.start()
         self.watch.stop()
         if compiled is not None:
@@ -139,7 +131,7 @@ class Interaction:
                 self.preparing = False
         if self._compiled is not None:
             self._compiled.check()
-            self.metrics.update(self._compiled.agent.last_metrics)
+            self.metrics.update(self._compiled.loop.agent.last_metrics)
         return self._compiled
 
     # what the turns report
@@ -184,8 +176,8 @@ class Interaction:
         books, surplus = self.books, self.stepped.surplus
         return {
             **self.fingerprint(),
-            "callbacks": [state for _, state in self._callbacks.stateful()],
-            "owed": list(self._callbacks.pending),
+            "callbacks": [state for _, state in self._due.stateful()],
+            "owed": list(self._due.pending),
             "metrics": {tag: float(x) for tag, x in self.metrics.items() if not callable(x)},
             "recent": [list(pair) for pair in books.recent],
             "surplus": None if surplus is None else surplus._asdict(),
@@ -208,16 +200,16 @@ class Interaction:
         Environments whose state could not be had begin new episodes; the agent notices by `start`.
         """
         self.reset()
-        books, callbacks = self.books, self._callbacks
+        books = self.books
         with schema.loading("loop"):
             schema.check("loop", state, self._schema())
             self.agent.load_state_dict(state["agent"])
             if state["callbacks"] is not None:  # they were not kept
-                kept = zip(callbacks.stateful(), state["callbacks"], strict=True)
+                kept = zip(self._due.stateful(), state["callbacks"], strict=True)
                 for (callback, _), part in kept:
                     callback.load_state_dict(part)
         self.metrics = dict(state["metrics"])
-        callbacks.pending = [i for i in state["owed"] if i < len(self.callbacks)]
+        self._due.pending = [i for i in state["owed"] if i < len(self.callbacks)]
         self.steps, books.episodes = state["steps"], state["episodes"]
         books.recent.clear()
         books.recent.extend((total, length) for total, length in state["recent"])

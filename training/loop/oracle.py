@@ -32,9 +32,8 @@ class Oracle:
     @classmethod
     def of(cls, envs: Environments) -> Oracle | None:
         """The oracle of environments that publish their model, else None."""
-        env = envs.envs[0] if isinstance(envs, Serial) else None
-        model = None if env is None else finite_model(env)
-        return None if model is None or env is None else cls(env, model)
+        model = finite_model(envs.envs[0]) if isinstance(envs, Serial) else None
+        return cls(envs.envs[0], model) if isinstance(envs, Serial) and model else None
 
     def metrics(self, agent: Any, mean_return: float) -> dict[str, float]:
         """What there is to say of an agent whose episodes brought `mean_return`.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from seqrl.core.errors import RunError
 from seqrl.core.types import Transition
 from seqrl.envs.adapter import Outcome
-from seqrl.training.loop.protocol import Loop
 
 
 class SteppedTurns:
-    """Plays the turns of a loop one after the other, with any agent and environments.
+    """Plays the turns of an Interaction one after the other, with any agent and environments.
 
     `surplus` holds the rows of a turn for which the end of a run had no room: they are not valid
     in it, and are learned from first when the run goes on.
     """
 
-    def __init__(self, loop: Loop):
+    def __init__(self, loop: Any):
         self.loop = loop
         self.surplus: Transition | None = None
 
@@ -43,19 +44,10 @@ class SteppedTurns:
         if loop.max_episode_steps is not None:
             outcome = self._cut(outcome, loop.max_episode_steps)
         loop.obs, loop.start, loop.state = outcome.obs, outcome.start, decision.state
-        step = Transition(
-            obs,
-            start,
-            state,
-            decision.state,
-            decision.action,
-            decision.log_prob,
-            outcome.reward,
-            outcome.terminated,
-            outcome.truncated,
-            outcome.next_obs,
-            outcome.valid,
-        )
+        chosen = decision.state, decision.action, decision.log_prob
+        next_obs, reward, terminated, truncated, valid = outcome[:5]
+        came = reward, terminated, truncated, next_obs, valid
+        step = Transition(obs, start, state, *chosen, *came)
         return step, outcome.real, outcome.ended
 
     def _cut(self, outcome: Outcome, limit: int) -> Outcome:

@@ -117,8 +117,7 @@ def blackjack_policy(agent: Agent, env: gym.Env[Any, Any]) -> Policies | None:
     if not isinstance(bare, BlackjackEnv) or env.observation_space != bare.observation_space:
         return None
     ace, total, card = (x.ravel() for x in np.meshgrid((0, 1), SUMS, CARDS, indexing="ij"))
-    learned = greedy(agent, (total, card, ace))
-    gamma = agent.gamma
+    learned, gamma = greedy(agent, (total, card, ace)), agent.gamma
     states = [index((t, a), c) for a, t, c in zip(ace, total, card, strict=True)]
     policy, value, q = (x[states] for x in _blackjack(bare.sab, bare.natural, gamma))
     mask = ~((ace == 1) & (total == 11))

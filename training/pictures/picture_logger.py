@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -100,25 +100,13 @@ class AgentPictures:
             yield "memory/gradient", canvas.png(memory.draw_gradient(activity.gradient))
 
 
-class ImageWriter(Protocol):
-    """What pictures are written to, such as `TensorBoard`."""
-
-    def image(self, step: int, tag: str, data: bytes, width: int, height: int) -> None:
-        """Write a PNG or GIF at an env step."""
-
-    def text(self, tag: str, markdown: str) -> None:
-        """Write a text."""
-
-
 class PictureLogger:
     """Writes pictures of a run at its evaluations, at about 20 of them at most.
 
-    Any exception is logged once and ends the pictures, never the run.
+    Any exception is logged once and ends the pictures, never the run. `writer`: a TensorBoard.
     """
 
-    def __init__(
-        self, agent_pictures: AgentPictures, writer: ImageWriter, *, every: int, steps: int
-    ):
+    def __init__(self, agent_pictures: AgentPictures, writer: Any, *, every: int, steps: int):
         self.agent_pictures, self.writer = agent_pictures, writer
         self.every, self.steps = every, steps
         self.spacing = -(-steps // MAX_DRAWN)

@@ -35,23 +35,18 @@ class RunParts(NamedTuple):
 
     def evaluator(self, logger: Any) -> Evaluator | None:
         """Return the run's evaluator with environments of its own, None without eval_episodes."""
-        if not self.config["eval_episodes"]:
+        config, seed, pictures = self.config, self.streams.evaluation, None
+        if not config["eval_episodes"]:
             return None
-        every = self.config.get("eval_every") or self.config["steps"]
-        seed, pictures = self.streams.evaluation, None
-        if self.config.get("pictures"):
+        every = config.get("eval_every") or config["steps"]
+        if config.get("pictures"):
             from seqrl.training.pictures.picture_logger import PictureLogger
 
-            drawn = agent_pictures(self.config, seed)
-            pictures = PictureLogger(drawn, logger, every=every, steps=self.config["steps"])
+            drawn = agent_pictures(config, seed)
+            pictures = PictureLogger(drawn, logger, every=every, steps=config["steps"])
+        played, known = (build_envs(config), config["eval_episodes"]), self.reference
         return Evaluator(
-            build_envs(self.config),
-            self.config["eval_episodes"],
-            every=every,
-            seed=seed,
-            logger=logger,
-            reference=self.reference,
-            pictures=pictures,
+            *played, every=every, seed=seed, logger=logger, reference=known, pictures=pictures
         )
 
     @property

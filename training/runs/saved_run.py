@@ -38,12 +38,8 @@ def newest(folder: Path) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return a checkpoint in today's schema."""
-    return migrate(checkpoint.load(path), path)
-
-
-def migrate(saved: Any, path: Path) -> dict[str, Any]:
-    """Return what was read from `path`, migrated from the schema it was written in."""
+    """Return a checkpoint, migrated from the schema it was written in to today's."""
+    saved = checkpoint.load(path)
     if not isinstance(saved, dict):
         raise UsageError(f"checkpoint {path}: it holds no run")
     number = saved.get("schema", 1)

@@ -123,12 +123,14 @@ def collect(done: list[SeedRun]) -> Runs:
     return Runs(seed, steps, episodes, ep_rew_mean, grid, curves[:, :points])
 
 
-class SeedTrainer:
+class SeedTrainer(Callback):
     """Trains seeds 0 to K-1, each the same run to the last bit as `train(..., seed=s)`.
 
     Where the pair can be compiled, `threads` runs go on at once: compiled turns release Python's
     lock. Else they go one after the other, and `path` says why. Only curves and counters are kept.
     """
+
+    every = CHECK_INTERVAL
 
     def __init__(
         self,
@@ -212,10 +214,14 @@ class SeedTrainer:
         for seed in self._until_stopped(todo):
             loop = self._make_loop(seed, adapt(self.make_envs()))
             loop.compile = False
-            loop.callbacks.append(StopWithTrainer(self))
+            loop.callbacks.append(self)
             run(loop, self.steps, episodes=self.episodes)
             loop.envs.close()
             self._record(seed, loop)
+
+    def __call__(self, loop: Interaction) -> None:
+        """End a stepped run when the trainer is stopped."""
+        loop.stopped = loop.stopped or self.stopped
 
     def _until_stopped(self, todo: Iterator[int]) -> Iterator[int]:
         while not self.stopped and (seed := next(todo, None)) is not None:
@@ -240,19 +246,6 @@ class SeedTrainer:
         if self.finished is not None:
             self.finished(seed, loop)
         self.done.append(found)
-
-
-class StopWithTrainer(Callback):
-    """A callback that ends a run when its trainer is stopped."""
-
-    every = CHECK_INTERVAL
-
-    def __init__(self, seed_trainer: SeedTrainer):
-        self.seed_trainer = seed_trainer
-
-    def __call__(self, loop: Interaction) -> None:
-        """Stop the loop if the trainer is stopped."""
-        loop.stopped = loop.stopped or self.seed_trainer.stopped
 
 
 def train_seeds(

@@ -41,10 +41,10 @@ class Timed:
         self._inner, self._seconds = inner, seconds
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return self._timed(name, found) if name in self.CALLS else found
+        call = getattr(self._inner, name)
+        if name not in self.CALLS:
+            return call
 
-    def _timed(self, name: str, call: Any) -> Any:
         def timed(*args: Any, **given: Any) -> Any:
             began = time.perf_counter()
             answer = call(*args, **given)

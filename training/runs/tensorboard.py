@@ -102,20 +102,14 @@ class TensorBoard:
         flat = dict(flatten(config))
         rows = [f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in flat.items()]
         self.text("config", "\n".join(["| setting | value |", "| --- | --- |", *rows]))
-        self.hparams({name: value for name, value in flat.items() if name not in UNCOMPARED})
+        compared = {name: value for name, value in flat.items() if name not in UNCOMPARED}
+        # the columns are TensorBoard's: a list in each run would hide what only others have
+        self._summary(summary_v2.hparams_pb(compared, trial_id=str(self.folder)), 0)
         self.flush()
 
     def text(self, tag: str, markdown: str) -> None:
         """Write Markdown under TEXT."""
         self._summary(text_pb(tag, markdown), 0)
-
-    def hparams(self, values: Mapping[str, bool | int | float | str]) -> None:
-        """Write the run's row under HPARAMS.
-
-        The columns are left to TensorBoard, which joins those of all runs it sees; a list in each
-        run would hide what only others have.
-        """
-        self._summary(summary_v2.hparams_pb(dict(values), trial_id=str(self.folder)), 0)
 
     def flush(self) -> None:
         """Flush the event file and episodes.csv."""
