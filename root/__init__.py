@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "evaluate", "train"]
 
-MODULES = {
-    "evaluate": "seqrl.training.loop.evaluation",
-    "train": "seqrl.training.loop.train",
-}
+MODULES = {"evaluate": "seqrl.training.loop.evaluation", "train": "seqrl.training.loop.train"}
 
 
 def __getattr__(name: str) -> Any:

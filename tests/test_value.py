@@ -737,3 +737,16 @@ def test_a_lander_lands():
 def test_a_number_in_place_of_a_class_of_arguments_is_refused(name, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         DeepQ(nn.Linear(2, 2), spaces.Discrete(2), **{name: 3})
+
+
+@pytest.mark.parametrize("cls, sizes", [(DeepSarsa, [2, 1]), (DeepMonteCarlo, [2, 1])])
+def test_a_batch_of_sequences_is_no_larger_than_asked_for(cls, sizes):
+    envs = make("CartPole-v1", 3, max_episode_steps=8)
+    net = build("gru", envs.single_observation_space, hidden_size=4, hidden=[4])
+    spaces = envs.single_action_space, envs.single_observation_space
+    numbers = arguments(cls, {"batch_size": 2, "train_every": 24, "updates": 1})
+    agent, seen = cls(net, *spaces, **numbers, seed=0), []
+    agent.update = lambda batch: seen.append(batch.reward.shape[1]) or {}
+    loop = Interaction(agent, envs)
+    loop.run(24)
+    assert seen == sizes

@@ -55,7 +55,7 @@ class DeepMonteCarlo(ValueAgent):
         return Episodes(self.gamma)
 
     def batches(self) -> Iterator[Batch]:
-        """Yield finished episodes with their returns, as steps in random order without memory."""
+        """Yield finished episodes with their returns; without memory as steps, in random order."""
         if not self.due or not len(self.store):
             return
         whole = self.store.take()
@@ -63,12 +63,13 @@ class DeepMonteCarlo(ValueAgent):
             whole = on_device(whole, self.device)
         leaves = whole.reward, whole.discount, whole.final, self._bootstrap(whole)
         whole = whole._replace(extra={"return": targets.discounted(*leaves)})
+        size, count = self.updating.batch_size, whole.reward.shape[1]
         steps = None if self.memory else whole.steps()
         for _ in range(self.updating.updates):
             if steps is None:
-                yield whole
+                yield from (whole.columns(slice(i, i + size)) for i in range(0, count, size))
             else:
-                yield from steps.minibatches(self.updating.batch_size, self.rng)
+                yield from steps.minibatches(size, self.rng)
 
     def _bootstrap(self, whole: Batch) -> Array:
         """Return the value of the row behind each truncated episode, 0 elsewhere [T + 1, B]."""

@@ -68,14 +68,11 @@ class DeepSarsa(ValueAgent):
         )
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the steps that have become ready, in the order of time, `updates` times."""
+        """Yield the steps that are ready, by time, or sequences with memory, `updates` times."""
         if not self.due or not len(self.store):
             return
         ready, size = self.store.take(), self.updating.batch_size
         for _ in range(self.updating.updates):
-            if self.memory:
-                yield ready
-                continue
             for first in range(0, ready.reward.shape[1], size):
                 yield ready.columns(slice(first, first + size))
 
