@@ -13,9 +13,9 @@ from gymnasium.envs.registration import EnvSpec
 from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import UsageError, UserError, closest, explain
 from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
+from seqrl.envs.registry import TASKS
 from seqrl.envs.workers import TIMEOUT, Workers
 
-ALWAYS_END = ("Blackjack-v1", "seqrl/Catch-v0", "seqrl/TMaze-v0", "seqrl/RepeatFirst-v0")
 LIMIT = 10_000  # environments stepped one by one
 MODES = ("auto", "serial", "async")
 
@@ -95,7 +95,7 @@ def may_never_end(envs: Environments) -> bool:
     """Return whether nothing bounds an episode: no step limit and no rule that always ends it."""
     inner = envs.envs[0] if isinstance(envs, SeparateEnvs) else getattr(envs, "envs", None)
     spec = getattr(inner, "spec", None)
-    return time_limit(envs) is None and getattr(spec, "id", None) not in ALWAYS_END
+    return time_limit(envs) is None and getattr(spec, "id", None) not in ("Blackjack-v1", *TASKS)
 
 
 def time_limit(envs: Environments) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqrl.agents.registry import AGENTS
 from seqrl.core.errors import UsageError, closest
 from seqrl.scripts.options import Parser, flag_value
 
@@ -64,7 +65,8 @@ def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | No
         return known[name]
     agent = flag_value(argv, "--agent", file.get("agent", "q-learning"))
     env = flag_value(argv, "--env", file.get("env", "FrozenLake-v1"))
-    network = agent == "reinforce" or bool(flag_value(argv, "--network", file.get("network", "")))
+    needed = agent in AGENTS and not AGENTS[agent].table
+    network = needed or bool(flag_value(argv, "--network", file.get("network", "")))
     fits = agent, env, network
     return next((p for p in known.values() if (p.agent, p.env, p.network) == fits), None)
 
