@@ -750,3 +750,18 @@ def test_a_batch_of_sequences_is_no_larger_than_asked_for(cls, sizes):
     loop = Interaction(agent, envs)
     loop.run(24)
     assert seen == sizes
+
+
+@pytest.mark.parametrize("network", ["mlp", "gru"])
+@pytest.mark.parametrize("cls", [DeepSarsa, DeepMonteCarlo])
+def test_running_statistics_count_a_step_once_whatever_the_passes(cls, network):
+    envs = make("CartPole-v1", 2, max_episode_steps=6)
+    net = build(network, envs.single_observation_space, normalize=True)
+    spaces = envs.single_action_space, envs.single_observation_space
+    numbers = arguments(cls, {"batch_size": 4, "train_every": 24, "updates": 3})
+    if cls is DeepSarsa:
+        numbers |= {"n_step": 1, "expected": True}
+    loop = Interaction(cls(net, *spaces, **numbers, seed=0), envs)
+    loop.run(24)
+    counts = [int(x) for name, x in net.named_buffers() if name.endswith("count")]
+    assert counts and counts[0] == 24

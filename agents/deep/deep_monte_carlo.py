@@ -70,6 +70,7 @@ class DeepMonteCarlo(ValueAgent):
                 yield from (whole.columns(slice(i, i + size)) for i in range(0, count, size))
             else:
                 yield from steps.minibatches(size, self.rng)
+        self.update_statistics(steps or whole)
 
     def _bootstrap(self, whole: Batch) -> Array:
         """Return the value of the row behind each truncated episode, 0 elsewhere [T + 1, B]."""

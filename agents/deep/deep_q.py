@@ -122,6 +122,7 @@ class DeepQ(ValueAgent):
     def update(self, batch: Batch) -> Any:
         """Take one gradient step, and give what was drawn new priorities."""
         metrics = super().update(batch)
+        self.update_statistics(batch)
         if batch.indices is not None:
             taken: Any = self.last
             error, valid = taken.loss.error, taken.loss.valid

@@ -75,6 +75,7 @@ class DeepSarsa(ValueAgent):
         for _ in range(self.updating.updates):
             for first in range(0, ready.reward.shape[1], size):
                 yield ready.columns(slice(first, first + size))
+        self.update_statistics(ready)
 
     def next_value(self, q: Array, online: Callable[[], Array], batch: Batch, rows: slice) -> Array:
         """Return Q of the action taken; the policy's expected value where there was none."""

@@ -239,11 +239,15 @@ class ValueAgent(NetworkAgent):
             self.updates += 1
             total = loss.total if on_host else loss.total.detach()  # without the graph
             self.last = Step(loss._replace(total=total), norm)
-            if not on_host:  # else plain layers, without running statistics
-                timed = slice(None) if self.memory else slice(1)
-                obs = tree.map(lambda leaf: leaf[timed], batch.obs)
-                self.network.update(obs, batch.valid[timed])  # last: until here values are of then
         return self.last_metrics
+
+    def update_statistics(self, batch: Batch) -> None:
+        """Show a batch to the network's running statistics, after the last pass over it."""
+        if isinstance(batch.reward, np.ndarray):  # of plain layers, which have none
+            return
+        timed = slice(None) if self.memory else slice(1)
+        obs = tree.map(lambda leaf: leaf[timed], batch.obs)
+        self.network.update(obs, batch.valid[timed])
 
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of Q(s, a) against the targets of a batch."""
