@@ -3,7 +3,9 @@
 Sutton & Barto, Reinforcement Learning: An Introduction, 2nd edition (2018).
 """
 
+import copy
 import math
+import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -313,3 +315,28 @@ def test_against_the_box(
     expected = np.array([[Q[s][a] for a in range(3)] for s in range(6)])
     np.testing.assert_allclose(agent.q, expected, rtol=1e-9, atol=1e-12)
     assert np.abs(agent.q).min() > 0  # every pair was met
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))])
+@pytest.mark.parametrize("cls", [QLearning, Sarsa, MonteCarlo])
+def test_a_copy_learns_on_as_the_original_would_and_leaves_it_alone(cls, copied):
+    def going_on(agent):
+        envs = make("FrozenLake-v1", 2)
+        loop = Interaction(agent, envs, compile=False)
+        loop.reset(np.random.SeedSequence(1))
+        loop.run(400)
+        return [np.array(array) for array in agent.arrays]
+
+    spaces = make("FrozenLake-v1", 2)
+    agent = cls(spaces.single_observation_space, spaces.single_action_space, seed=0)
+    going_on(agent)
+    before = [np.array(array) for array in agent.arrays]
+    logged = {name: read() for name, read in agent.last_metrics.items()}
+    other = copied(agent)
+    of_copy = going_on(other)
+    for kept, now in zip(before, agent.arrays, strict=True):
+        np.testing.assert_array_equal(kept, now)
+    assert logged == {name: read() for name, read in agent.last_metrics.items()}
+    for learned, by_copy in zip(going_on(agent), of_copy, strict=True):
+        np.testing.assert_array_equal(learned, by_copy)
+    assert any((a != b).any() for a, b in zip(before, of_copy, strict=True))

@@ -148,7 +148,7 @@ class NetworkAgent(Saved):
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> Loss:
-        """Return what is descended, summed over the valid steps, and their count."""
+        """Return what is minimised, summed over the valid steps, and their count."""
         raise NotImplementedError
 
     def update(self, batch: Batch) -> Metrics:

@@ -192,6 +192,10 @@ class TabularAgent(Saved):
         parts = {name: view(getattr(arrays, name)) for name in names}
         return arrays._replace(**parts, twins=(view(one), view(other)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: without the views, which are of these arrays."""
+        return {name: value for name, value in self.__dict__.items() if name != "_views"}
+
     @property
     def rates(self) -> tuple[Bound, Bound]:
         """Learning rate and epsilon (or temperature) as arguments of `schedules.rate`."""
