@@ -1,15 +1,7 @@
-"""Who decides and learns. Agents on networks are imported when asked for: tables need no torch."""
+"""Who decides and learns. Names are imported when first asked for: tables need no torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from seqrl.agents.protocol import Agent
-from seqrl.agents.schedules import Rate, Schedule, exponential, inverse, linear
-from seqrl.agents.tabular.indexing import TableIndex
-from seqrl.agents.tabular.monte_carlo import MonteCarlo
-from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy, Exploration
-from seqrl.agents.tabular.q_learning import QLearning
-from seqrl.agents.tabular.sarsa import Sarsa
 
 if TYPE_CHECKING:
     from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
@@ -20,19 +12,39 @@ if TYPE_CHECKING:
     from seqrl.agents.deep.reinforce import Reinforce
     from seqrl.agents.deep.value_agent import TargetNetwork, Updates, ValueAgent
     from seqrl.agents.experience.replay import Sequences
+    from seqrl.agents.protocol import Agent
+    from seqrl.agents.schedules import Rate, Schedule, exponential, inverse, linear
+    from seqrl.agents.tabular.indexing import TableIndex
+    from seqrl.agents.tabular.monte_carlo import MonteCarlo
+    from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy, Exploration
+    from seqrl.agents.tabular.q_learning import QLearning
+    from seqrl.agents.tabular.sarsa import Sarsa
 
-ON_NETWORKS = {
+MODULES = {
+    "Agent": "seqrl.agents.protocol",
+    "Boltzmann": "seqrl.agents.tabular.policy",
     "DeepMonteCarlo": "seqrl.agents.deep.deep_monte_carlo",
     "DeepQ": "seqrl.agents.deep.deep_q",
     "DeepSarsa": "seqrl.agents.deep.deep_sarsa",
+    "EpsilonGreedy": "seqrl.agents.tabular.policy",
+    "Exploration": "seqrl.agents.tabular.policy",
+    "MonteCarlo": "seqrl.agents.tabular.monte_carlo",
     "Optim": "seqrl.agents.deep.optim",
     "PolicyAgent": "seqrl.agents.deep.policy_agent",
+    "QLearning": "seqrl.agents.tabular.q_learning",
+    "Rate": "seqrl.agents.schedules",
     "Reinforce": "seqrl.agents.deep.reinforce",
     "ReplaySettings": "seqrl.agents.deep.deep_q",
+    "Sarsa": "seqrl.agents.tabular.sarsa",
+    "Schedule": "seqrl.agents.schedules",
     "Sequences": "seqrl.agents.experience.replay",
+    "TableIndex": "seqrl.agents.tabular.indexing",
     "TargetNetwork": "seqrl.agents.deep.value_agent",
     "Updates": "seqrl.agents.deep.value_agent",
     "ValueAgent": "seqrl.agents.deep.value_agent",
+    "exponential": "seqrl.agents.schedules",
+    "inverse": "seqrl.agents.schedules",
+    "linear": "seqrl.agents.schedules",
 }
 
 __all__ = [
@@ -64,6 +76,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ON_NETWORKS:
-        return getattr(import_module(ON_NETWORKS[name]), name)
+    if name in MODULES:
+        return getattr(import_module(MODULES[name]), name)
     raise AttributeError(f"module {__name__} has no attribute {name}")
