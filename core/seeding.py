@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from seqrl.core import schema
 from seqrl.core.checks import check_whole
+
+if TYPE_CHECKING:
+    import torch
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 
@@ -41,8 +46,35 @@ def generator(seed: Seed) -> np.random.Generator:
 
 
 def ints(seed: np.random.SeedSequence, n: int) -> list[int]:
-    """Return N environment seeds as Python ints; seed + i would overlap between runs."""
-    return [int(word) for word in seed.generate_state(n, np.uint64)]
+    """Return N environment seeds as Python ints; seed + i would overlap between runs.
+
+    They fit a signed 32-bit integer, the narrowest kind that simulators take.
+    """
+    return [int(word) >> 1 for word in seed.generate_state(n, np.uint32)]
+
+
+def torch_generator(seed: Seed, device: Any = "cpu") -> torch.Generator:
+    """Return a new generator of torch's on that device; a NumPy Generator is drawn from."""
+    import torch
+
+    return torch.Generator(device).manual_seed(int(generator(seed).integers(2**62)))
+
+
+@contextmanager
+def drawing_from(rng: torch.Generator) -> Iterator[None]:
+    """Let what takes no generator, such as dropout or a new layer, draw from this one."""
+    import torch
+
+    shared = torch.default_generator
+    if rng.device.type == "cuda":
+        shared = torch.cuda.default_generators[rng.device.index or 0]
+    before = shared.get_state()
+    shared.set_state(rng.get_state())
+    try:
+        yield
+    finally:
+        rng.set_state(shared.get_state())
+        shared.set_state(before)
 
 
 def get_rng_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from gymnasium import Space
 
 from seqrl.core import tree
 from seqrl.core.errors import UsageError, closest
+from seqrl.core.seeding import Seed, drawing_from, torch_generator
 from seqrl.networks.attention import Attention
 from seqrl.networks.base import Network, parts_of
 from seqrl.networks.cnn import is_image
@@ -43,9 +45,10 @@ MEMORY_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(name: str, observation_space: Space, **args: Any) -> Network:
+def build(name: str, observation_space: Space, *, seed: Seed = None, **args: Any) -> Network:
     """Return the network of that name for that space.
 
+    seed: of the weights; None draws them from torch's global generator.
     args: the keyword arguments of its class and of the encoder for the space (see `encoder`);
     one of both, such as init or dropout, goes to both. For cores on MultiDiscrete, tokens="gru"
     (or another core) reads the observation as a sequence (see Tokens). Arguments of cores that
@@ -53,7 +56,8 @@ def build(name: str, observation_space: Space, **args: Any) -> Network:
     """
     name = lookup("network", name, NETWORKS)
     try:
-        return _make(name, observation_space, args)
+        with nullcontext() if seed is None else drawing_from(torch_generator(seed)):
+            return _make(name, observation_space, args)
     except UsageError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:

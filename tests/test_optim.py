@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqrl.agents.deep.devices import Draw, drawing_from, pick_device
+from seqrl.agents.deep.devices import Draw, pick_device
 from seqrl.agents.deep.optim import (
     Optim,
     clip_gradients,
@@ -15,6 +15,7 @@ from seqrl.agents.deep.optim import (
 )
 from seqrl.core.arrays import to_numpy, to_tensor
 from seqrl.core.errors import RunError, UsageError
+from seqrl.core.seeding import drawing_from
 
 NAMES = "SGD Momentum Nesterov Adagrad Adadelta RMSprop Adam AdamW RAdam NAdam Adamax ASGD".split()
 

@@ -1,9 +1,7 @@
-"""Where an agent computes, and where its random numbers come from."""
+"""Where an agent computes, and random numbers there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,21 +21,6 @@ def pick_device(name: str) -> tuple[torch.device, str]:
     if name not in (*there, "cuda") or (name == "cuda" and len(there) == 1):
         raise UsageError(f"device {name!r}: expected auto or one of {', '.join(there)}")
     return torch.device(name), "asked for"
-
-
-@contextmanager
-def drawing_from(rng: torch.Generator) -> Iterator[None]:
-    """Let layers that take no generator, such as dropout, draw from this one."""
-    shared = torch.default_generator
-    if rng.device.type == "cuda":
-        shared = torch.cuda.default_generators[rng.device.index or 0]
-    before = shared.get_state()
-    shared.set_state(rng.get_state())
-    try:
-        yield
-    finally:
-        rng.set_state(shared.get_state())
-        shared.set_state(before)
 
 
 class Draw:

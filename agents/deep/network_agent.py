@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from seqrl.agents.deep.devices import drawing_from, pick_device
+from seqrl.agents.deep.devices import pick_device
 from seqrl.agents.deep.optim import Optim, clip_gradients, follow
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
@@ -22,7 +22,7 @@ from seqrl.core.arrays import host_copy, to_tensor
 from seqrl.core.checks import check_choice, check_kind, check_unit
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.saved import NUMBER, PART, RNG, Kept, Saved, plain
-from seqrl.core.seeding import Seed, generator
+from seqrl.core.seeding import Seed, drawing_from, generator, torch_generator
 from seqrl.core.types import Array, Batch, Metrics, Transition
 from seqrl.networks.base import as_network, check_output, has_memory, probe
 
@@ -89,8 +89,8 @@ class NetworkAgent(Saved):
     def reseed(self, seed: Seed) -> None:
         """Draw from a new stream from now on."""
         self.rng = generator(seed)
-        self.torch_rng = torch.Generator(self.device)
-        self.torch_rng.manual_seed(int(self.rng.integers(2**62)))
+        self.torch_rng = torch_generator(self.rng, self.device)
+        self.layers_rng = torch_generator(self.rng)  # of the weights of layers that are made
 
     # the network
 
@@ -101,7 +101,8 @@ class NetworkAgent(Saved):
     def _prepare(self, space: gym.Space | None) -> None:
         """Build at once what can be: by trying the network on the space, if it is given."""
         if space is not None:
-            probe(self.network, space)
+            with drawing_from(self.layers_rng):
+                probe(self.network, space)
             self.checked = True
         if self.network.features and not any(map(is_lazy, self.network.parameters())):
             self._finish()
@@ -112,7 +113,8 @@ class NetworkAgent(Saved):
             return
         rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
         self.network.eval()
-        with torch.no_grad():  # in inference mode, layers built now could not be trained
+        # in inference mode, layers built now could not be trained
+        with torch.no_grad(), drawing_from(self.layers_rng):
             features, state = self.network(*rolled)
         check_output(self.network, features, state, (1, len(start)))
         self.network.features = features.shape[-1]
@@ -122,7 +124,8 @@ class NetworkAgent(Saved):
 
     def _finish(self) -> None:
         self.memory = has_memory(self.network)
-        self._build()
+        with drawing_from(self.layers_rng):
+            self._build()
         self.built = True
 
     @property
