@@ -13,7 +13,7 @@ class Agent(Protocol):
     """Decides and learns; it alone knows when it has enough to update."""
 
     gamma: float  # discount in [0, 1]
-    horizon: int | None  # env steps that schedules run over; `train` sets it where it is None
+    horizon: int | None  # env steps that schedules run over, from where it was set; `train` does
     device: Any  # where the agent computes, "cpu" for tables
     learner: str  # what takes its gradient steps, as a run's path names it; "" for tables
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+from seqrl.core import schema
 from seqrl.core.errors import UsageError
+from seqrl.core.saved import NUMBER, Kept, Saved, plain
 
 KINDS = ("constant", "linear", "exponential", "inverse", "cosine", "step")
 DROPS = 10  # of a step schedule
@@ -51,6 +53,34 @@ class Schedule(NamedTuple):
 
 
 Rate = float | str | Schedule
+
+
+class Scheduled(Saved):
+    """An agent whose rates change over `horizon` env steps, from where that was set last."""
+
+    steps = 0  # env steps that were learned from
+    origin = 0  # of them before the schedules began
+    _horizon: int | None = None
+
+    @property
+    def horizon(self) -> int | None:
+        """Env steps that the schedules run over; setting it begins them anew."""
+        return self._horizon
+
+    @horizon.setter
+    def horizon(self, steps: int | None) -> None:
+        self._horizon, self.origin = steps, self.steps
+        self.bind_schedules()
+
+    def bind_schedules(self) -> None:
+        """Work out what follows from the horizon."""
+
+    # in this order: the origin is loaded over the one that the horizon sets
+    SAVED: ClassVar[dict[str, Kept]] = {
+        "steps": NUMBER,
+        "horizon": plain(schema.maybe(0)),
+        "origin": NUMBER,
+    }
 
 
 def rate(kind: int, start: float, end: float, span: float, step: float) -> float:

@@ -28,6 +28,7 @@ class Transition(NamedTuple):
     truncated: Array  # bool: the episode was cut off, next_obs has a value
     next_obs: Array  # true successor, never the next episode's first observation
     valid: Array  # bool: a step to learn from; False for padding and autoreset filler
+    whole: bool = True  # False: an exact end has split the turn, its other steps come next
 
 
 class Batch(NamedTuple):

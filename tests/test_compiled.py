@@ -69,9 +69,10 @@ def environments(name, n, role):
     return make(env, n, **options)
 
 
-def loop_of(new_agent, name, n, *, compile, role=0, **numbers):
+def loop_of(new_agent, name, n, *, compile, role=0, before=0, **numbers):
     envs = environments(name, n, role)
     agent = new_agent(envs.single_observation_space, envs.single_action_space, **numbers)
+    agent.steps = before  # of an earlier call
     agent.horizon = STEPS
     loop = Interaction(agent, envs, recorder=Book(), compile=compile)
     loop.reset(np.random.SeedSequence(3))
@@ -120,6 +121,12 @@ def q_learning(*spaces, **numbers):
 @pytest.mark.parametrize("name, n", [("lake", 4), ("garnet", 1), ("cliff slippery", 1)])
 def test_every_agent_is_the_same_compiled(new_agent, name, n):
     assert check_both_ways(new_agent, name, n).episodes > 0
+
+
+def test_schedules_of_a_second_call_are_the_same_compiled():
+    rates = {"learning_rate": "linear:0.9:0.1", "exploration": EpsilonGreedy("linear:1:0.1")}
+    loop = check_both_ways(q_learning, "lake", 2, before=STEPS, **rates)
+    assert loop.agent.origin == STEPS and loop.agent.steps == 2 * STEPS
 
 
 @task

@@ -194,6 +194,7 @@ def test_agents_learn_what_a_scalar_loop_teaches(counting, arrange, layout, scri
     loop = Interaction(agent, envs)
     loop.run(71)  # no multiple of 3
     plain = new_agent(makers[0]().observation_space, makers[0]().action_space)
+    plain.horizon = 71
     reference_agent(plain, [make() for make in makers], 71, layout == "sync NextStep")
     assert agent.steps == loop.steps == 71
     assert np.ptp(agent.q) > 1

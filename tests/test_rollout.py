@@ -197,6 +197,7 @@ def test_the_first_ratio_is_one(network, backend):
 def test_a_run_goes_on_as_if_it_had_not_stopped(network, env, tmp_path):
     def loop():
         agent, envs = agent_and_envs(network, env, turns=10)
+        agent.horizon = 100
         loop = Interaction(agent, envs)
         loop.reset(np.random.SeedSequence(3))
         return loop
@@ -246,7 +247,8 @@ def test_an_algorithm_is_its_loss_and_its_batches():
 
     assert sum(map(lines, (PPO.loss, PPO.value_loss, PPO.batches))) <= 90
     imported = {cls.__module__ for cls in PPO.__mro__ if cls.__module__.startswith("seqrl.agents")}
-    assert imported == {"seqrl.agents.deep.policy_agent", "seqrl.agents.deep.network_agent"}
+    bases = "deep.policy_agent", "deep.network_agent", "schedules"
+    assert imported == {f"seqrl.agents.{base}" for base in bases}
 
 
 def test_spaces_of_every_kind_take_part():

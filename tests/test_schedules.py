@@ -8,9 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrl.agents import Boltzmann, EpsilonGreedy, QLearning, Schedule, exponential, inverse, linear
+from seqrl.agents import (
+    Boltzmann,
+    DeepQ,
+    EpsilonGreedy,
+    MonteCarlo,
+    Optim,
+    QLearning,
+    Reinforce,
+    Sarsa,
+    Schedule,
+    exponential,
+    inverse,
+    linear,
+)
 from seqrl.agents.schedules import KINDS, parse, rate, schedule
 from seqrl.core import UsageError
+from seqrl.envs import make
+from seqrl.networks import build
+from seqrl.training import Interaction, train
 
 
 def test_constant() -> None:
@@ -142,11 +158,65 @@ def test_agents_count_env_steps_against_their_horizon() -> None:
     agent = QLearning(gym.spaces.Discrete(2), gym.spaces.Discrete(2))
     readings: dict[str, Any] = dict(agent.last_metrics)
     look = ("train/learning_rate", "rollout/exploration_rate")
-    for horizon, steps, expected in (
-        (None, 500, (0.1, 1.0)),
-        (1000, 250, (0.0775, 0.525)),
-        (1000, 500, (0.055, 0.05)),
-        (1000, 2000, (0.01, 0.05)),
+    for horizon, before, steps, expected in (
+        (None, 0, 500, (0.1, 1.0)),
+        (1000, 0, 250, (0.0775, 0.525)),
+        (1000, 0, 500, (0.055, 0.05)),
+        (1000, 0, 2000, (0.01, 0.05)),
+        (1000, 700, 950, (0.0775, 0.525)),  # begun anew after 700 steps
     ):
-        agent.horizon, agent.steps = horizon, steps
+        agent.steps = before
+        agent.horizon = horizon
+        agent.steps = steps
         assert [readings[tag]() for tag in look] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("agent_class", [QLearning, Sarsa, MonteCarlo, Reinforce, DeepQ])
+def test_schedules_run_over_each_call(agent_class: Any) -> None:
+    """The learning rate of a second call begins where that of the first did, and is saved."""
+    envs = make("FrozenLake-v1")
+    space, actions = envs.single_observation_space, envs.single_action_space
+    on_table = agent_class in (QLearning, Sarsa, MonteCarlo)
+    rates: dict[str, Any] = {"learning_rate": "linear:0.1:0"}
+    if not on_table:
+        rates = {"optim": Optim("linear:0.1:0", max_grad_norm=1.0)}
+    network = () if on_table else (build("mlp", space, seed=0),)
+    others = (space, actions) if on_table else (actions, space)
+    agent = agent_class(*network, *others, **rates, seed=0)
+
+    def now() -> float:
+        return float(agent.learning_rate(agent.steps - agent.origin, agent.horizon))
+
+    for call in range(3):
+        seen = Rates(now)
+        train(agent, envs, 500, seed=call, callbacks=[seen])
+        assert seen.rates == pytest.approx([0.08, 0.06, 0.04, 0.02, 0]), call
+        assert (agent.origin, agent.steps) == (500 * call, 500 * call + 500)
+    kept = agent.state_dict()
+    assert (kept["origin"], kept["horizon"]) == (1000, 500)
+    again = agent_class(*network, *others, **rates, seed=0)
+    again.load_state_dict(kept)
+    assert (again.origin, again.horizon, again.steps) == (1000, 500, 1500)
+
+
+def test_a_loop_without_a_horizon_schedules_over_its_first_run() -> None:
+    envs = make("FrozenLake-v1")
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    loop = Interaction(agent, envs)
+    loop.run(300)
+    assert (agent.origin, agent.horizon) == (0, 300)
+    assert float(agent.last_metrics["rollout/exploration_rate"]()) == pytest.approx(0.05)
+    loop.run(100)
+    assert (agent.origin, agent.horizon) == (0, 300)
+
+
+class Rates:
+    """A callback that reads a rate every 100 env steps."""
+
+    every = 100
+
+    def __init__(self, now: Any):
+        self.now, self.rates = now, []
+
+    def __call__(self, loop: Interaction) -> None:
+        self.rates.append(self.now())

@@ -78,9 +78,6 @@ class DeepMonteCarlo(ValueAgent):
         cut = (whole.discount[:-1] > 0) & whole.valid[:-1] & whole.final[1:]
         if not bool(cut.any()):
             return bootstrap
-        module = self.values_part.module
-        if module.training:
-            module.eval()
         rows = whole.obs, whole.start
         if not self.memory:  # what followed alone
             rows = tree.map(lambda leaf: leaf[1:][cut][None], rows)

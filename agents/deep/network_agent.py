@@ -16,12 +16,12 @@ from seqrl.agents.deep.devices import pick_device
 from seqrl.agents.deep.optim import Optim, clip_gradients, follow
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
-from seqrl.agents.schedules import Schedule, rate, schedule
+from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import schema, tree
 from seqrl.core.arrays import host_copy, to_tensor
 from seqrl.core.checks import check_choice, check_kind, check_unit
 from seqrl.core.errors import RunError, UsageError
-from seqrl.core.saved import NUMBER, PART, RNG, Kept, Saved, plain
+from seqrl.core.saved import NUMBER, PART, RNG, Kept
 from seqrl.core.seeding import Seed, drawing_from, generator, torch_generator
 from seqrl.core.types import Array, Batch, Metrics, Transition
 from seqrl.networks.base import as_network, check_output, has_memory, probe
@@ -59,7 +59,7 @@ def load_parts(parts: dict[str, Part], saved: Any) -> dict[str, Part]:
     return parts
 
 
-class NetworkAgent(Saved):
+class NetworkAgent(Scheduled):
     """An agent around one network: what is met goes into a store, and batches of it are learned.
 
     A subclass makes its parts and its store in `_build`, says in `batches` when it learns from
@@ -79,9 +79,8 @@ class NetworkAgent(Saved):
         self.network = as_network(network).to(self.device)
         self.optim, self.gamma, self.backend = optim, gamma, backend
         self.learning_rate = schedule("learning_rate", optim.learning_rate, 0.0, math.inf)
-        self.horizon: int | None = None
-        self.steps = self.updates = 0
-        self.turn_steps = 0  # env steps of the newest turn
+        self.updates = 0
+        self.turn_steps = 0  # env steps of the turn that is being learned from
         self.parts, self.store = {}, None
         self.built = self.checked = False  # are the layers there; has the network been tried
         self.reseed(seed)
@@ -137,14 +136,21 @@ class NetworkAgent(Saved):
     # learning
 
     def learn(self, step: Transition) -> Metrics:
-        """Keep the turn, and learn from the batches that are due."""
-        self.turn_steps = int(step.valid.sum())
-        self.steps += self.turn_steps
+        """Keep the turn, and learn from the batches that are due once the whole of it is there."""
+        count = int(step.valid.sum())
+        self.steps += count
+        self.turn_steps += count
         self.store.add(step)
         metrics: Metrics = {}
-        for batch in self.batches():
-            metrics = self.update(batch)
+        if step.whole:
+            for batch in self.batches():
+                metrics = self.update(batch)
+            self.end_turn()
+            self.turn_steps = 0
         return metrics
+
+    def end_turn(self) -> None:
+        """Do what is due after a turn was learned from."""
 
     def batches(self) -> Iterator[Batch]:
         """Yield what is to be learned from now, each when the one before has been learned from."""
@@ -189,7 +195,7 @@ class NetworkAgent(Saved):
 
     def now(self, number: Schedule) -> float:
         """Return what a scheduled number is at this env step."""
-        return rate(*number.bind(self.horizon), self.steps)
+        return rate(*number.bind(self.horizon), self.steps - self.origin)
 
     # state
 
@@ -201,8 +207,8 @@ class NetworkAgent(Saved):
         ),
         "store": PART,
         "updates": NUMBER,
-        "steps": NUMBER,
-        "horizon": plain(schema.maybe(0)),
+        "turn_steps": NUMBER,
+        **Scheduled.SAVED,
         "rng": RNG,
         "torch_rng": Kept(lambda rng: host_copy(rng.get_state()), check_torch_rng, load_torch_rng),
     }

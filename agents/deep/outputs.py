@@ -58,6 +58,8 @@ class Part:
 
     backend: "torch", "numpy", or "auto", which takes NumPy where the network is plain and on the
         CPU.
+    draws: whether layers such as dropout draw while it learns; those of a policy do not, since it
+        is to learn as it acts.
     numpy_loss: whether the loss has a NumPy form. Learning in NumPy (`learns_in_numpy`) needs one,
         an MLP without dueling, and Adam without weight decay.
     """
@@ -69,9 +71,10 @@ class Part:
         device: torch.device,
         backend: str,
         *,
+        draws: bool = True,
         numpy_loss: bool = False,
     ):
-        self.module, self.device = module, device
+        self.module, self.device, self.draws = module, device, draws
         self.optimizer = None if optim is None else optim.make(module.parameters())
         self.mlp: NumpyMLP | None = None
         self.plain: NumpyMLP | NumpyForward | None = None
@@ -118,8 +121,7 @@ class Part:
     def act_in_torch(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
         """Map one step to numbers [N, K] as a tensor on the device, and memory."""
         rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
-        if self.module.training:
-            self.module.eval()
+        self._rest()
         with torch.inference_mode():
             out, state = self.module(*rolled, to_tensor(state, self.device))
         return out[0], state
@@ -129,7 +131,9 @@ class Part:
         if isinstance(start, np.ndarray):
             self.activations = self._in_numpy(obs, start)
             return self.activations[-1].reshape(*start.shape, -1)
-        if not self.module.training:
+        if not self.draws:
+            rest(self.module)
+        elif not self.module.training:
             self.module.train()
         return self.module(obs, start, state)[0]
 
@@ -137,8 +141,19 @@ class Part:
         """Map a batch to numbers [T, B, K] without a gradient."""
         if isinstance(start, np.ndarray):
             return self._in_numpy(obs, start)[-1].reshape(*start.shape, -1)
+        self._rest()
         with torch.no_grad():
             return self.module(obs, start, state)[0]
+
+    def memory_after(self, obs: Array, start: Array, state: State) -> State:
+        """Return the memory behind a batch."""
+        self._rest()
+        with torch.no_grad():
+            return self.module(obs, start, state)[1]
+
+    def _rest(self) -> None:
+        if self.module.training:
+            self.module.eval()
 
     def _in_numpy(self, obs: Array, start: np.ndarray) -> list[np.ndarray]:
         assert self.mlp is not None
@@ -159,3 +174,14 @@ class Part:
         if self.optimizer is not None:
             load_optimizer_state(self.optimizer, state["optimizer"], f"{name}/optimizer")
         self.refresh()
+
+
+def rest(module: nn.Module) -> None:
+    """Set a module to evaluation; torch's recurrent layers only where they would draw.
+
+    On a GPU they are differentiated in training mode alone, which without dropout is the same.
+    """
+    module.eval()
+    for part in module.modules():
+        if isinstance(part, nn.RNNBase) and not part.dropout:
+            part.train()

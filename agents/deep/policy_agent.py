@@ -23,6 +23,8 @@ from seqrl.core.saved import NUMBER, PART, Kept, Saved, plain
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Decision, State
 
+ROUNDING = 1e-5  # of a mean: a spread below it is none
+
 
 class RunningMoments(Saved):
     """Mean and spread of all returns so far, weighted by how many there were (Welford)."""
@@ -31,22 +33,25 @@ class RunningMoments(Saved):
         self.mean, self.variance, self.count = 0.0, 1.0, 0
 
     @property
+    def spread(self) -> float:
+        """The standard deviation; 0 until values have differed by more than rounding."""
+        spread = math.sqrt(self.variance)
+        return spread if self.count and spread > ROUNDING * abs(self.mean) else 0.0
+
+    @property
     def std(self) -> float:
-        """The standard deviation, never 0."""
-        return math.sqrt(self.variance) + 1e-6
+        """The standard deviation; 1 where there is none."""
+        return self.spread or 1.0
 
     def update(self, values: Tensor) -> None:
-        """Add more values [B]."""
+        """Add more values [B]; those before the first spread weigh no more than they do."""
         n, new = len(values), float(values.mean())
-        spread = float(values.var(correction=0))
-        total = self.count + n
-        if self.count == 0:
-            self.mean, self.variance = new, spread
-        else:
-            gap = new - self.mean
-            self.mean += gap * n / total
-            between = gap * gap * self.count * n / total
-            self.variance = (self.variance * self.count + spread * n + between) / total
+        within = float(values.var(correction=0))
+        before = self.count if self.spread else min(self.count, n)
+        total, gap = before + n, new - self.mean
+        self.mean += gap * n / total
+        between = gap * gap * before * n / total
+        self.variance = (self.variance * before + within * n + between) / total
         self.count = total
 
     @staticmethod
@@ -102,16 +107,16 @@ class PolicyAgent(NetworkAgent):
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
         outputs = Outputs(self.network, policy, head=self.head)
-        self.policy = self._part(outputs)
+        self.policy = self._part(outputs, draws=False)
         self.parts = {"policy": self.policy}
         if self.has_critic:
             self.critic = self._part(Outputs(copy.deepcopy(self.network), value))
-            self.critic.module.train()  # the network has been in eval mode, if it was tried
             self.parts["critic"] = self.critic
         self.store = self.make_store()
 
-    def _part(self, outputs: Outputs) -> Part:
-        return Part(outputs.to(self.device), self.optim, self.device, self.backend)
+    def _part(self, outputs: Outputs, draws: bool = True) -> Part:
+        placed = outputs.to(self.device)
+        return Part(placed, self.optim, self.device, self.backend, draws=draws)
 
     def make_store(self) -> Any:
         """Return what is learned from."""
@@ -154,9 +159,7 @@ class PolicyAgent(NetworkAgent):
         if not self.has_critic:
             return None
         self._try_once(obs, start)
-        module, training = self.critic.module, self.critic.module.training
         out, _ = self.critic.act(obs, start, None)
-        module.train(training)
         return np.asarray(self.in_units(torch.as_tensor(out)[..., 0]).cpu())
 
     def in_units(self, out: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
@@ -21,20 +21,25 @@ from seqrl.core import tree
 from seqrl.core.arrays import on_device
 from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import RunError
+from seqrl.core.saved import Kept, plain
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Batch, Metrics
 
 LOG = logging.getLogger("seqrl")
 BASELINES = ("value", "mean", "none")
+NEW = 0.1  # weight of the newest batch in the running mean of batches' steps
 
 
 class Reinforce(PolicyAgent):
     """REINFORCE with baseline (Williams, 1992; Sutton & Barto, 2018, the box of 13.4, p. 330).
 
     Whole episodes are gathered from all environments; when `batch_episodes` are over, one step is
-    taken along  mean_t (G_t - b(S_t)) grad log pi(A_t|S_t),  advantages in units of the returns'
-    running spread. As is usual the factor gamma^t is left out. A truncated episode's return goes
-    on with the value of what followed it where there is a value network, else it ends there.
+    taken along  sum_t (G_t - b(S_t)) grad log pi(A_t|S_t)  over all of them. The sum is divided by
+    the returns' spread and the steps of a batch as the batches before had them: numbers of the
+    batch itself would give long episodes less weight. An update waits for the episodes that were
+    under way at the one before, so none is older than one update. As is usual the factor gamma^t
+    is left out. A truncated episode's return goes on with the value of what followed it where
+    there is a value network, else it ends there.
 
     Args:
         network: a Network or any module from [B, ...] to [B, F]; the value network is another one
@@ -75,6 +80,8 @@ class Reinforce(PolicyAgent):
         self.batch_episodes = check_whole("batch_episodes", batch_episodes)
         self.value_passes = check_whole("value_passes", value_passes)
         self.entropy_coef = schedule("entropy_coef", entropy_coef, 0.0, math.inf)
+        self.batch_steps = 0.0  # running mean of the steps of a batch
+        self.count = 1.0  # what the newest batch's sums are divided by
         self.warned = False  # that cut episodes end where they were cut
         parts = optim, gamma, baseline == "value", temperature
         super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
@@ -85,9 +92,8 @@ class Reinforce(PolicyAgent):
 
     def batches(self) -> Iterator[Batch]:
         """Yield all finished episodes, when they are enough, with returns and advantages."""
-        if len(self.store) < self.batch_episodes:
+        if len(self.store) < self.batch_episodes or self.store.waits:
             return
-        self.policy.module.train()
         whole = on_device(self.store.take(), self.device)
         with self.drawing():
             values = self._baseline(whole)  # [T + 1, B]
@@ -96,10 +102,14 @@ class Reinforce(PolicyAgent):
         returns = targets.discounted(*leaves)
         if not bool(torch.isfinite(returns[whole.valid]).all()):
             raise RunError(f"a return is not finite at update {self.updates + 1}")
+        spread = self.returns.spread
         self.returns.update(returns[whole.valid])
-        advantage = (returns - values) * whole.valid / self.returns.std
+        advantage = (returns - values) * whole.valid / (spread or self.returns.std)
         whole = whole._replace(extra={"return": returns, "advantage": advantage})
+        steps = int(whole.valid.sum())
+        self.count = self.batch_steps or float(steps)
         yield whole if self.memory else whole.steps()
+        self.batch_steps = self.count + NEW * (steps - self.count)
 
     def _baseline(self, whole: Batch) -> Tensor:
         """Return the baseline of every step, and of what followed the last ones [T + 1, B]."""
@@ -131,14 +141,14 @@ class Reinforce(PolicyAgent):
         count = valid.sum().clamp(min=1)
         metrics = {"train/policy_loss": -gain / count, "train/entropy": entropy / count}
         detached = {name: number.detach() for name, number in metrics.items()}
-        return Loss(-gain - self.now(self.entropy_coef) * entropy, count, metrics=detached)
+        return Loss(-gain - self.now(self.entropy_coef) * entropy, self.count, metrics=detached)
 
     def value_loss(self, batch: Batch) -> Loss:
         """Return the squared error of the critic, in units of the returns' running spread."""
         target = (batch.extra["return"] - self.returns.mean) / self.returns.std
         error = target - self.critic.learn(batch.obs, batch.start)[..., 0]
         total = torch.where(batch.valid, error.square(), 0.0).sum()
-        return Loss(total, batch.valid.sum().clamp(min=1))
+        return Loss(total, self.count)
 
     def update(self, batch: Batch) -> Metrics:
         """Take a step of the policy and some of the critic."""
@@ -157,3 +167,5 @@ class Reinforce(PolicyAgent):
         self.update_statistics(batch.obs, batch.valid)
         self.updates += 1
         return metrics
+
+    SAVED: ClassVar[dict[str, Kept]] = {**PolicyAgent.SAVED, "batch_steps": plain(0.0)}

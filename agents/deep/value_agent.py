@@ -214,26 +214,28 @@ class ValueAgent(NetworkAgent):
 
     def learn(self, step: Transition) -> Metrics:
         """Keep the turn, learn from the batches that are due, move the target network."""
-        before, every = self.steps, self.target.target_every
         super().learn(step)
-        if every and self.steps // every > before // every:
-            self._move_target()
         return {} if self.last is None and self.last_numbers is None else self.last_metrics
 
     @property
     def due(self) -> int:
         """How often it is to be learned after the newest turn."""
-        every = self.updating.train_every
+        return self.passed(self.updating.train_every)
+
+    def passed(self, every: int) -> int:
+        """Return how many multiples of a number of env steps the newest turn has reached."""
         return self.steps // every - (self.steps - self.turn_steps) // every
+
+    def end_turn(self) -> None:
+        """Move the target network where it is due."""
+        if self.target.target_every and self.passed(self.target.target_every):
+            self._move_target()
 
     def update(self, batch: Batch) -> Metrics:
         """Take one gradient step."""
         on_host = isinstance(batch.reward, np.ndarray)
-        module = self.values_part.module
         # what is not finite is refused by name
         with np.errstate(all="ignore") if on_host else self.drawing():
-            if not module.training:
-                module.train()
             loss = self.loss(batch)
             norm = self.gradient_step(self.values_part, loss)
             self.updates += 1
@@ -286,8 +288,7 @@ class ValueAgent(NetworkAgent):
         obs, start = batch.obs, batch.start
         if first:
             early = tree.map(lambda leaf: leaf[:first], obs)
-            with torch.no_grad():
-                _, state = part.module(early, start[:first], state)
+            state = part.memory_after(early, start[:first], state)
             obs, start = tree.map(lambda leaf: leaf[first:], obs), start[first:]
         return part.learn(obs, start, state) if grad else part.evaluate(obs, start, state)
 

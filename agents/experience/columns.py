@@ -294,8 +294,9 @@ def host_turn(step: Transition) -> Transition:
     """Return a turn as NumPy arrays, but for the memory, which is kept seldom."""
     if isinstance(step.reward, np.ndarray):
         return step
-    arrays = tree.map(host, tuple(step._replace(state=None, next_state=None)))
-    return Transition(*arrays)._replace(state=step.state, next_state=step.next_state)
+    arrays = tree.map(host, tuple(step._replace(state=None, next_state=None))[:-1])
+    kept: dict[str, Any] = {"state": step.state, "next_state": step.next_state}
+    return Transition(*arrays)._replace(**kept, whole=step.whole)
 
 
 def check_replay_memory(needed: int, steps: int) -> None:

@@ -28,6 +28,7 @@ class Episodes:
         self.columns: dict[str, Any] | None = None  # TIMED, of the episodes under way
         self.length: Any = None  # [N]
         self.bound = 0  # no column is longer; saves asking a device at every turn
+        self.older: Any = None  # bool [N]: under way since before the last `take`
         self.finished: list[dict[str, Any]] = []  # TIMED and ENDS, of episodes that ended together
         self.loaded = False  # from a checkpoint, and no turn has been seen since
 
@@ -37,11 +38,13 @@ class Episodes:
         if self.loaded:
             self._adopt(turn, step)
         if self.length is None or len(self.length) != len(step.valid):
-            self.length = step.valid * 0
+            self.length, self.older = step.valid * 0, None
             self.columns = tree.map(lambda leaf: zeros(INITIAL_LENGTH, leaf), turn)
         # what was never finished is forgotten; a row that is not valid here may be under way, in
         # the other half of a turn that an exact end has split
         self.length = self.length * ~(step.start & step.valid)
+        if self.older is not None:
+            self.older = self.older & (self.length > 0)
         self._reserve()
         every = np.arange(len(self.length))
         length = self.length
@@ -65,8 +68,8 @@ class Episodes:
             first = tree.map(lambda leaf: leaf[0, 0], {name: ended[name] for name in TIMED})
             both = first, tree.take(ended["last"], 0)
             schema.check(f"{NAME}/finished/{i}", both, (row, tree.take(step.next_obs, 0)))
-        kept = self.columns, self.length, tuple(self.finished)
-        self.columns, self.length, finished = like(kept, step.valid)
+        kept = self.columns, self.length, self.older, tuple(self.finished)
+        self.columns, self.length, self.older, finished = like(kept, step.valid)
         self.finished, self.loaded = list(finished), False
 
     def _reserve(self) -> None:
@@ -92,9 +95,15 @@ class Episodes:
         """How many finished episodes there are."""
         return sum(len(ended["length"]) for ended in self.finished)
 
+    @property
+    def waits(self) -> bool:
+        """Whether an episode is under way that began before the last `take`."""
+        return self.older is not None and bool((self.older & (self.length > 0)).any())
+
     def take(self) -> Batch:
         """Return all finished episodes, each a column from its first step on; they are gone."""
         finished, self.finished = self.finished, []
+        self.older = None if self.length is None else self.length > 0
         longest = max(len(ended["reward"]) for ended in finished)
 
         def side_by_side(*leaves: Array) -> Array:
@@ -128,20 +137,25 @@ class Episodes:
 
     def state_dict(self) -> dict[str, Any]:
         """Return episodes under way and finished ones that wait."""
-        return {"columns": self.columns, "length": self.length, "finished": list(self.finished)}
+        under_way = {"columns": self.columns, "length": self.length, "older": self.older}
+        return {**under_way, "finished": list(self.finished)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; what an observation is shows only at the next turn."""
         check_episodes(NAME, state)
         self.bound, self.loaded = 1 << 60, True
-        self.columns, self.length = tree.map(host_copy, (state["columns"], state["length"]))
+        under_way = state["columns"], state["length"], state["older"]
+        self.columns, self.length, self.older = tree.map(host_copy, under_way)
         self.finished = [tree.map(host_copy, ended) for ended in state["finished"]]
 
 
 def check_episodes(name: str, saved: Any) -> None:
     """Refuse what no store has saved; what an observation is shows only at the next turn."""
-    schema.check(name, saved, dict.fromkeys(("columns", "length", "finished"), schema.anything))
+    entries = "columns", "length", "older", "finished"
+    schema.check(name, saved, dict.fromkeys(entries, schema.anything))
     columns, length = saved["columns"], saved["length"]
+    flags = None if length is None else np.zeros(np.shape(length), bool)
+    schema.check(f"{name}/older", saved["older"], schema.maybe(flags))
     if length is None:
         schema.check(f"{name}/columns", columns, None)
     else:

@@ -33,6 +33,7 @@ class Rollout:
         self.rows: dict[str, Any] | None = None  # leaves [T + 1, N, ...]
         self.state: State = None  # memory [N, ...] before the first turn
         self.filled = 0  # turns
+        self.split = False  # whether the newest one's other steps are still to come
         self.loaded = False  # from a checkpoint, and no turn has been seen since
 
     def __len__(self) -> int:
@@ -51,8 +52,8 @@ class Rollout:
             self._adopt(turn, step)
         if self.rows is None or len(self.rows["valid"][0]) != len(step.valid):
             self.rows = tree.map(lambda leaf: zeros(self.turns + 1, leaf), turn)
-            self.filled = 0
-        if self._splits_the_newest(turn):
+            self.filled, self.split = 0, False
+        if self.split:
             newest = tree.take(self.rows, self.filled - 1)
             turn["valid"] = turn["valid"] | newest["valid"]
             turn["bootstrap"] = turn["bootstrap"] + newest["bootstrap"]
@@ -64,21 +65,9 @@ class Rollout:
             column[self.filled] = leaf
 
         tree.map(write, self.rows, turn)
-        self.filled += 1
+        self.filled, self.split = self.filled + 1, not step.whole
         column = self.rows["obs"], self.rows["start"]
         tree.map(write, column, (step.next_obs, turn["over"]))
-
-    def _splits_the_newest(self, turn: dict[str, Any]) -> bool:
-        """Return whether this is the other half of the newest turn, split by an exact end."""
-        if not self.filled:
-            return False
-        newest = tree.take(self.rows, self.filled - 1)
-        if bool(newest["valid"].all()) or bool((newest["valid"] & turn["valid"]).any()):
-            return False
-        same = tree.map(lambda one, other: bool((one == other).all()), newest, turn)
-        return all(same.pop(name) for name in ("start", "action", "reward", "over")) and all(
-            tree.leaves(same["obs"])
-        )
 
     def _turn(self, step: Transition) -> dict[str, Any]:
         assert step.log_prob is not None
@@ -122,14 +111,16 @@ class Rollout:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the turns that are there."""
-        return {"rows": self.rows, "state": self.state, "filled": self.filled}
+        names = "rows", "state", "filled", "split"
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; what an observation is shows only at the next turn."""
-        expected = dict.fromkeys(("rows", "state"), schema.anything)
-        schema.check(NAME, state, expected | {"filled": schema.whole(0, self.turns)})
+        expected: dict[str, Any] = dict.fromkeys(("rows", "state"), schema.anything)
+        expected |= {"filled": schema.whole(0, self.turns), "split": False}
+        schema.check(NAME, state, expected)
         if state["rows"] is not None:
             axes = state["rows"]["valid"].shape
             schema.check_axes((self.turns + 1, *axes[1:]), 2, f"{NAME}/rows", state["rows"])
-        self.filled, self.loaded = state["filled"], True
+        self.filled, self.split, self.loaded = state["filled"], state["split"], True
         self.rows, self.state = tree.map(host_copy, (state["rows"], state["state"]))

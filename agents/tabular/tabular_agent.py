@@ -10,14 +10,14 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from seqrl.agents.schedules import Bound, Rate, rate, schedule
+from seqrl.agents.schedules import Bound, Rate, Scheduled, rate, schedule
 from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import EPSILON, Exploration, explore, probability
 from seqrl.agents.tabular.table import greedy
 from seqrl.core import schema, tree
 from seqrl.core.arrays import check_memory
 from seqrl.core.errors import UsageError
-from seqrl.core.saved import NUMBER, RNG, Kept, Saved, plain
+from seqrl.core.saved import RNG, Kept
 from seqrl.core.seeding import Seed, generator
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
 
@@ -76,7 +76,7 @@ class Step(NamedTuple):
 Learn = Callable[[TableArrays, Options, int, Step, float, float, np.random.Generator], None]
 
 
-class TabularAgent(Saved):
+class TabularAgent(Scheduled):
     """The base of Q-learning, SARSA and Monte Carlo on a table.
 
     An algorithm is a plain function over scalars and arrays (`learn_step`), called for one
@@ -107,7 +107,6 @@ class TabularAgent(Saved):
         self.exploration = exploration
         self.learning_rate = schedule("learning_rate", learning_rate)
         self.rng = generator(seed)
-        self.steps = 0
         self.horizon = None
         self._shift = int(action_space.start)
         self._shape = (self.index.total, int(action_space.n))
@@ -201,16 +200,10 @@ class TabularAgent(Saved):
         """Learning rate and epsilon (or temperature) as arguments of `schedules.rate`."""
         return self._alpha, self._epsilon
 
-    @property
-    def horizon(self) -> int | None:
-        """Env steps that the schedules run over."""
-        return self._horizon
-
-    @horizon.setter
-    def horizon(self, steps: int | None) -> None:
-        self._horizon = steps
-        self._alpha = self.learning_rate.bind(steps)
-        self._epsilon = self.exploration.rate.bind(steps)
+    def bind_schedules(self) -> None:
+        """Work out the rates as arguments of `schedules.rate`."""
+        self._alpha = self.learning_rate.bind(self.horizon)
+        self._epsilon = self.exploration.rate.bind(self.horizon)
 
     def act(
         self, obs: Array, start: Array, state: State = None, *, explore: bool = True
@@ -249,7 +242,7 @@ class TabularAgent(Saved):
         return np.array([math.log(chance) for chance in chances])
 
     def _rate(self) -> float:
-        return rate(*self._epsilon, self.steps)
+        return rate(*self._epsilon, self.steps - self.origin)
 
     def learn(self, step: Transition) -> Metrics:
         """Learn from the valid steps of a turn, one environment after the other."""
@@ -284,7 +277,7 @@ class TabularAgent(Saved):
         return float(self.arrays.error[0])
 
     def _step_size(self) -> float:
-        return rate(*self._alpha, self.steps)
+        return rate(*self._alpha, self.steps - self.origin)
 
     @property
     def q(self) -> np.ndarray:
@@ -297,8 +290,7 @@ class TabularAgent(Saved):
             lambda name, arrays, saved: None,  # see `check_state`
             lambda arrays, saved: TableArrays(**tree.map(np.array, saved)),
         ),
-        "steps": NUMBER,
-        "horizon": plain(schema.maybe(0)),
+        **Scheduled.SAVED,
         "rng": RNG,
     }
 

@@ -49,7 +49,8 @@ class CompiledRun(NamedTuple):
         due = min(getattr(loop.recorder, "due", NEVER), NEVER)
         if loop.books.wanted is not None:
             most = max(1, min(most, loop.books.wanted - loop.books.episodes))
-        return self.at, self.agent.steps, loop.steps, min(until, loop.steps + steps), due, most
+        learned = self.agent.steps - self.agent.origin  # of the schedules
+        return self.at, learned, loop.steps, min(until, loop.steps + steps), due, most
 
 
 class CompiledTurns:

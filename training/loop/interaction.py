@@ -93,9 +93,12 @@ class Interaction:
         """Play exactly `steps` env steps, or fewer where `stopped` or `paused` is set.
 
         Where the last turn has more rows than are left, the surplus rows (highest index) are not
-        valid in it; they are learned from first when the run goes on.
+        valid in it; they are learned from first when the run goes on. Schedules of an agent without
+        a horizon begin here and run over these steps; set `agent.horizon` to play in pieces.
         """
         self._due.check()
+        if self.learning and self.agent.horizon is None:
+            self.agent.horizon = steps
         if self.obs is None:
             self.reset()
         self._due.call_pending()
@@ -174,13 +177,14 @@ class Interaction:
         The arrays are live ones: save or copy them before the run goes on.
         """
         books, surplus = self.books, self.stepped.surplus
+        rest = None if surplus is None else surplus._asdict()
         return {
             **self.fingerprint(),
             "callbacks": [state for _, state in self._due.stateful()],
             "owed": list(self._due.pending),
             "metrics": {tag: float(x) for tag, x in self.metrics.items() if not callable(x)},
             "recent": [list(pair) for pair in books.recent],
-            "surplus": None if surplus is None else surplus._asdict(),
+            "surplus": rest and {name: rest[name] for name in rest if name != "whole"},
             **{name: getattr(self, name) for name in PER_ENV},
             **{name: getattr(books, name) for name in COUNTED_PER_ENV},
         }
@@ -232,6 +236,7 @@ class Interaction:
             action = schema.whole(int(space.start), int(space.start + space.n - 1), (self._n,))
         seen = (self.obs, flags, memory, memory, action, schema.maybe(reals), reals)
         surplus = Transition(*seen, flags, flags, self.obs, flags)._asdict()
+        del surplus["whole"]
         return {
             **dict.fromkeys(("agent", "envs"), schema.anything),
             "callbacks": schema.maybe(schema.each(schema.anything)),

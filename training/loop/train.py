@@ -40,8 +40,9 @@ def train(
 
     `envs` is a Gymnasium Env or VectorEnv in any autoreset mode, or what `make` returns. `seed`
     seeds the environments and the agent's own draws; a network's weights were drawn when it was
-    built. `compile=False` steps where a compiled path would give the same bits. Answers steps,
-    episodes, seconds, steps_per_second and ep_rew_mean (last 100 episodes).
+    built. Schedules run over these `steps`, whatever was trained before. `compile=False` steps
+    where a compiled path would give the same bits. Answers steps, episodes, seconds,
+    steps_per_second and ep_rew_mean (last 100 episodes).
     """
     steps = check_whole("steps", steps)
     loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger)
@@ -49,6 +50,7 @@ def train(
         streams = Streams.of(seed)
         loop.reset(streams.envs)
         agent.reseed(streams.agent)
+    agent.horizon = steps
     return run(loop, steps, logger, episodes=episodes)
 
 
@@ -59,8 +61,6 @@ def run(
 
     With `episodes` it ends after the turn in which as many episodes are over.
     """
-    if loop.agent.horizon is None:
-        loop.agent.horizon = steps
     if logger is not None:
         logger.begin(loop, steps)
     loop.books.wanted = episodes

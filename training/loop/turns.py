@@ -79,4 +79,5 @@ class SteppedTurns:
 def split(step: Transition, most: int) -> tuple[Transition, Transition]:
     """Return the turn with its first `most` valid rows, and the same turn with the others."""
     first = step.valid & (step.valid.cumsum(0) <= most)
-    return step._replace(valid=first), step._replace(valid=step.valid & ~first)
+    rest = step.valid & ~first
+    return step._replace(valid=first, whole=False), step._replace(valid=rest, whole=True)

@@ -29,7 +29,11 @@ def from_2(saved: Entries) -> Entries:
     loop = saved.get("loop")
     agent = loop.get("agent") if isinstance(loop, dict) else None
     if isinstance(loop, dict) and isinstance(agent, dict):
-        saved = {**saved, "loop": {**loop, "agent": agent_from_2(agent)}}
+        agent = {**agent_from_2(agent), "origin": 0}
+        store = agent.get("store")
+        if isinstance(store, dict) and "finished" in store:  # episodes
+            agent["store"] = {**store, "older": None}
+        saved = {**saved, "loop": {**loop, "agent": agent}}
     return {**saved, "schema": 3}
 
 
@@ -44,12 +48,13 @@ def agent_from_2(agent: Entries) -> Entries:
         others = rename_keys(others, {"experience": "store", "told": "last_numbers"})
         trained = {"values": (learner.get("values"), learner.get("optimizer"))}
         parts = parts_from_2(trained | {"target": (learner.get("target"), None)})
-        return {"parts": parts, "updates": learner["updates"], **others}
+        return {"parts": parts, "updates": learner["updates"], "turn_steps": 0, **others}
     if "modules" in agent and "optimizers" in agent:  # REINFORCE
         others = dict(agent)
         modules, optimizers = others.pop("modules"), others.pop("optimizers")
         parts = {name: (modules[name], optimizer) for name, optimizer in optimizers.items()}
-        return {"parts": parts_from_2(parts), **others}
+        new = {"turn_steps": 0, "batch_steps": 0.0}
+        return {"parts": parts_from_2(parts), **others, **new}
     return agent
 
 

@@ -232,7 +232,7 @@ class SeedTrainer(Callback):
         loop = Interaction(agent, envs, recorder=Curve())
         loop.reset(streams.envs)
         agent.reseed(streams.agent)
-        agent.horizon = agent.horizon or self.steps
+        agent.horizon = self.steps
         loop.books.wanted = self.episodes
         return loop
 
