@@ -18,7 +18,10 @@ HOME = Path(__file__).resolve().parents[1]
 ROOMS = ("agents", "core", "envs", "networks", "scripts", "training")
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "typings")
 # tried first, as most bugs end here; then the rest of the fast suite
-FIRST = "q_learning sarsa monte_carlo exploration episodes value reinforce networks loop".split()
+FIRST = (
+    "policy_gradient schedules q_learning sarsa monte_carlo exploration episodes value "
+    "reinforce networks loop"
+).split()
 ENOUGH = 0.9
 
 
@@ -68,12 +71,12 @@ BUGS = {
     ),
     "missing detach": Bug(
         "agents/deep/outputs.py",
-        "with torch.no_grad():\n            return self.module",
-        "with torch.enable_grad():\n            return self.module",
+        "with torch.no_grad():\n            return self.module(obs, start, state)[0]",
+        "with torch.enable_grad():\n            return self.module(obs, start, state)[0]",
     ),
     "epsilon never decays": Bug(
         "agents/tabular/tabular_agent.py",
-        "return rate(*self._epsilon, self.steps)",
+        "return rate(*self._epsilon, self.steps - self.origin)",
         "return rate(*self._epsilon, 0)",
     ),
     "wrong mask": Bug(
@@ -112,6 +115,16 @@ BUGS = {
         "agents/deep/deep_q.py",
         "            self.store.prioritise(batch.indices, host(size))",
         "            pass",
+    ),
+    "gradient divided by the batch's own length": Bug(
+        "agents/deep/reinforce.py",
+        "self.count = self.batch_steps or float(steps)",
+        "self.count = float(steps)",
+    ),
+    "horizon kept from the first call": Bug(
+        "training/loop/train.py",
+        "    agent.horizon = steps\n",
+        "    agent.horizon = agent.horizon or steps\n",
     ),
 }
 

@@ -279,6 +279,8 @@ def stopped(envs, agent=None):
 class Still:
     """An agent that learns nothing."""
 
+    horizon = None
+
     def act(self, obs, start, state=None, *, explore=True):
         return Decision(np.zeros(len(start), int))
 

@@ -50,7 +50,7 @@ class Recording:
     def rows(self):
         """(row, transition) of all valid rows in the order in which they were learned."""
         return [
-            (i, Transition(*(tree.take(part, i) for part in turn)))
+            (i, Transition(*(tree.take(part, i) for part in turn[:-1])))
             for turn in self.turns
             for i in np.flatnonzero(turn.valid)
         ]

@@ -124,6 +124,8 @@ def test_the_digest_tells_runs_apart(new_agent, build):
 class Swinging:
     """Continuous actions of its own making, so that the environments' state is looked at alone."""
 
+    horizon = None
+
     def __init__(self):
         self.turns = 0
         self.seen = []
