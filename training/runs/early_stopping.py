@@ -38,16 +38,16 @@ class EarlyStopping:
         assert self.evaluator.last is not None
         mean = self.evaluator.last[1].mean
         better = mean > self.best_mean
-        if better:
-            self.save_best(loop)
         reason = self._reason(mean, 0 if better else self.waited + 1)
         if reason:
             fresh = self.evaluator.again(loop).mean
             reason += f", {fresh:.6g} on fresh episodes"
-        # at last, for an evaluation may be interrupted and this be called once more
+        # not before, for an evaluation may be interrupted and this be called once more
         self.best_mean, self.waited = max(mean, self.best_mean), 0 if better else self.waited + 1
         self.reason = reason
         loop.stopped = loop.stopped or bool(reason)
+        if better:
+            self.save_best(loop)
 
     def _reason(self, mean: float, waited: int) -> str:
         """Return why the run ends by an evaluation, after as many that were not better; or ""."""
