@@ -129,8 +129,9 @@ class Interaction:
                 self._compiled, self.reason = compiled_turns(self)
             finally:
                 self.preparing = False
-        if self._compiled is not None:
+        else:
             self._compiled.check()
+        if self._compiled is not None:
             self.metrics.update(self._compiled.loop.agent.last_metrics)
         return self._compiled
 
