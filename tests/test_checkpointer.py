@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,6 +253,22 @@ def test_the_lucky_evaluation_that_ends_a_run_is_not_the_one_reported():
     assert len(reported) > 20 and abs(np.mean(reported)) < 0.3
     for stopping, evaluator in lucky:
         assert stopping.reason.endswith(f"{evaluator.last[1].mean:.6g} on fresh episodes")
+
+
+def test_an_evaluation_on_fresh_episodes_that_is_interrupted_is_made_again():
+    evaluator = SimpleNamespace(every=10, last=(10, SimpleNamespace(mean=1.0)))
+    evaluator.again = lambda loop: evaluator.last[1] if loop.going else 1 / 0
+    stopping, loop = EarlyStopping(evaluator, print, patience=2), SimpleNamespace(going=False)
+    stopping.best_mean, stopping.waited, loop.stopped = 5.0, 1, False
+    before = stopping.state_dict()
+    with pytest.raises(ZeroDivisionError):
+        stopping(loop)
+    assert stopping.state_dict() == before and not loop.stopped
+    loop.going = True
+    stopping(loop)
+    assert loop.stopped and stopping.reason == (
+        "no better evaluation than 5 in 2, 1 on fresh episodes"
+    )
 
 
 @pytest.mark.parametrize("flag", ["--stop-at", "--patience"])

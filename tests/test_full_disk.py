@@ -103,6 +103,7 @@ def test_no_room_at_the_start_is_a_line(here, capsys):
                 pass
     error = capsys.readouterr().err
     assert error.startswith("seqrl: r/config.toml: File too large; ") and error.count("\n") == 1
+    assert not list((here / "r").iterdir())
 
 
 def test_no_room_for_the_curves_of_many_seeds_is_a_line(here, capsys):

@@ -375,6 +375,14 @@ def test_what_is_no_callback_is_refused_in_a_line(callbacks, message):
     assert agent.steps == 0
 
 
+@pytest.mark.parametrize("logger", [a_function, print, Noting(2), "runs/mine"])
+def test_what_is_no_logger_is_refused_in_a_line(logger):
+    envs = make("FrozenLake-v1")
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    with pytest.raises(UsageError, match="has no begin, episode, flush: expected a TensorBoard"):
+        train(agent, envs, 10, logger=logger)
+
+
 def test_a_function_with_an_interval_is_a_callback():
     """It keeps nothing, so that the loop can be saved all the same."""
     envs, called = make("FrozenLake-v1"), []

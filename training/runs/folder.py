@@ -74,6 +74,7 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     try:
         (folder / CONFIG).write_text(config_text(config), encoding="utf-8")
     except OSError as error:
+        (folder / CONFIG).unlink(missing_ok=True)  # half a config is no run's
         remedy = "make room or name another --logdir"
         raise UsageError(f"{folder / CONFIG}: {error.strerror}; {remedy}") from error
 
