@@ -309,14 +309,15 @@ def test_a_second_run_in_a_folder_gets_one_beside_it(tmp_path, caplog):
     assert len(said) == 2 and "mine holds the log of another run: that of this one is" in said[0]
 
 
-def test_a_folder_is_named_as_it_was_given(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_new_folder_is_beside_however_the_first_is_named(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "runs")
     folders = []
-    for name in ("runs/mine", "runs/mine", "runs/../here", "./here"):
+    for name in ("mine", "mine", ".", ".", "../runs"):
         logger = TensorBoard(name)
         logger.close()
-        folders.append(str(logger.folder))
-    assert folders == ["runs/mine", "runs/mine-1", "runs/../here", "here-1"]
+        folders.append(str(logger.folder.resolve().relative_to(tmp_path)))
+    assert folders == ["runs/mine", "runs/mine-1", "runs", "runs-1", "runs-2"]
 
 
 def test_a_logger_is_of_one_run(tmp_path):

@@ -186,7 +186,7 @@ def log_folder(folder: Path) -> Path:
         if not log_files(folder):
             return folder
         place = folder.resolve()
-        new = folder.parent / make_numbered_folder(place.parent, place.name).name
+        new = make_numbered_folder(place.parent, place.name)
     except OSError as error:
         raise UsageError(f"log folder {error.filename or folder}: {error.strerror}") from error
     LOG.warning("seqrl: %s holds the log of another run: that of this one is %s", folder, new)
