@@ -196,9 +196,9 @@ def test_the_summary_has_every_key_and_true_numbers(here, type_):
 
 
 def test_the_config_is_written_before_anything_else(here, type_, monkeypatch):
-    def spy(self, folder, real=TensorBoard.__init__):
+    def spy(self, folder, real=TensorBoard.__init__, **more):
         assert {path.name for path in folder.iterdir()} == {"config.toml", "lock"}
-        real(self, folder)
+        real(self, folder, **more)
 
     monkeypatch.setattr(TensorBoard, "__init__", spy)
     words = ["--steps", 50, "--gamma", "0.5", "--env-arg", "map_name=8x8", "--double"]
