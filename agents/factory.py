@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 from dataclasses import fields, is_dataclass, replace
@@ -13,6 +12,7 @@ from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
 from seqrl.core.errors import UsageError
+from seqrl.core.named_code import import_named
 from seqrl.core.seeding import Streams
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def build_network(name: str, space: gym.Space, args: dict[str, Any]) -> nn.Modul
     if not own:
         return build(name, space, **args)
     try:
-        cls = getattr(importlib.import_module(module), attribute)
+        cls = getattr(import_named(module), attribute)
     except Exception as error:  # whatever a module of the user's may do
         problem = f"{type(error).__name__}: {error}"
         raise UsageError(f"--network {name}: {problem}; expected module:Class") from error

@@ -89,7 +89,7 @@ def matrices(transition: Any, reward: Any, terminal: Any = None) -> Successors:
 
 def _flatten(P: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return all outcomes in order [M, 4] and their number for each pair [S, A]."""
-    rows: list[tuple[float, ...]] = []
+    outcomes: list[Any] = []
     counts: list[list[int]] = []
     for s in range(_count(P, "P", "states")):
         actions = _count(P[s], f"P[{s}]", "actions")
@@ -97,8 +97,21 @@ def _flatten(P: Any) -> tuple[np.ndarray, np.ndarray]:
             raise UsageError(f"P[{s}] has {actions} actions: expected {len(counts[0])}, as P[0]")
         pairs = [P[s][a] for a in range(actions)]
         counts.append([_count(pair, f"P[{s}][{a}]", "outcomes") for a, pair in enumerate(pairs)])
-        rows += [_outcome(x, s, a, k) for a, pair in enumerate(pairs) for k, x in enumerate(pair)]
-    return np.array(rows), np.array(counts, dtype=np.int64)
+        for pair in pairs:
+            outcomes.extend(pair)
+    return _rows(outcomes, counts), np.array(counts, dtype=np.int64)
+
+
+def _rows(outcomes: list[Any], counts: list[list[int]]) -> np.ndarray:
+    """Return outcomes as floats [M, 4]; raise UsageError for the first that is none."""
+    try:
+        rows = np.array(outcomes, dtype=np.float64)  # all at once, which is five times as fast
+        if rows.shape == (len(outcomes), 4):
+            return rows
+    except (TypeError, ValueError):
+        pass
+    at = ((s, a, k) for s, row in enumerate(counts) for a, n in enumerate(row) for k in range(n))
+    return np.array([_outcome(x, *index) for x, index in zip(outcomes, at, strict=True)])
 
 
 def _count(items: Any, name: str, what: str) -> int:
@@ -256,12 +269,17 @@ def finite_model(env: gym.Env[Any, Any]) -> Model | None:
 def check_unchanged(env: gym.Env[Any, Any], model: Model) -> None:
     """Raise RunError where the P of a known environment is not the model taken from it earlier."""
     bare: Any = env.unwrapped
+    listed = np.arange(model.probability.shape[2]) < model.outcomes[..., None]  # [S, A, K]
     try:
-        now = tabulate(bare.P, bare.initial_state_distrib)
+        rows, outcomes = _flatten(bare.P)
+        initial = _check_initial(bare.initial_state_distrib, len(outcomes))
+        same = np.array_equal(outcomes, model.outcomes) and np.array_equal(initial, model.initial)
+        if same and np.array_equal(rows.T, [column[listed] for column in model[:4]]):
+            return
+        tabulate(bare.P, initial)
     except UsageError as error:
         raise RunError(f"P was changed after the start, and is wrong now: {error}") from None
-    if not all(map(np.array_equal, now, model)):
-        raise RunError("P was changed after the start: make a new environment for a new model")
+    raise RunError("P was changed after the start: make a new environment for a new model")
 
 
 def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:

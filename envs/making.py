@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import UsageError, UserError, closest, explain
+from seqrl.core.named_code import import_named
 from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
 from seqrl.envs.registry import TASKS
 from seqrl.envs.workers import TIMEOUT, Workers
@@ -78,7 +78,7 @@ def find(env: str) -> EnvSpec:
     module, _, name = env.rpartition(":")
     try:
         if module:
-            importlib.import_module(module)
+            import_named(module)
     except Exception as problem:
         text = f"environment {env}: module {module!r} cannot be imported: {explain(problem)}"
         raise UsageError(text) from problem

@@ -28,7 +28,8 @@ def main(argv: Sequence[str]) -> int:
     name, *rest = argv
     if name not in SCRIPTS:
         raise UsageError(f"unknown command {name!r}.{closest(name, SCRIPTS)} `seqrl --help`")
-    return importlib.import_module(f"seqrl.scripts.{name}").main(rest)
+    script = importlib.import_module(f"seqrl.scripts.{name}")
+    return script.main.__wrapped__(rest)  # guarded here
 
 
 if __name__ == "__main__":

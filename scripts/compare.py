@@ -74,7 +74,7 @@ def make_parser() -> Parser:
     values = "each value of a flag is an algorithm; repeatable"
     add("--grid", **options.repeatable(grid), metavar="NAME=V,W", help=values)
     add("--metric", choices=(*METRICS,), default="eval_mean_reward", help="what is compared")
-    add("--threshold", type=float, help="say when learning curves reached this return")
+    add("--threshold", type=float, help="say when the mean of 100 episodes reached it")
     add("--runs", nargs="+", metavar="GLOB", help="compare these run folders, run nothing")
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time")
     add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT/seed-N")

@@ -244,8 +244,7 @@ def guarded(body: Callable[[Sequence[str]], int]) -> Callable[..., int]:
     @wraps(body)
     def main(argv: Sequence[str] | None = None) -> int:
         argv = list(sys.argv[1:] if argv is None else argv)
-        if "" not in sys.path:
-            sys.path.append("")  # the current folder, last: `--env mymodule:Name-v0`
+        arrange_path()
         try:
             status = body(argv)
             print(end="", flush=True)
@@ -267,6 +266,17 @@ def guarded(body: Callable[[Sequence[str]], int]) -> Callable[..., int]:
             return 1
 
     return main
+
+
+def arrange_path() -> None:
+    """Put the current folder last on the path, for `--env mymodule:Name-v0`; take this folder off.
+
+    `python scripts/train.py` puts it first, where `options` would be ours and not the user's.
+    """
+    ours = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if not path or os.path.abspath(path) != ours]
+    if "" not in sys.path:
+        sys.path.append("")
 
 
 def print_note(text: str) -> None:

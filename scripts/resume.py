@@ -15,14 +15,16 @@ from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
 from seqrl.training.runs.parts import RunParts, build
 
-ALLOWED = {"--resume", "--env", "--network", "--quiet", "--debug"}
+CODE = ("env", "network")  # settings that may import code
+ALLOWED = {"--resume", "--quiet", "--debug", *(f"--{name}" for name in CODE)}
 
 
 def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Continue a run to its end; return the exit status."""
     check_flags(argv)
     folder = Path(args.resume)
-    config = allowed_config(folder, {"env": args.env, "network": args.network})
+    typed = {name: options.flag_value(argv, f"--{name}", "") or None for name in CODE}
+    config = allowed_config(folder, typed)
     if config.get("seeds"):
         raise UsageError(f"{folder} holds many seeds, which are not saved half-way: run it anew")
     with runs.locked(folder):
@@ -61,14 +63,18 @@ def check_flags(argv: Sequence[str]) -> None:
 def allowed_config(folder: Path, allowed: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the config of a run folder, which is not trusted.
 
-    `allowed` has to name again, by flag, any code that it would import.
+    `allowed` has to name again, by flag, any code that it would import, and can name nothing else.
     """
     config = runs.read_config(folder)
     for flag, code in allowed.items():
-        named = str(config.get(flag))
+        named = str(config.get(flag) or "")
         if ":" in named and named != code:
             remedy = f"to allow it, add --{flag} {named}"
             raise UsageError(f"{folder}: its {flag} imports code; {remedy}")
+        if code not in (None, named):
+            found = f"its {flag} is {named}" if named else f"it has no {flag}, it learned a table"
+            remedy = f"leave --{flag} out, or name the run that has it"
+            raise UsageError(f"--{flag} {code}: {folder} is another run, {found}; {remedy}")
     return config
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from seqrl.core.errors import RunError, UserError, explain
+from seqrl.scripts.options import print_note
 from seqrl.scripts.show import draw_policy, verdict
 from seqrl.training.loop.evaluation import Evaluation, Evaluator
 from seqrl.training.loop.interaction import Interaction
@@ -37,7 +38,7 @@ def execute(
     saved: Checkpoint | None = None,
 ) -> int:
     """Train in a locked run folder, from `saved` on; only a second signal saves nothing."""
-    logger = TensorBoard(folder)
+    logger = TensorBoard(folder, append=saved is not None)
     checkpointer = Checkpointer(folder, logger, config, every=config.get("checkpoint_every"))
     evaluator, evaluation = parts.evaluator(logger), None
     early_stopping = None
@@ -67,12 +68,22 @@ def execute(
     logger.close(success=not (problem or signals))
     if problem is not None:
         fail(problem, f"what was learned until then is in {folder}")
-    runs.write_summary(folder, summary(config, loop, evaluation, not signals))
+    write_end(folder, summary(config, loop, evaluation, not signals), checkpointer)
     if not quiet:
         report(config, loop, evaluation, parts, folder, bool(signals))
         if early_stopping and early_stopping.reason:
             print(f"ended early: {early_stopping.reason}")
     return STATUS[signals[0]] if signals else 0
+
+
+def write_end(folder: Path, summary: dict[str, Any], checkpointer: Checkpointer) -> None:
+    """Write summary.json, which marks a run as finished, unless its end could not be saved."""
+    try:
+        if not checkpointer.failing:
+            return runs.write_summary(folder, summary)
+    except OSError:
+        pass
+    print_note(f"the end of the run is not saved: make room, then `seqrl train --resume {folder}`")
 
 
 def restore(checkpointer: Checkpointer, loop: Interaction, saved: Checkpoint) -> None:

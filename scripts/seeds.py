@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from seqrl.agents.factory import Config
 from seqrl.agents.protocol import Agent
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import RunError, UsageError
 from seqrl.core.seeding import Streams
 from seqrl.envs.adapter import Environments
 from seqrl.scripts import running
@@ -44,8 +44,10 @@ def train_seeds(config: Config, args: argparse.Namespace) -> int:
     ):
         problem, _ = running.attempt(seed_trainer.run, seeds, lambda done: bar.update(done - bar.n))
     results = collect(seed_trainer.done)
-    save(results, folder, logger)
-    logger.close(success=not (problem or signals))
+    try:
+        save(results, folder, logger)
+    finally:
+        logger.close(success=not (problem or signals))
     if problem is not None:
         running.fail(problem, f"the seeds done before are in {folder}")
     runs.write_summary(folder, summary(config, seed_trainer, results))
@@ -74,7 +76,11 @@ def save(results: Runs, folder: Path, logger: TensorBoard) -> None:
         return
     curves = results.summary()
     arrays: dict[str, Any] = {**results._asdict(), **curves}
-    np.savez(folder / CURVES, **arrays)
+    try:
+        np.savez(folder / CURVES, **arrays)
+    except OSError as error:
+        (folder / CURVES).unlink(missing_ok=True)
+        raise RunError(f"{folder / CURVES}: {error.strerror}; make room, run it anew") from error
     names = {"mean": "", "iqm": "/iqm", "low": "/low", "high": "/high"}
     for k, step in enumerate(results.grid.tolist()):
         values = {f"rollout/ep_rew_mean{end}": float(curves[x][k]) for x, end in names.items()}

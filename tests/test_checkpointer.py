@@ -9,14 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import seqrl
+from seqrl.agents import QLearning
 from seqrl.core import UsageError
+from seqrl.envs import make
 from seqrl.scripts import evaluate, train
+from seqrl.training.loop.evaluation import Evaluator
 from seqrl.training.runs import checkpoint, checkpointer, saved_run
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs.early_stopping import EarlyStopping
 
 KILLING = Path(__file__).with_name("killing.py")
 outcome = runpy.run_path(str(KILLING))["outcome"]
@@ -219,10 +225,50 @@ def test_a_run_ends_early(here, words, said, capsys):
     assert said in capsys.readouterr().out
     summary = json.loads((here / "r/summary.json").read_text())
     assert summary["finished"] and summary["steps"] < 90_000 and summary["steps"] % 3000 == 0
+    score = summary["eval_mean_reward"]
     (here / "r/summary.json").unlink()  # killed right before its end
     assert resume("r", "--quiet") == 0
     again = json.loads((here / "r/summary.json").read_text())
-    assert again["digest"] == summary["digest"]
+    assert (again["digest"], again["eval_mean_reward"]) == (summary["digest"], score)
+
+
+COIN = {"P": [[[(0.5, 0, 1.0, True), (0.5, 0, -1.0, True)]]], "initial": [1.0]}
+
+
+def ended_early(seed, **limits):
+    """Early stopping and evaluator of a run whose episodes bring 1 or -1, four an evaluation."""
+    envs, played = (make("seqrl/FiniteMDP-v0", **COIN) for _ in range(2))
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=seed)
+    evaluator = Evaluator(played, 4, every=10, seed=np.random.SeedSequence(seed))
+    stopping = EarlyStopping(evaluator, lambda loop: None, **limits)
+    seqrl.train(agent, envs, 20, seed=seed, callbacks=[evaluator, stopping])
+    return stopping, evaluator
+
+
+def test_the_lucky_evaluation_that_ends_a_run_is_not_the_one_reported():
+    """What reached 0.5 is 0.6 in the mean, where the coin's mean is 0."""
+    runs = [ended_early(seed, stop_at=0.5) for seed in range(100)]
+    lucky = [(stopping, evaluator) for stopping, evaluator in runs if "reached" in stopping.reason]
+    reported = [evaluator.last[1].mean for _, evaluator in lucky]
+    assert len(reported) > 20 and abs(np.mean(reported)) < 0.3
+    for stopping, evaluator in lucky:
+        assert stopping.reason.endswith(f"{evaluator.last[1].mean:.6g} on fresh episodes")
+
+
+def test_an_evaluation_on_fresh_episodes_that_is_interrupted_is_made_again():
+    evaluator = SimpleNamespace(every=10, last=(10, SimpleNamespace(mean=1.0)))
+    evaluator.again = lambda loop: evaluator.last[1] if loop.going else 1 / 0
+    stopping, loop = EarlyStopping(evaluator, print, patience=2), SimpleNamespace(going=False)
+    stopping.best_mean, stopping.waited, loop.stopped = 5.0, 1, False
+    before = stopping.state_dict()
+    with pytest.raises(ZeroDivisionError):
+        stopping(loop)
+    assert stopping.state_dict() == before and not loop.stopped
+    loop.going = True
+    stopping(loop)
+    assert loop.stopped and stopping.reason == (
+        "no better evaluation than 5 in 2, 1 on fresh episodes"
+    )
 
 
 @pytest.mark.parametrize("flag", ["--stop-at", "--patience"])

@@ -333,9 +333,9 @@ def test_a_run_is_read_with_its_curve_and_scores(tmp_path):
     assert_array_equal(run.values[[0, 99, 100, 149, 199]], [0, 0, 1, 50, 100])
     assert run.score("eval_mean_reward") == 7 and run.score("ep_rew_mean") == 70
     # flat 0 to step 200, then up in a line to 100 at step 400
-    assert run.score("area") == pytest.approx((200 * 100 / 2) / 398)
+    assert run.score("area") == pytest.approx((200 * 100 / 2) / 400)
     longer = run._replace(summary={"steps": 800})  # 400 steps more, no further episode's end
-    assert longer.score("area") == pytest.approx((200 * 100 / 2 + 400 * 100) / 798)
+    assert longer.score("area") == pytest.approx((200 * 100 / 2 + 400 * 100) / 800)
 
 
 def test_the_curve_of_a_run_is_rollout_ep_rew_mean(done):
@@ -401,13 +401,12 @@ def test_algorithms_are_named_by_what_their_runs_differ_in(tmp_path):
 def test_the_table_says_who_is_better_by_how_much(tmp_path):
     several(tmp_path, "a", [1, 2, 3, 4], returns=[1, 3])
     several(tmp_path, "b", [11, 12, 13, 22], returns=[2, 2])
-    table = table_of(tmp_path, threshold=2.0)
+    table = table_of(tmp_path)
     a, b = table.rows
     assert [float(a.score[name].value) for name in ("mean", "median", "iqm")] == [2.5, 2.5, 2.5]
     assert [float(b.score[name].value) for name in ("mean", "median", "iqm")] == [14.5, 12.5, 12.5]
-    assert float(a.area.value) == 1.5 and float(b.area.value) == 2.0  # from 1 to the mean, 2
-    assert_array_equal(a.reached, [100] * 4)
-    assert_array_equal(b.reached, [50] * 4)
+    assert float(a.area.value) == 1.25  # 1 up to step 50, then on to the mean, 2
+    assert float(b.area.value) == 2.0
     (pair,) = table.pairs
     assert pair.comparison.difference == -12
     assert pair.comparison.adjusted == pytest.approx(2 / 70)  # the most extreme of C(8, 4) splits
@@ -415,6 +414,21 @@ def test_the_table_says_who_is_better_by_how_much(tmp_path):
     text = report.terminal(table)
     assert "b is better than a; difference +12, p = 0.029, wins 1.00 (1.00 to 1.00)" in text
     assert "note: only 4 seeds" in text and "however large" not in text
+
+
+def test_a_threshold_is_held_against_the_mean_of_100_episodes(tmp_path):
+    """Not against the first lucky episode, nor the mean of the first few."""
+    several(tmp_path, "lucky", [1, 2], returns=[9] * 30 + [0] * 170, steps=400)
+    several(tmp_path, "slow", [1, 2], returns=[0] * 100 + [5] * 100, steps=400)
+    several(tmp_path, "always", [1, 2], returns=[3] * 100, steps=400)
+    several(tmp_path, "short", [1, 2], returns=[9] * 99, steps=99)
+    table = table_of(tmp_path, threshold=3.0)
+    found = {row.group.name: row.reached.tolist() for row in table.rows}
+    assert found["slow"] == [320, 320] and found["always"] == [400, 400]  # the 160th, the 100th
+    assert np.isnan([found["lucky"], found["short"]]).all()
+    assert any("short: 2 of 2 runs have fewer than 100 episodes" in x for x in table.notes)
+    text = report.terminal(table)
+    assert "slow reached 3 (mean of 100 episodes) in 2 of 2 runs, the median of them after" in text
 
 
 @pytest.mark.parametrize("metric", ["eval_mean_reward", "ep_rew_mean", "area"])
@@ -470,7 +484,7 @@ def test_returns_that_are_not_finite_are_said_and_stay_unknown(tmp_path, bad):
     table = table_of(tmp_path, metric="area")
     assert "a: 1 of 6 learning curves hold returns not finite" in table.notes
     assert "a lacks a score for seed 5: its means leave them out, no test is done" in table.notes
-    assert float(table.rows[0].score["mean"].value) == 1.25
+    assert float(table.rows[0].score["mean"].value) == 1.125  # 1 up to step 50, then to 1.5
     assert table_of(tmp_path).rows[0].group.missing == []
 
 

@@ -104,6 +104,28 @@ def test_evaluate_imports_nothing_unless_it_is_named_again(run, home, capsys, mo
     assert "mean return" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--agent reinforce", "--network mynets:MyNet: r is another run, its network is mlp"),
+        ("--agent reinforce --network gru", "its network is gru; leave --network out"),
+        ("--agent q-learning --bins 3", "it has no network, it learned a table"),
+    ],
+)
+def test_another_network_than_the_runs_is_refused(run, home, capsys, words, said):
+    flags = "--env CartPole-v1 --steps 50 --eval-episodes 0 --quiet --run-dir r".split()
+    assert train.main([*words.split(), *flags]) == 0
+    for command in ([evaluate.main, "r"], [train.main, "--resume", "r"]):
+        main, *named = command
+        assert main([*named, "--network", "mynets:MyNet"]) == 2
+        assert said in capsys.readouterr().err and "mynets" not in sys.modules
+        assert main([*named, "--env", "Acrobot-v1"]) == 2
+        assert (
+            "--env Acrobot-v1: r is another run, its env is CartPole-v1" in capsys.readouterr().err
+        )
+    assert evaluate.main(["r", "--env", "CartPole-v1", "--episodes", "1"]) == 0
+
+
 def test_a_network_of_ours_is_evaluated_as_it_is(run, home, capsys):
     assert run("--network lstm --network-arg hidden_size=8") == (0, "")
     assert evaluate.main([str(folder(home)), "--episodes", "2"]) == 0

@@ -352,6 +352,73 @@ def test_a_callback_that_would_never_be_due_is_refused(counting, arrange, every)
         Interaction(Recording(), envs, callbacks=[Noting(every)]).run(1)
 
 
+def a_function(loop):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        ([a_function], "a_function.every None: expected a whole number of env steps"),
+        ([lambda loop: None], "<lambda>.every None"),
+        ([Noting], "callback Noting: expected an object to call"),
+        ([None], "callback NoneType: expected an object to call"),
+        (a_function, "callbacks function: expected a list"),
+        (Noting(2), "callbacks Noting: expected a list"),
+        (None, "callbacks NoneType: expected a list"),
+    ],
+)
+def test_what_is_no_callback_is_refused_in_a_line(callbacks, message):
+    envs = make("FrozenLake-v1")
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    with pytest.raises(UsageError, match=message):
+        train(agent, envs, 10, callbacks=callbacks)
+    assert agent.steps == 0
+
+
+@pytest.mark.parametrize("logger", [a_function, print, Noting(2), "runs/mine"])
+def test_what_is_no_logger_is_refused_in_a_line(logger):
+    envs = make("FrozenLake-v1")
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    with pytest.raises(UsageError, match="has no begin, episode, flush: expected a TensorBoard"):
+        train(agent, envs, 10, logger=logger)
+
+
+def test_a_function_with_an_interval_is_a_callback():
+    """It keeps nothing, so that the loop can be saved all the same."""
+    envs, called = make("FrozenLake-v1"), []
+
+    def note(loop):
+        called.append(loop.steps)
+
+    note.every = 4
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    loop = Interaction(agent, envs, callbacks=[note])
+    loop.run(8)
+    assert called == [4, 8] and loop.state_dict()["callbacks"] == []
+
+
+@pytest.mark.parametrize("steps", [1_000, 100_000], ids=["stepped", "compiled"])
+def test_what_a_callback_raises_comes_out_as_it_is(steps):
+    class Pruned(Exception):
+        pass
+
+    class Pruning(Noting):
+        def __call__(self, loop):
+            if loop.steps >= 300:
+                raise Pruned
+
+    envs = make("FrozenLake-v1")
+    spaces = envs.single_observation_space, envs.single_action_space
+    agents = [QLearning(*spaces, seed=0) for _ in range(3)]
+    with pytest.raises(Pruned):
+        train(agents[0], envs, steps, seed=0, callbacks=[Pruning(100)])
+    assert agents[0].steps == 300
+    train(agents[1], envs, 1_000, seed=0)
+    train(agents[2], make("FrozenLake-v1"), 1_000, seed=0)
+    assert np.array_equal(agents[1].q, agents[2].q)
+
+
 def test_a_filler_turn_calls_nobody_twice(counting, arrange):
     two = Noting(2)
     envs = arrange("sync NextStep", rotated(counting, [(2, True, False)], 1))

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from seqrl import training
+from seqrl.agents.factory import build_network
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.schedules import Schedule, linear
 from seqrl.agents.tabular import tabular_agent
@@ -195,9 +196,9 @@ def test_the_summary_has_every_key_and_true_numbers(here, type_):
 
 
 def test_the_config_is_written_before_anything_else(here, type_, monkeypatch):
-    def spy(self, folder, real=TensorBoard.__init__):
+    def spy(self, folder, real=TensorBoard.__init__, **more):
         assert {path.name for path in folder.iterdir()} == {"config.toml", "lock"}
-        real(self, folder)
+        real(self, folder, **more)
 
     monkeypatch.setattr(TensorBoard, "__init__", spy)
     words = ["--steps", 50, "--gamma", "0.5", "--env-arg", "map_name=8x8", "--double"]
@@ -733,6 +734,61 @@ def test_modules_in_the_current_folder_come_last(here, mine, process):
         (here / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     done = process("--env", mine, "--steps", 40, *SHORT)
     assert done.communicate() == ("", "") and done.returncode == 0
+
+
+NAMES = ("bystander", "options", "shared")
+FOREIGN = "from torch import nn\nclass Net(nn.Flatten):\n    who = {}\n"
+
+
+@pytest.fixture
+def installed(here, monkeypatch):
+    """A folder before the current one on the path, as for packages; what is imported is undone."""
+    (here / "site").mkdir()
+    monkeypatch.setattr(sys, "path", [str(here / "site"), *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield here / "site"
+    for name in {name for name in sys.modules if name.split(".")[0] in NAMES} - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["bystander", "options", "bystander.nets"])
+def test_a_module_that_is_named_is_the_one_in_the_current_folder(here, installed, name):
+    options.arrange_path()
+    for folder, who in ((installed, 1), (here, 2)):
+        path = folder / f"{name.replace('.', '/')}.py"
+        path.parent.mkdir(exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.write_text(FOREIGN.format(who))
+    assert build_network(f"{name}:Net", None, {}).who == 2
+    assert build_network(f"{name}:Net", None, {}).who == 2  # now that it is loaded
+
+
+def test_another_module_of_that_name_that_is_loaded_is_refused(here, installed, type_):
+    for name in ("types", "shared"):
+        (here / f"{name}.py").write_text(FOREIGN.format(2))
+    (installed / "shared.py").write_text("")
+    __import__("shared")
+    for flag in ("--network", "--env"):
+        for name in ("types", "shared"):
+            status, _, err = type_(train, "--agent", "reinforce", flag, f"{name}:Net")
+            assert status == 2 and refusal(
+                err, [f"another {name} is loaded already", "another name"]
+            )
+    assert left_behind(here) == ["shared.py", "site", "types.py"]
+
+
+def test_outside_a_script_the_path_decides(here, installed, monkeypatch):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    for folder, who in ((installed, 1), (here, 2)):
+        (folder / "bystander.py").write_text(FOREIGN.format(who))
+    assert build_network("bystander:Net", None, {}).who == 1
+
+
+def test_the_scripts_own_folder_is_not_on_the_path(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(train.__file__).parent), "elsewhere"])
+    options.arrange_path()
+    assert sys.path == ["elsewhere", ""]
 
 
 @pytest.mark.parametrize(

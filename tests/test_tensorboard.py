@@ -16,6 +16,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from seqrl import training
+from seqrl.agents import QLearning
+from seqrl.core import UsageError
+from seqrl.envs import make
 from seqrl.scripts import train
 from seqrl.training import TensorBoard
 from seqrl.training.loop.books import Books, Episode
@@ -287,6 +291,51 @@ def test_a_number_without_a_place_on_the_curve_is_no_problem(tmp_path, value, sh
     logger.close()
     ((_, found),) = points_of(tmp_path)["x"]
     np.testing.assert_equal(found, shown)
+
+
+def test_a_second_run_in_a_folder_gets_one_beside_it(tmp_path, caplog):
+    folders = []
+    for _ in range(3):
+        logger, loop = TensorBoard(tmp_path / "mine"), fake_loop()
+        logger.begin(loop, 1000)
+        play(logger, loop, [5, 7])
+        logger.close()
+        folders.append(logger.folder)
+    assert folders == [tmp_path / name for name in ("mine", "mine-1", "mine-2")]
+    for folder in folders:
+        assert points_of(folder)["rollout/episode_return"] == [(5, 1.0), (7, 1.0)]
+        assert len(episodes_of(folder)) == 2
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and "mine holds the log of another run: that of this one is" in said[0]
+
+
+def test_the_new_folder_is_beside_however_the_first_is_named(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "runs")
+    folders = []
+    for name in ("mine", "mine", ".", ".", "../runs"):
+        logger = TensorBoard(name)
+        logger.close()
+        folders.append(str(logger.folder.resolve().relative_to(tmp_path)))
+    assert folders == ["runs/mine", "runs/mine-1", "runs", "runs-1", "runs-2"]
+
+
+def test_a_logger_is_of_one_run(tmp_path):
+    envs = make("FrozenLake-v1")
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    logger = TensorBoard(tmp_path)
+    training.train(agent, envs, 500, seed=0, logger=logger)
+    with pytest.raises(UsageError, match="a TensorBoard of its own"):
+        training.train(agent, envs, 500, seed=1, logger=logger)
+    logger.close()
+    assert agent.steps == 500
+
+
+def test_a_folder_that_cannot_be_made_is_a_line(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file/x"):
+        with pytest.raises(UsageError, match=r"log folder .*file"):
+            TensorBoard(path)
 
 
 def test_a_point_can_be_seen_at_once(tmp_path):

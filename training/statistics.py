@@ -27,7 +27,9 @@ Sample = ArrayLike | Sequence[ArrayLike]  # runs [R, ...], or a list of such arr
 Statistic = Callable[[Floats, int], Floats]  # reduces one axis, NaN left out
 
 MAX_SPLITS = 20_000  # up to this many splits of the runs a permutation test counts them all
-BLOCK = 1 << 20  # numbers held at a time while resampling (8 MB)
+BLOCK = 1 << 16  # numbers held at a time while resampling (512 kB, which a cache holds)
+TIE = 1e-8  # statistics of splits that differ by less, which rounding may do, are equal
+LEAST_VARIANCE = 1e-8  # of a side, as a share of that of all runs: where a side's runs are equal
 
 
 class Estimate(NamedTuple):
@@ -79,14 +81,16 @@ def resample(
 def area_under_curve(steps: ArrayLike, values: ArrayLike, *, end: float | None = None) -> float:
     """Return the curve's mean over the env steps, in the unit of `values`.
 
-    Trapezoids from the first to the last point, the last value carried on to `end`, divided by the
-    steps covered. One point gives its value; no point, or NaN in a value, gives NaN.
+    Trapezoids from step 0, since when the first value has been in the making, to `end`, to which
+    the last one is carried on; divided by `end`. So a long first episode counts for its length. No
+    point, or NaN in a value, gives NaN.
     """
     steps, values, end = _curve(steps, values, end)
-    if not steps.size or end == steps[0]:
+    if not steps.size or end == 0:
         return float(values[-1]) if steps.size else math.nan
+    first = values[np.searchsorted(steps, steps[0], side="right") - 1]  # of equal steps the last
     area = np.trapezoid(np.append(values, values[-1]), np.append(steps, end))
-    return float(area / (end - steps[0]))
+    return float((first * steps[0] + area) / end)
 
 
 def steps_to_threshold(steps: ArrayLike, values: ArrayLike, threshold: float) -> float:
@@ -264,26 +268,53 @@ def probability_of_improvement(
 
 
 def permutation_test(x: ArrayLike, y: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Any:
-    """Return the two-sided p-value of the difference of means, under exchangeability of the runs.
+    """Return the two-sided p-value of the difference of means by a studentised permutation test.
 
     x [n, ...] and y [m, ...]; a p-value for each column [...], the splits being shared. All splits
     count if at most MAX_SPLITS, else `resamples` random ones and the one observed (Phipson and
-    Smyth 2010: a p-value is never zero). No normality is assumed (Efron and Tibshirani, ch. 15).
-    The least it can give is 2 / C(2n, n): 3 runs a side never show a difference at 5 %.
+    Smyth 2010: a p-value is never zero). Exact where the runs are exchangeable; the statistic
+    (`_deviate`) keeps the level about as Welch's t does where only their means are equal (Chung and
+    Romano 2013): of normal runs, n = 10 and 4 with spreads 1 and 5, 6 % are below 5 %; by the bare
+    difference of means 26 % would be. The least it can give is 2 / C(2n, n): 3 runs a side never
+    show a difference at 5 %.
     """
     (a,), (b,) = (_strata(np.asarray(side), True) for side in (x, y))
     n, total = len(a), len(a) + len(b)
     pooled = np.concatenate([a, b]).reshape(total, -1)
     pooled = pooled - pooled.mean(0)  # so that large common offsets cost no digits
+    spread = np.sqrt(np.square(pooled).mean(0))
+    pooled = pooled / np.where(spread > 0, spread, 1.0)
     exact = math.comb(total, n) <= MAX_SPLITS
     size = max(1, BLOCK // max(pooled.shape))
     splits = _all_splits(n, total, size) if exact else _draw_splits(n, total, size, resamples, seed)
-    expected = pooled.sum(0) * (n / total)
-    slack = 1e-12 * np.abs(pooled).sum(0)  # equal differences, summed in another order, are ties
-    observed = np.abs(pooled[:n].sum(0) - expected) - slack
-    hits = sum((np.abs(block @ pooled - expected) >= observed).sum(0) for block in splits)
+    observed = _deviate((np.arange(total) < n)[None].astype(float), pooled)
+    least = observed * (1 - TIE) - TIE
+    hits = sum((_deviate(block, pooled) >= least).sum(0) for block in splits)
     p_values = hits / math.comb(total, n) if exact else (hits + 1) / (resamples + 1)
     return p_values.reshape(a.shape[1:])[()]
+
+
+def _deviate(first: Floats, x: Floats) -> Floats:
+    """Return Welch's t squared, each as a normal deviate, of splits [K, R] of runs x [R, C].
+
+    t alone is no fair measure: it has more degrees of freedom in some splits than in others.
+    D. L. Wallace 1959, "Bounds on normal approximations to Student's and the chi-square
+    distributions". x has mean 0 and variance 1; a single run is taken to vary as the other side.
+    """
+    sides = []
+    for chosen in (first, 1 - first):
+        n = int(chosen[0].sum())
+        average = chosen @ x / n
+        variance = (chosen @ np.square(x) - n * np.square(average)) / max(1, n - 1)
+        sides.append((n, average, variance))
+    (n, mean_a, var_a), (m, mean_b, var_b) = sides
+    error_a = np.maximum(var_b if n == 1 else var_a, LEAST_VARIANCE) / n  # [K, C]
+    error_b = np.maximum(var_a if m == 1 else var_b, LEAST_VARIANCE) / m
+    error = error_a + error_b
+    freedom = error**2 / (error_a**2 / max(1, n - 1) + error_b**2 / max(1, m - 1))
+    t_squared = np.square(mean_a - mean_b) / error
+    factor = (8 * freedom + 1) / (8 * freedom + 3)
+    return factor**2 * freedom * np.log1p(t_squared / freedom)
 
 
 def _all_splits(n: int, total: int, size: int) -> Iterator[Floats]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from seqrl.core.errors import UsageError
 from seqrl.training import statistics
-from seqrl.training.comparison.recorded import Run, labels
+from seqrl.training.comparison.recorded import WINDOW, Run, labels
 from seqrl.training.runs.episodes_csv import ROWS
 from seqrl.training.statistics import Estimate, Floats, bootstrap, iqm, mean, median, normalize
 
@@ -93,7 +93,7 @@ def compare(
 ) -> Table:
     """Summarise the runs of each algorithm in each environment, and test all pairs together.
 
-    Scores are those of `Run.score`; `threshold` is a return of the learning curve. Verdicts are
+    Scores are those of `Run.score`; `threshold` is a return for `Run.steps_to`. Verdicts are
     permutation tests of the difference of means at 5 %, Holm over the pairs of all environments.
     Raises UsageError where no run has a score, or an environment's settings differ.
     """
@@ -108,6 +108,8 @@ def compare(
     pairs = test_pairs(groups)
     pooled = pool(groups, scales)
     notes += [*notes_on(groups), *notes_on_tests(groups, pairs)]
+    if threshold is not None:
+        notes += notes_on_windows(scored)
     if len({group.env for group in groups}) > 1 and not pooled:
         why = "the scores of the random and the best policy are not known for all of them"
         notes.append(f"no mean over the environments: {why}")
@@ -171,8 +173,7 @@ def summarise(group: Group, threshold: float | None, scale: tuple[float, float] 
     normalized = None if scale is None else bootstrap(normalize(group.scores, *scale), mean)
     reached = None
     if threshold is not None:
-        first = statistics.steps_to_threshold
-        reached = np.array([first(run.steps, run.values, threshold) for run in group.runs])
+        reached = np.array([run.steps_to(threshold) for run in group.runs])
     return Row(group, score, area, normalized, reached)
 
 
@@ -218,6 +219,15 @@ def notes_on(groups: Sequence[Group]) -> Iterator[str]:
     if len(ends) > 1:
         unequal = f"the runs are of unequal length, {ends[0]:,} to {ends[-1]:,} env steps"
         yield f"{unequal}: each score is that of its run's end"
+
+
+def notes_on_windows(groups: Sequence[Group]) -> Iterator[str]:
+    """Yield a note on each group with runs too short to reach a threshold."""
+    for group in groups:
+        short = sum(len(run.steps) < WINDOW for run in group.runs if run.summary)
+        if short:
+            runs = f"{group.name}: {short} of {len(group.runs)} runs have fewer than"
+            yield f"{runs} {WINDOW} episodes, whose mean a threshold is held against"
 
 
 def notes_on_tests(groups: Sequence[Group], pairs: Sequence[Pair]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from seqrl.core.errors import UsageError
 from seqrl.training.runs.folder import CONFIG, read_config, read_summary
 from seqrl.training.runs.tensorboard import UNCOMPARED, flatten
-from seqrl.training.statistics import Floats, area_under_curve
+from seqrl.training.statistics import Floats, area_under_curve, steps_to_threshold
 
 METRICS = {
     "eval_mean_reward": "mean return of the greedy episodes after training",
@@ -52,6 +52,14 @@ class Run(NamedTuple):
             return area_under_curve(self.steps, self.values, end=self.end)
         score = self.summary.get(metric)
         return math.nan if score is None else float(score)
+
+    def steps_to(self, threshold: float) -> float:
+        """Return the env step from which the mean of 100 episodes is at least that; else NaN.
+
+        A mean of fewer, as the curve begins with, may be that of a lucky first episode.
+        """
+        full = slice(WINDOW - 1, None)
+        return steps_to_threshold(self.steps[full], self.values[full], threshold)
 
 
 def find_runs(patterns: Iterable[str]) -> list[Path]:

@@ -93,7 +93,8 @@ def _reached(table: Table, env: str) -> Iterator[str]:
             n = int((~np.isnan(row.reached)).sum())
             when = f", the median of them after {_number(median(row.reached))} steps" if n else ""
             runs = f"{n} of {len(row.reached)} runs"
-            yield f"{row.group.name} reached {_number(table.threshold)} in {runs}{when}"
+            reached = f"{row.group.name} reached {_number(table.threshold)} (mean of 100 episodes)"
+            yield f"{reached} in {runs}{when}"
 
 
 def _sentence(pair: Pair) -> str:
@@ -119,7 +120,7 @@ def _method(table: Table) -> Iterator[str]:
     if tested:
         family = f", Holm's correction over {tested} pairs" if tested > 1 else ""
         wins = "wins: how often a run of the first beats one of the second"
-        yield f"p: permutation test of the difference of means{family}; {wins}"
+        yield f"p: studentised permutation test of the difference of means{family}; {wins}"
 
 
 def _list(items: Sequence[str], width: int) -> list[str]:

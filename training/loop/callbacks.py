@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from seqrl.core.errors import UsageError
 from seqrl.training.loop.protocol import Callback
+
+
+def listed(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Return the callbacks as a list; refuse a single one that is in none."""
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
+        raise UsageError(f"callbacks {type(callbacks).__name__}: expected a list of them")
+    return list(callbacks)
 
 
 class DueCallbacks:
@@ -20,11 +27,17 @@ class DueCallbacks:
         self.pending: list[int] = []  # numbers of those that are due and not called through
 
     def check(self) -> None:
-        """Refuse a callback that would never be due, or always."""
+        """Refuse what cannot be called every so many env steps."""
         for callback in self.loop.callbacks:
-            if not isinstance(callback.every, int | np.integer) or callback.every < 1:
-                name = f"{type(callback).__name__}.every {callback.every!r}"
-                raise UsageError(f"{name}: expected a whole number of env steps, at least 1")
+            name = getattr(callback, "__name__", type(callback).__name__)
+            if not callable(callback) or isinstance(callback, type):
+                raise UsageError(f"callback {name}: expected an object to call with the loop")
+            every = getattr(callback, "every", None)
+            if not isinstance(every, int | np.integer) or every < 1:
+                expected = "expected a whole number of env steps, at least 1"
+                raise UsageError(
+                    f"{name}.every {every!r}: {expected}; set it, to 1000 for instance"
+                )
 
     def next_due(self) -> float:
         """Return the next env step at which one is due."""
@@ -50,6 +63,6 @@ class DueCallbacks:
     def stateful(self) -> Iterator[tuple[Callback, dict[str, Any]]]:
         """Yield those with anything to keep: not a progress bar, which is not always there."""
         for callback in self.loop.callbacks:
-            state = callback.state_dict()
+            state: dict[str, Any] = getattr(callback, "state_dict", dict)()
             if state:
                 yield callback, state

@@ -9,7 +9,7 @@ import numpy as np
 
 from seqrl.agents.protocol import Agent
 from seqrl.core.errors import UsageError
-from seqrl.core.seeding import check_seed
+from seqrl.core.seeding import Streams, check_seed
 from seqrl.envs.adapter import adapt
 from seqrl.training.loop.books import Episode
 from seqrl.training.loop.interaction import Interaction
@@ -107,9 +107,16 @@ class Evaluator:
 
     def __call__(self, loop: Interaction) -> None:
         """Evaluate the loop's agent and log `eval/`."""
+        self._evaluate(loop, self.seed)
+
+    def again(self, loop: Interaction) -> Evaluation:
+        """Evaluate on other episodes, which had no part in what was decided by the last ones."""
+        return self._evaluate(loop, None if self.seed is None else Streams.of(self.seed).evaluation)
+
+    def _evaluate(self, loop: Interaction, seed: np.random.SeedSequence | None) -> Evaluation:
         self.playing = True
         try:
-            found = evaluate(loop.agent, self.envs, self.episodes, seed=self.seed)
+            found = evaluate(loop.agent, self.envs, self.episodes, seed=seed)
         finally:
             self.playing = False
         self.last = loop.steps, found
@@ -122,6 +129,7 @@ class Evaluator:
             self.logger.scalars(loop.steps, shown | known)
         if self.pictures is not None:
             self.pictures(loop.steps, loop.agent, found)
+        return found
 
     def final(self, loop: Interaction) -> Evaluation:
         """The evaluation after the last env step, done now if it was not due there."""

@@ -15,7 +15,7 @@ from seqrl.core.types import Array, Metrics, State, Transition
 from seqrl.envs.adapter import adapt
 from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
-from seqrl.training.loop.callbacks import DueCallbacks
+from seqrl.training.loop.callbacks import DueCallbacks, listed
 from seqrl.training.loop.detect import CompiledTurns, compiled_turns
 from seqrl.training.loop.protocol import Callback, Recorder
 from seqrl.training.loop.turns import SteppedTurns
@@ -54,7 +54,7 @@ class Interaction:
         self.watch = Stopwatch()  # acting, learning and recording, without the callbacks
         self.stepped = SteppedTurns(self)
         self._compiled: CompiledTurns | None = None
-        self.callbacks = list(callbacks)  # called in this order; more may be added before a run
+        self.callbacks = listed(callbacks)  # called in this order; more may be added before a run
         self._due = DueCallbacks(self)
         self.steps = 0
         self.metrics: dict[str, Any] = {}
@@ -132,8 +132,9 @@ class Interaction:
                 self._compiled, self.reason = compiled_turns(self)
             finally:
                 self.preparing = False
-        if self._compiled is not None:
+        else:
             self._compiled.check()
+        if self._compiled is not None:
             self.metrics.update(self._compiled.loop.agent.last_metrics)
         return self._compiled
 

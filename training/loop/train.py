@@ -9,6 +9,7 @@ import numpy as np
 
 from seqrl.agents.protocol import Agent
 from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams
 from seqrl.core.types import Metrics
 from seqrl.training.loop.interaction import Interaction
@@ -45,6 +46,7 @@ def train(
     steps_per_second and ep_rew_mean (last 100 episodes).
     """
     steps = check_whole("steps", steps)
+    check_logger(logger)
     loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger)
     if seed is not None:
         streams = Streams.of(seed)
@@ -52,6 +54,16 @@ def train(
         agent.reseed(streams.agent)
     agent.horizon = steps
     return run(loop, steps, logger, episodes=episodes)
+
+
+def check_logger(logger: Any) -> None:
+    """Refuse what is no logger before anything is played."""
+    lacking = [name for name in ("begin", "episode", "flush") if not hasattr(logger, name)]
+    if logger is not None and lacking:
+        found = f"logger {type(logger).__name__} has no {', '.join(lacking)}"
+        raise UsageError(
+            f"{found}: expected a TensorBoard or what is like one, see training.Logger"
+        )
 
 
 def run(

@@ -40,33 +40,39 @@ class Checkpointer(Callback):
         self.automatic = every is None
         self.every = every or max(1, config["steps"] // SAVES)
         self._began, self._spent, self._cost = time.perf_counter(), 0.0, FIRST_COST
-        self._failing = False
+        self.failing = False  # the last one could not be written
 
     def __call__(self, loop: Interaction) -> None:
-        """Save, unless that exceeds the share of time; a full disk is a warning, not an error."""
+        """Save, unless that exceeds the share of time."""
         elapsed = time.perf_counter() - self._began
-        if self.automatic and self._spent + self._cost > TIME_SHARE * elapsed:
-            return
-        try:
+        if not (self.automatic and self._spent + self._cost > TIME_SHARE * elapsed):
             self.save(loop)
-            self._failing = False
-        except OSError as error:
-            if not self._failing:
-                LOG.warning("seqrl: no checkpoint could be written: %s; going on", error.strerror)
-            self._failing = True
 
     def save(self, loop: Interaction) -> None:
         """Write a checkpoint, and remove all but the newest KEPT."""
         began = time.perf_counter()
-        checkpoint.save(runs.checkpoint_path(self.folder, loop.steps), self._state(loop))
-        for path in runs.checkpoints(self.folder)[KEPT:]:
-            path.unlink()
-        self._cost = time.perf_counter() - began
-        self._spent += self._cost
+        if self._write(loop):
+            self._cost = time.perf_counter() - began
+            self._spent += self._cost
 
     def save_best(self, loop: Interaction) -> None:
         """Write the checkpoint of the best evaluation so far."""
-        checkpoint.save(runs.best_path(self.folder), self._state(loop))
+        self._write(loop, best=True)
+
+    def _write(self, loop: Interaction, *, best: bool = False) -> bool:
+        """Write a checkpoint; return whether it was possible. A full disk is logged once."""
+        try:
+            path = runs.checkpoint_path(self.folder, loop.steps)
+            checkpoint.save(runs.best_path(self.folder) if best else path, self._state(loop))
+            for path in runs.checkpoints(self.folder)[KEPT:]:
+                path.unlink()
+        except OSError as error:
+            if not self.failing:
+                LOG.warning("seqrl: no checkpoint could be written: %s; going on", error.strerror)
+            self.failing = True
+            return False
+        self.failing = False
+        return True
 
     def _state(self, loop: Interaction) -> dict[str, Any]:
         return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from seqrl.training.runs.growing_file import GrowingFile
+
 ROWS = 1_000_000  # complete up to here; then every tenth episode, every hundredth, ...
 ROW = "{},{!r},{}\n".format
 THINNED = f"complete to {ROWS:,} episodes, then every 10th, from ten times as many every 100th ..."
@@ -13,9 +15,10 @@ class EpisodesCsv:
     """Appends to `folder`/episodes.csv: env step of the episode's end, return, length."""
 
     def __init__(self, folder: Path):
-        self.file = open(folder / "episodes.csv", "a", encoding="utf-8")
-        if self.file.tell() == 0:
-            self.file.write("step,return,length\n")
+        path = folder / "episodes.csv"
+        self.file = GrowingFile(path)
+        if not path.stat().st_size:
+            self.file.write(b"step,return,length\n")
         self.episodes = 0  # finished so far, those without a row included
 
     def write(self, steps: list[int], returns: list[float], lengths: list[int]) -> None:
@@ -25,7 +28,8 @@ class EpisodesCsv:
             every = thinning(self.episodes)
             count = min(len(steps) - done, every * ROWS - self.episodes)
             kept = slice(done + -self.episodes % every, done + count, every)
-            self.file.write("".join(map(ROW, steps[kept], returns[kept], lengths[kept])))
+            rows = map(ROW, steps[kept], returns[kept], lengths[kept])
+            self.file.write("".join(rows).encode())
             self.episodes += count
             done += count
 

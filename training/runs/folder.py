@@ -9,7 +9,7 @@ import re
 import socket
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -71,7 +71,12 @@ def plain_name(text: str) -> str:
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write a config to config.toml, without its entries that are None."""
-    (folder / CONFIG).write_text(config_text(config), encoding="utf-8")
+    try:
+        (folder / CONFIG).write_text(config_text(config), encoding="utf-8")
+    except OSError as error:
+        (folder / CONFIG).unlink(missing_ok=True)  # half a config is no run's
+        remedy = "make room or name another --logdir"
+        raise UsageError(f"{folder / CONFIG}: {error.strerror}; {remedy}") from error
 
 
 def config_text(config: dict[str, Any]) -> str:
@@ -98,8 +103,11 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write summary.json atomically; numbers that are not finite become null."""
     text = json.dumps({key: jsonable(value) for key, value in summary.items()}, indent=2)
     temporary = folder / (SUMMARY + ".part")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, folder / SUMMARY)
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, folder / SUMMARY)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_summary(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -163,12 +171,12 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock a run's folder against other processes; the lock of a dead process is void."""
     path = folder / LOCK
     while True:
-        file = open(path, "a+", encoding="utf-8")
+        file = open(path, "a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = file.read().decode(errors="replace").strip() or "another process"
             file.close()
             raise UsageError(f"{folder} is in use by {owner}; wait for it or stop it") from error
         if os.fstat(file.fileno()).st_nlink:
@@ -176,8 +184,8 @@ def locked(folder: Path) -> Iterator[None]:
         file.close()  # its holder has just removed the file
     with file:
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with suppress(OSError):  # a full disk: it is locked without a name, too
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
             yield
         finally:

@@ -1,11 +1,12 @@
 """Logging a run for TensorBoard: an event file, with `episodes.csv` beside it.
 
-Written without torch, record by record into a file of our own, so that a resumed run can truncate
-both files to where its checkpoint was.
+Written without torch, record by record into files of our own, so that a resumed run can truncate
+both to where its checkpoint was, and a full disk does not end a run.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -24,7 +25,10 @@ from seqrl.core.errors import UsageError
 from seqrl.training.loop.books import Episode
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs.episodes_csv import THINNED, EpisodesCsv
+from seqrl.training.runs.folder import make_numbered_folder
+from seqrl.training.runs.growing_file import GrowingFile
 
+LOG = logging.getLogger("seqrl")
 POINTS = 1000  # at most, a tag
 # settings that are no hyper-parameters
 UNCOMPARED = {"steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds", "pictures"}
@@ -35,13 +39,13 @@ class TensorBoard:
     """Writes a run's curves to `folder`; x is always env steps.
 
     A point is taken at the first episode end after each thousandth of the run, and `flush` makes
-    everything until then visible to a TensorBoard that is open.
+    everything until then visible to a TensorBoard that is open. Where `folder` holds the log of a
+    run already, this one's is in a new folder beside it, unless `append` is set to `resume` it.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(new_event_file(self.folder), "xb")
+    def __init__(self, folder: str | Path, *, append: bool = False):
+        self.folder = Path(folder) if append else log_folder(Path(folder))
+        self._file = GrowingFile(new_event_file(self.folder))
         self._events = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self.csv = EpisodesCsv(self.folder)
@@ -49,7 +53,11 @@ class TensorBoard:
         self._last = (0, 0.0)  # env step and seconds of the last point
 
     def begin(self, loop: Interaction, steps: int) -> None:
-        """Space the points over a run that ends at `steps` env steps."""
+        """Space the points over a run that ends at `steps` env steps; refuse a second run."""
+        if loop.steps < self._last[0]:
+            found = f"it has points up to env step {self._last[0]:,}"
+            remedy = f"give the run that begins at {loop.steps:,} a TensorBoard of its own"
+            raise UsageError(f"logger {self.folder}: {found}; {remedy}")
         self._spacing = max(1, -(-steps // POINTS))  # rounded up
         self.due = self._next_due(loop.steps)
         self._last = (loop.steps, loop.watch.seconds)
@@ -117,15 +125,17 @@ class TensorBoard:
         self.csv.file.flush()
 
     def state_dict(self) -> dict[str, Any]:
-        """Sync the files to disk; return their sizes and where the next point is due."""
-        self.flush()
-        for file in (self._file, self.csv.file):
-            os.fsync(file.fileno())
+        """Sync the files; return their sizes, what waits for room, and where a point is due."""
+        synced = {name: file.sync() for name, file in self._growing().items()}
         return {
+            "waiting": {name: np.frombuffer(rest, np.uint8) for name, rest in synced.items()},
             "files": {path.name: path.stat().st_size for path in log_files(self.folder)},
             "_rows": self.csv.episodes,
             **{name: getattr(self, name) for name in POSITION},
         }
+
+    def _growing(self) -> dict[str, GrowingFile]:
+        return {"events": self._file, "csv": self.csv.file}
 
     def resume(self, state: dict[str, Any], step: int) -> None:
         """Truncate the files to where `state` was taken, at env step `step`, and continue there.
@@ -137,8 +147,10 @@ class TensorBoard:
         for path in log_files(self.folder):
             if path.name in sizes:
                 truncate(path, sizes[path.name])
-            elif path.name != Path(self._file.name).name:
+            elif path.name != self._file.path.name:
                 path.unlink()
+        for name, rest in state.get("waiting", {}).items():  # absent in older checkpoints
+            self._growing()[name].write(rest.tobytes())
         for name in POSITION:
             setattr(self, name, state[name])
         self.csv.episodes = state["_rows"]
@@ -165,6 +177,20 @@ POSITION = ("_spacing", "due", "_last")  # attributes that decide when the next 
 def log_files(folder: Path) -> list[Path]:
     """Return the files of a run that grow: every event file and episodes.csv."""
     return [*sorted(folder.glob("events.out.tfevents.*")), *folder.glob("episodes.csv")]
+
+
+def log_folder(folder: Path) -> Path:
+    """Make a folder for a log, numbered as new runs' are where it holds one; that is logged."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not log_files(folder):
+            return folder
+        place = folder.resolve()
+        new = make_numbered_folder(place.parent, place.name)
+    except OSError as error:
+        raise UsageError(f"log folder {error.filename or folder}: {error.strerror}") from error
+    LOG.warning("seqrl: %s holds the log of another run: that of this one is %s", folder, new)
+    return new
 
 
 def new_event_file(folder: Path) -> Path:
