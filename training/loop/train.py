@@ -44,7 +44,7 @@ def train(
     episodes, seconds, steps_per_second and ep_rew_mean (last 100 episodes).
     """
     steps = check_whole("steps", steps)
-    loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger)
+    loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger, compile=compile)
     if seed is not None:
         streams = Streams.of(seed)
         loop.reset(streams.envs)
