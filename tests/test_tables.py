@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa
+from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
 from seqrl.agents.tabular.returns import discounted
 from seqrl.agents.tabular.table import best, greedy, greedy_at_random, move, ties, value
-from seqrl.core import Transition, generator
+from seqrl.core import Transition, generator, tree
 from seqrl.envs import make
 from seqrl.envs.finite import garnet
 from seqrl.training import Interaction
@@ -315,6 +315,42 @@ def test_against_the_box(
     expected = np.array([[Q[s][a] for a in range(3)] for s in range(6)])
     np.testing.assert_allclose(agent.q, expected, rtol=1e-9, atol=1e-12)
     assert np.abs(agent.q).min() > 0  # every pair was met
+
+
+BUFFERS = {
+    "number": (gym.spaces.Discrete(3), np.array([0])),
+    "numbers": (gym.spaces.MultiDiscrete([3, 2]), np.zeros((1, 2), np.int64)),
+    "nested": (
+        gym.spaces.Dict(a=gym.spaces.Tuple((gym.spaces.Discrete(3), gym.spaces.MultiBinary(1)))),
+        {"a": (np.array([0]), np.zeros((1, 1), np.int8))},
+    ),
+    "bins": (gym.spaces.Box(0, 3, (1,)), np.zeros((1, 1), np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", BUFFERS)
+def test_a_buffer_that_is_filled_again_is_looked_at_again(kind: str) -> None:
+    """State 0 wants action 1, state 2 action 2; learning ends in the state shown last."""
+    space, obs = BUFFERS[kind]
+    obs = copy.deepcopy(obs)
+    index = TableIndex(space, bins=3 if kind == "bins" else None)
+    agent = QLearning(index, gym.spaces.Discrete(3), learning_rate=1.0, gamma=0.5)
+    start, none = np.array([True]), np.array([False])
+    number = next(tree.leaves(obs)).reshape(1, -1)[:, :1]
+    ((first,),) = index(obs)
+    number[:] = 2
+    ((third,),) = index(obs)
+    agent.arrays.q[[first, third], [1, 2]] = 1.0, 4.0
+    for state, action in ((0, 1), (2, 2), (0, 1)):
+        number[:] = state
+        assert agent.act(obs, start, explore=False).action.tolist() == [action]
+    before = copy.deepcopy(obs)
+    number[:] = 2
+    step = Transition(
+        before, start, None, None, np.array([0]), None, np.array([3.0]), none, none, obs, start
+    )
+    agent.learn(step)
+    assert agent.q[first, 0] == 3 + 0.5 * 4
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))])

@@ -113,7 +113,7 @@ class TabularAgent(Saved):
         self._shape = (self.index.total, int(action_space.n))
         check_table_memory(self._shape, 1 + 2 * options.double)
         self._initial = initial_value
-        self._seen: tuple[Array, list[tuple[int, ...]]] = (None, [])
+        self._seen: tuple[Any, list[tuple[int, ...]]] = (None, [])
         rate_name = "exploration_rate" if exploration.kind == EPSILON else "temperature"
         self.last_metrics: Metrics = {  # read when they are logged
             "train/td_error": self._error,
@@ -234,8 +234,12 @@ class TabularAgent(Saved):
 
     def _active(self, obs: Array) -> list[tuple[int, ...]]:
         """Return the active rows [N][K]; the next observation is mostly the next step's."""
-        if obs is not self._seen[0]:
-            self._seen = obs, self.index(obs)
+        if not self.index.real_paths:  # which is faster than to compare
+            return self.index(obs)
+        # not the array itself: it may be a buffer that is used again
+        numbers = [(leaf.dtype, leaf.tobytes()) for leaf in tree.leaves(obs)]
+        if numbers != self._seen[0]:
+            self._seen = numbers, self.index(obs)
         return self._seen[1]
 
     def _explore(self, states: list[tuple[int, ...]]) -> list[int]:
