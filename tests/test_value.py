@@ -318,6 +318,33 @@ def test_the_mean_of_squashed_values_is_that_of_the_returns(name, memory):
     assert float(error.ravel()[0]) == pytest.approx(expected, rel=1e-5)
 
 
+PASSES = {  # of the network, and of the target network, for an update: (without memory, with it)
+    "sarsa": ({"cls": DeepSarsa}, (2, 0), (1, 0)),
+    "expected sarsa": ({"cls": DeepSarsa, "expected": True}, (2, 0), (1, 0)),
+    "sarsa, target network": ({"cls": DeepSarsa, "target_every": 10**6}, (1, 1), (1, 1)),
+    "q-learning": ({"learning_starts": 0, "double": False}, (1, 1), (1, 1)),
+    "double": ({"learning_starts": 0}, (2, 1), (1, 1)),
+    "double, one network": ({"learning_starts": 0, "target_every": 0}, (2, 0), (1, 0)),
+}
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("name", PASSES)
+def test_an_update_makes_no_forward_pass_for_nothing(name, memory, monkeypatch):
+    options, *expected = PASSES[name]
+    more = {"train_every": 8, "updates": 1, "backend": "torch", "n_step": 1} | options
+    network = Shown() if memory else MLP(BOX, ())
+    agent = agent_of(network, TWO, BOX, **more)
+    passes = {"values": 0, "target": 0}
+    for part, module in {name: part.module for name, part in agent.parts.items()}.items():
+        module.register_forward_hook(lambda *_, part=part: passes.update({part: passes[part] + 1}))
+    state = torch.zeros(1, 1) if memory else None
+    for t in range(32):
+        agent.learn(turn_of(0.5, 0, 1.0, 0.5, start=t == 0, state=state, next_state=state))
+    assert agent.updates > 1
+    assert [n / agent.updates for n in passes.values()] == list(expected[memory])
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))])
 @pytest.mark.parametrize("network", ["mlp", "gru"])
 @pytest.mark.parametrize("cls", [DeepQ, DeepSarsa, DeepMonteCarlo])
