@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
+from seqrl.agents.tabular import td
 from seqrl.agents.tabular.returns import discounted
 from seqrl.agents.tabular.table import best, greedy, greedy_at_random, move, ties, value
 from seqrl.core import Transition, generator, tree
@@ -315,6 +316,64 @@ def test_against_the_box(
     expected = np.array([[Q[s][a] for a in range(3)] for s in range(6)])
     np.testing.assert_allclose(agent.q, expected, rtol=1e-9, atol=1e-12)
     assert np.abs(agent.q).min() > 0  # every pair was met
+
+
+def dense(q, trace, pairs, step, decay):
+    """What `spread` does, for all pairs of the table."""
+    np.asarray(q)[...] += step * trace
+    trace *= decay
+    trace[trace < td.FAINTEST] = 0.0
+    found = np.flatnonzero(trace)
+    pairs.base[0, : len(found)] = found
+    return len(found)
+
+
+TRACED = {
+    "watkins": (QLearning, {}),
+    "replacing": (Sarsa, {"trace": "replacing"}),
+    "expected": (Sarsa, {"expected": True}),
+}
+
+
+@pytest.mark.parametrize("decay", [0.9, 1e-60])
+@pytest.mark.parametrize("name", TRACED)
+def test_traces_of_few_pairs_are_those_of_the_whole_table(name, decay, monkeypatch) -> None:
+    """To the bit, with a list of what was visited lately, and of nothing else."""
+    cls, options = TRACED[name]
+    tables = []
+    for spread in (td.spread, dense):
+        monkeypatch.setattr(td, "spread", spread)
+        envs = make("CartPole-v1")
+        index = TableIndex(envs.single_observation_space, bins=4, tiles=4)
+        numbers = {"trace_decay": decay, "exploration": EpsilonGreedy(0.2), "seed": 0, **options}
+        agent = cls(index, envs.single_action_space, **numbers)
+        loop = Interaction(agent, envs)
+        loop.reset(np.random.SeedSequence(0))
+        for _ in range(40):
+            loop.run(7)
+            m = agent.arrays
+            listed = sorted(m.pairs[0, : m.traced[0]].tolist())
+            assert listed == np.flatnonzero(m.trace[0]).tolist()
+            lengths = [loop.books.lengths[0], *(length for _, length in loop.books.recent)]
+            assert len(listed) <= 4 * (6 if decay < 0.9 else max(lengths))
+        tables.append(agent.q.copy())
+    assert np.count_nonzero(tables[0]) > 30
+    assert tables[0].tobytes() == tables[1].tobytes()
+
+
+def test_a_saved_trace_is_listed_again_and_what_0_2_saved_besides_is_left() -> None:
+    agents = [
+        QLearning(gym.spaces.Discrete(9), gym.spaces.Discrete(2), trace_decay=0.5, seed=0)
+        for _ in range(2)
+    ]
+    agents[0].prepare(2)
+    agents[0].arrays.trace[1, [3, 5], [1, 0]] = 0.25, 1e-310
+    state = copy.deepcopy(agents[0].state_dict())
+    assert "pairs" not in state["arrays"]
+    state["arrays"]["share"] = np.ones((9, 2))
+    agents[1].load_state_dict(state)
+    m = agents[1].arrays
+    assert m.traced.tolist() == [0, 2] and m.pairs[1, :2].tolist() == [7, 10]
 
 
 BUFFERS = {
