@@ -107,6 +107,20 @@ def test_a_state_that_is_not_of_the_space_is_refused() -> None:
             pairs(tuple(np.array([1, number]) for number in state))
 
 
+@pytest.mark.parametrize(
+    "space, obs, said",
+    [
+        (spaces.Discrete(4), np.array([0.7]), "0.7"),
+        (spaces.Tuple((spaces.Discrete(4),) * 2), (np.array([1]), np.array([2.5])), r"\[1, 2.5\]"),
+        (spaces.MultiDiscrete([4, 4]), np.array([[1.5, 1.5]]), r"\[1.5, 1.5\]"),
+    ],
+)
+def test_a_broken_number_is_no_state(space: gym.Space, obs: Any, said: str) -> None:
+    """It was cut to a whole one, or met by an error of Python's."""
+    with pytest.raises(RunError, match=f"observation {said} is not of"):
+        TableIndex(space)(obs)
+
+
 LINE = spaces.Box(-2, 2, (1,))
 
 

@@ -70,7 +70,8 @@ class TableIndex:
         """Return the active rows of N observations, a tuple of `tiles` indices each."""
         if self._start is not None:
             indices = (obs - self._start if self._start else obs).tolist()
-            return [(i,) if 0 <= i < self.size else self._refuse(i) for i in indices]
+            known = self.size if isinstance(indices[0], int) else 0  # 0.7 is none of them
+            return [(i,) if 0 <= i < known else self._refuse(i) for i in indices]
         if not self.real_paths:
             return [(i,) for i in self._number(obs)]
         reals = [np.asarray(reach(obs, path)) for path in self.real_paths]
@@ -89,15 +90,25 @@ class TableIndex:
 
     def _number(self, obs: Array) -> list[int]:
         """Return the numbers [N] of what is counted, in mixed radix; RunError."""
-        columns = [column for path in self.paths for column in whole(reach(obs, path))]
-        numbers = [0] * len(columns[0])
-        for column, (first, count, stride) in zip(columns, self.digits, strict=True):
-            for i, digit in enumerate(column):
-                if not 0 <= digit - first < count:
-                    found = [each[i] for each in columns]
-                    raise RunError(f"observation {found} is not of {self.space}")
-                numbers[i] += (digit - first) * stride
+        numbers = []
+        for digits in zip(*self._columns(obs), strict=True):
+            number = 0
+            for digit, (first, count, stride) in zip(digits, self.digits, strict=True):
+                if not (isinstance(digit, int) and 0 <= digit - first < count):
+                    raise RunError(f"observation {list(digits)} is not of {self.space}")
+                number += (digit - first) * stride
+            numbers.append(number)
         return numbers
+
+    def _columns(self, obs: Array) -> list[list[int]]:
+        """Return what is counted, a list [N] for each digit."""
+        columns: list[list[int]] = []
+        for path in self.paths:
+            leaf = obs
+            for key in path:
+                leaf = leaf[key]
+            columns += [leaf.tolist()] if leaf.ndim == 1 else leaf.reshape(len(leaf), -1).T.tolist()
+        return columns
 
     def _refuse(self, index: int) -> tuple[int, ...]:
         raise RunError(f"observation {index + (self._start or 0)} is not of {self.space}")
@@ -200,14 +211,3 @@ def reach(obs: Array, path: Path) -> Array:
     for key in path:
         obs = obs[key]
     return obs
-
-
-def whole(leaf: Array) -> list[list[int]]:
-    """Return whole numbers [N, ...] column by column; RunError for others."""
-    leaf = np.asarray(leaf)
-    if leaf.dtype.kind not in "iub":
-        numbers = leaf.astype(np.int64)
-        if (numbers != leaf).any():
-            raise RunError(f"observation {leaf.tolist()}: expected whole numbers")
-        leaf = numbers
-    return [leaf.tolist()] if leaf.ndim == 1 else leaf.reshape(len(leaf), -1).T.tolist()
