@@ -237,6 +237,21 @@ def peer_draws() -> Run:
     return run
 
 
+def prioritised_draws(items: int) -> Run:
+    """Return the sampling of 64 steps by priority, and their new priorities, from a full replay."""
+    replay, rng = Replay(items, gamma=0.99, priority=0.6), np.random.default_rng(0)
+    turn = random_turn(rng, 64, lambda n: np.zeros((n, 4), np.float32))
+    for _ in range(items // 64):
+        replay.add(turn)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            batch = replay.sample(64, rng, 0.5)
+            replay.prioritise(batch.indices, rng.random(64))
+
+    return run
+
+
 def compare(cases: dict[str, tuple[Run, int]], unit: str, asked: dict[str, float]) -> None:
     """Print the rates, and the ratios that are asked of the first case to the others."""
     rates = interleaved(cases)
@@ -270,6 +285,9 @@ def main() -> None:
             bare: (bare_step(batch), 500),
         }
         compare(cases, "gradient steps/s", {bare: 1 / 1.3})
+    few = "of 10,000"
+    cases = {"of 1,000,000": (prioritised_draws(10**6), 500), few: (prioritised_draws(10**4), 500)}
+    compare(cases, "prioritised draws/s", {few: 0.4})
     if installed:
         theirs = "Stable-Baselines3 replay"
         cases = {"Replay": (our_draws(), 40), theirs: (peer_draws(), 40)}

@@ -95,9 +95,9 @@ def brief(value: Any) -> str:
 
 
 def copied(leaf: Array) -> Array:
-    """Return a copy of an array, as some environments reuse their buffer; tensors as they are."""
+    """Return a copy of an array or a tensor, as some environments reuse their buffer."""
     # C order, as from a checkpoint: the last bit of a product depends on the memory order
-    return np.array(leaf, order="C") if isinstance(leaf, np.ndarray) else leaf
+    return np.array(leaf, order="C") if isinstance(leaf, np.ndarray) else leaf.clone()
 
 
 def is_float(leaf: Array) -> bool:

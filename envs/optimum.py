@@ -64,8 +64,21 @@ def policy_value(task: Task, policy: Any, gamma: float, horizon: int | None = No
 
 def action_values(model: Model, value: np.ndarray, gamma: float) -> np.ndarray:
     """Return Q [S, A]: expected reward plus gamma times the next value [S] (0 if terminated)."""
-    next_value = np.where(model.terminated, 0.0, value[model.next_state])
-    return (model.probability * (model.reward + gamma * next_value)).sum(-1)
+    return (model.probability * (model.reward + gamma * _next_value(model, value))).sum(-1)
+
+
+def _next_value(model: Model, value: np.ndarray) -> np.ndarray:
+    """Return the value [S, A, K] of each next state, 0 if terminated."""
+    return np.where(model.terminated, 0.0, value[model.next_state])
+
+
+def _rounding(model: Model, value: np.ndarray, gamma: float) -> np.ndarray:
+    """Return how far apart the Q of equally good actions may be in each state [S, 1].
+
+    The 12th digit of what is summed up in that state, whatever the others are worth.
+    """
+    size = abs(model.reward) + gamma * abs(_next_value(model, value))
+    return 1e-12 * (model.probability * size).sum(-1).max(-1, keepdims=True)
 
 
 def start_value(model: Model, value: np.ndarray) -> float:
@@ -142,15 +155,15 @@ def _evaluate(model: Model, policy: np.ndarray, gamma: float) -> np.ndarray:
 
 def _policy_iteration(model: Model, gamma: float) -> Solution:
     """Return value, policy and Q of the infinite horizon by exact policy iteration."""
-    best = -np.inf
-    q = action_values(model, np.zeros(len(model.initial)), gamma)
-    while True:
-        value = _evaluate(model, q.argmax(-1), gamma)
-        # In exact arithmetic no value falls and the last iteration changes nothing; the sum also
-        # ends the loop where rounding makes equally good actions alternate.
-        if value.sum() <= best:
-            return q.max(-1), _first_best(q), q
-        best, q = value.sum(), action_values(model, value, gamma)
+    policy = action_values(model, np.zeros(len(model.initial)), gamma).argmax(-1)
+    seen: set[bytes] = set()  # no policy twice, as rounding may make equally good ones alternate
+    while policy.tobytes() not in seen:
+        seen.add(policy.tobytes())
+        value = _evaluate(model, policy, gamma)
+        q, rounding = action_values(model, value, gamma), _rounding(model, value, gamma)
+        kept = np.take_along_axis(q, policy[:, None], -1) >= q.max(-1, keepdims=True) - rounding
+        policy = np.where(kept[:, 0], policy, q.argmax(-1))
+    return q.max(-1), _first_best(q, rounding), q
 
 
 def _backward_induction(model: Model, gamma: float, horizon: int) -> Solution:
@@ -159,11 +172,10 @@ def _backward_induction(model: Model, gamma: float, horizon: int) -> Solution:
     value = np.zeros(len(model.initial))
     for t in reversed(range(horizon)):
         q = action_values(model, value, gamma)
-        policy[t], value = _first_best(q), q.max(-1)
+        policy[t], value = _first_best(q, _rounding(model, value, gamma)), q.max(-1)
     return value, policy, q
 
 
-def _first_best(q: np.ndarray) -> np.ndarray:
+def _first_best(q: np.ndarray, rounding: np.ndarray) -> np.ndarray:
     """Return the first action [S] within rounding of the best, so that ties are deterministic."""
-    tolerance = 1e-12 * (1 + abs(q).max())
-    return (q >= q.max(-1, keepdims=True) - tolerance).argmax(-1)
+    return (q >= q.max(-1, keepdims=True) - rounding).argmax(-1)

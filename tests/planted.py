@@ -98,8 +98,8 @@ BUGS = {
     ),
     "traces not reset at an episode's start": Bug(
         "agents/tabular/td.py",
-        "        m.trace[i] = 0.0\n\n\ndef wait",
-        "        m.trace[i] *= 1.0\n\n\ndef wait",
+        "    m.waiting[i] = 0\n    cut(m, i)\n",
+        "    m.waiting[i] = 0\n",
     ),
     "memory not reset at an episode's start": Bug(
         "networks/recurrent.py",

@@ -7,6 +7,7 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from seqrl.agents import QLearning, TableIndex
@@ -92,6 +93,42 @@ def test_a_vector_that_fills_its_buffers_again_does_no_harm(counting, mode):
         SyncVectorEnv(makers, copy=copy, autoreset_mode=mode) for copy in (True, False)
     )
     assert valid_rows(reused, 12) == valid_rows(fresh, 12)
+
+
+class OnDevice(gym.vector.VectorWrapper):
+    """Shows observations in tensors, in the same ones again and again where `reuse`."""
+
+    def __init__(self, envs, reuse):
+        super().__init__(envs)
+        self.reuse, self.buffer = reuse, None
+
+    def shown(self, obs):
+        tensor = torch.from_numpy(obs.copy())
+        if self.buffer is None or not self.reuse:
+            self.buffer = tensor
+        return self.buffer.copy_(tensor)
+
+    def reset(self, *, seed=None, options=None):
+        options = tree.map(np.asarray, options)
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self.shown(obs), info
+
+    def step(self, actions):
+        obs, *outcome = self.env.step(actions.numpy())
+        reward, terminated, truncated = map(torch.from_numpy, outcome[:3])
+        return self.shown(obs), reward, terminated, truncated, outcome[3]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_tensors_that_are_filled_again_do_no_harm(counting, mode):
+    makers = [partial(counting, SCRIPT, row, view="box") for row in range(2)]
+    envs = [OnDevice(SyncVectorEnv(makers, autoreset_mode=mode), reuse) for reuse in (False, True)]
+    played = []
+    for each in envs:
+        first, outcomes = play(each, 12, actions=lambda t, n: torch.full((n,), t % 3))
+        played.append([leaf.tolist() for o in outcomes for leaf in (o.obs, o.next_obs)])
+        assert not np.shares_memory(first.numpy(), outcomes[0].obs.numpy())
+    assert played[0] == played[1]
 
 
 def test_processes_that_we_make_lose_no_last_observation(counting):
@@ -420,9 +457,9 @@ BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
     [
         (gym.spaces.Discrete(4), 1, 4, "observation 4"),
         (gym.spaces.Discrete(4), 1, -1, "observation -1"),
-        (PAIR, (1, 1), (4, 1), "observation [4, 0]"),
-        (PAIR, (1, 1), (0, 4), "observation [0, 3]"),
-        (PAIR, (1, 1), (1, 0), "observation [1, -1]"),
+        (PAIR, (1, 1), (4, 1), "observation [4, 1]"),
+        (PAIR, (1, 1), (0, 4), "observation [0, 4]"),
+        (PAIR, (1, 1), (1, 0), "observation [1, 0]"),
         (gym.spaces.MultiDiscrete([3, 3]), np.ones(2, int), np.ones(3, int), "observation [1 1 1]"),
         (BOX, np.zeros(2, np.float32), np.zeros(3, np.float32), "observation [0. 0. 0.]"),
         (BOX, np.zeros(2, np.float32), np.float32(0), "observation 0.0"),

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -79,11 +80,22 @@ def loop_of(new_agent, name, n, *, compile, role=0, before=0, **numbers):
     return loop
 
 
+def pairs_with_a_trace(agent):
+    """For each environment, as they are listed; they are those whose trace is not 0."""
+    m, found = agent.arrays, []
+    for trace, pairs, count in zip(m.trace, m.pairs, m.traced, strict=True):
+        found.append(sorted(pairs[:count].tolist()))
+        assert found[-1] == np.flatnonzero(trace).tolist()
+    return found
+
+
 def assert_same(one, other):
     """Tables, weights, waiting steps, books, environments and random numbers of two runs."""
     for name, part in one.agent.arrays._asdict().items():
         # an episode's own room may differ: how far it was ever filled is not part of the run
-        assert np.array_equal(part, getattr(other.agent.arrays, name)), name
+        if name != "pairs":  # which come in another order from a checkpoint
+            assert np.array_equal(part, getattr(other.agent.arrays, name)), name
+    assert pairs_with_a_trace(one.agent) == pairs_with_a_trace(other.agent)
     assert one.recorder.episodes == other.recorder.episodes
     assert list(one.books.recent) == list(other.books.recent)
     books = [
@@ -307,12 +319,40 @@ def test_an_episode_longer_than_the_room_for_its_steps():
     assert envs.num_envs == 2
 
 
-def test_train_has_the_choice():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+def test_an_interrupt_in_a_compiled_call_loses_nothing(new_agent, number, monkeypatch):
+    """Python raises it when the call has come back."""
+    from seqrl.training.loop import compiled
+
+    def interrupted(*arguments):
+        play(*arguments)
+        signal.raise_signal(number)
+
+    play = compiled.turns_each
+    monkeypatch.setattr(detect, "CALL", 40)
+    whole, parts = (loop_of(new_agent, "lake", 4, compile=True, role=way) for way in (False, True))
+    whole.run(STEPS)
+    parts.run(20)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(compiled, "turns_each", interrupted)
+        parts.run(STEPS - 20)
+    signal.signal(signal.SIGALRM, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert parts.steps == parts.agent.steps == 60
+    parts.run(STEPS - 60)
+    assert_same(whole, parts)
+
+
+def test_train_has_the_choice(monkeypatch):
+    ways = []
+    monkeypatch.setattr(detect.CompiledTurns, "check", lambda turns: ways.append(True))
     ends = []
     for way in (False, True):
         envs = environments("lake", 1, way)
         agent = q_learning(envs.single_observation_space, envs.single_action_space)
         assert train(agent, envs, 500, seed=4, compile=way)["steps"] == 500
+        assert bool(ways) is way
         ends.append(checkpoint.digest([agent.state_dict(), envs.envs[0].unwrapped.s]))
     assert ends[0] == ends[1]
 

@@ -1,7 +1,9 @@
 """Conformance of the loop: every way of putting environments side by side, every end of episodes,
 every tabular agent, against a scalar reference that steps plain environments one by one."""
 
+import signal
 from functools import partial
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -345,6 +347,95 @@ def test_two_multiples_in_one_turn_are_one_call(counting, arrange):
     assert two.called == [5, 10, 15]
 
 
+WHERE = ["envs.step", "agent.act", "agent.learn", "recorder.episode"]
+
+
+def interrupt_in(loop, where, times=1):
+    """Let Ctrl-C be pressed when a method of the loop's parts has been called."""
+    part, name = where.split(".")
+    method = getattr(getattr(loop, part), name)
+
+    def pressed(*arguments, **options):
+        delattr(getattr(loop, part), name)
+        found = method(*arguments, **options)
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    setattr(getattr(loop, part), name, pressed)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_an_interrupt_waits_for_the_end_of_the_turn(new_agent, where):
+    """Table, counters and environments agree, and the run goes on as if nothing had been."""
+    whole, parts = loops_of(new_agent), loops_of(new_agent)
+    whole.run(200)
+    parts.recorder = Ends()
+    parts.run(51)
+    interrupt_in(parts, where)
+    with pytest.raises(KeyboardInterrupt):
+        parts.run(149)
+    assert 51 < parts.steps < 200 and parts.steps % 3 == 0
+    assert parts.agent.steps == parts.steps
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    parts.run(200 - parts.steps)
+    assert bits(parts) == bits(whole)
+
+
+def test_a_second_interrupt_is_raised_at_once(new_agent):
+    loop = loops_of(new_agent)
+    interrupt_in(loop, "agent.learn", times=2)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(30)
+    assert (loop.steps, loop.agent.steps) == (0, 3)
+
+
+class Pressed(Noting):
+    """Plays a loop of its own; the first time Ctrl-C is pressed in one of its turns."""
+
+    def __call__(self, loop):
+        inner = Interaction(loop.agent, make("FrozenLake-v1"), learn=False)
+        if not self.called:
+            super().__call__(loop)
+            interrupt_in(inner, "envs.step")
+        inner.run(5)
+        super().__call__(loop)
+
+
+def test_an_interrupt_in_a_callback_is_raised_at_once_and_the_callback_called_again(new_agent):
+    loop = loops_of(new_agent)
+    loop.callbacks = [pressed, noting] = [Pressed(6), Noting(6)]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(30)
+    assert (loop.steps, pressed.called, noting.called) == (6, [6], [])
+    loop.run(6)
+    assert (pressed.called, noting.called) == ([6, 6, 12], [6, 12])
+
+
+def test_another_handler_of_ctrl_c_is_left_in_place(new_agent):
+    loop, pressed = loops_of(new_agent), []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        interrupt_in(loop, "agent.learn")
+        loop.run(30)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert pressed == [signal.SIGINT] and loop.steps == 30
+
+
+def test_metrics_in_a_mapping_that_is_used_again_are_read_again(counting):
+    class Counter(Recording):
+        metrics: ClassVar[dict[str, float]] = {}
+
+        def learn(self, step):
+            self.metrics["turns"] = self.metrics.get("turns", 0.0) + 1
+            return self.metrics
+
+    loop = Interaction(Counter(), counting(MIXED))
+    loop.run(5)
+    assert loop.metrics == {"turns": 5.0}
+
+
 @pytest.mark.parametrize("every", [0, -5, 2.5, None])
 def test_a_callback_that_would_never_be_due_is_refused(counting, arrange, every):
     envs = arrange("serial", rotated(counting, MIXED, 1))
@@ -447,6 +538,13 @@ def test_the_loop_cuts_as_a_time_limit_does(counting, arrange, layout, limit):
     for (_, got), (_, wanted) in zip(ours.rows(), theirs.rows(), strict=True):
         assert same_tree(outcome_of(wanted), outcome_of(got))
     assert max(length for _, length in cut.books.recent) == limit
+
+
+class Ends:
+    """Hears of episodes, and keeps nothing."""
+
+    def episode(self, loop, episode):
+        pass
 
 
 def loops_of(new_agent, env="FrozenLake-v1", n=3):

@@ -13,6 +13,7 @@ from seqrl.envs import optimum as module
 from seqrl.envs.blackjack import blackjack_model, observed
 from seqrl.envs.finite import FiniteMDP, Model, finite_model, garnet, tabulate
 from seqrl.envs.optimum import action_values, optimum, policy_value, reachable, start_value
+from seqrl.training.pictures.behaviour import is_worse
 
 # State 0: action 0 stays and pays 1, action 1 moves to state 1 for nothing.
 # State 1: action 0 ends and pays 3 with chance 1/2, else stays; action 1 returns and pays 1.
@@ -56,6 +57,47 @@ def test_ties_within_rounding_take_the_first() -> None:
     assert optimum(tie, 0.9).q[0, 0] < optimum(tie, 0.9).q[0, 1]
     assert optimum(tie, 0.9).policy.tolist() == [0]
     assert optimum(tie, 1.0, 2).policy.tolist() == [[0], [0]]
+
+
+def with_a_rich_state(reward: float, riches: float) -> Model:
+    """A corridor 0, 1, 2, 3, and state 4 by itself, which pays `riches` and ends.
+
+    Action 0 ends and pays 1, 2, 3, 4 rewards, action 1 moves on; the last pays 10 rewards.
+    """
+    corridor = {
+        s: {0: [(1.0, s, (s + 1) * reward, True)], 1: [(1.0, s + 1, 0.0, False)]} for s in range(3)
+    }
+    ends = {0: [(1.0, 3, 4 * reward, True)], 1: [(1.0, 3, 10 * reward, True)]}
+    rich = {0: [(1.0, 4, riches - reward, True)], 1: [(1.0, 4, riches, True)]}
+    return tabulate({**corridor, 3: ends, 4: rich}, [0.5, 0, 0, 0, 0.5])
+
+
+@pytest.mark.parametrize("reward", [1e-14, 1e-7, 1.0, 1e9])
+@pytest.mark.parametrize("riches", [1e6, -1e12, 1e15])
+def test_one_state_of_large_value_leaves_the_choices_in_others(
+    reward: float, riches: float
+) -> None:
+    """By hand: 10 rewards at the end are 5.12, 6.4, 8 and 10 now, at gamma 4/5."""
+    model = with_a_rich_state(reward, riches)
+    endless, planned = optimum(model, 0.8), optimum(model, 0.8, 6)
+    for found in (endless, planned):
+        worth = np.array([5.12, 6.4, 8, 10]) * reward
+        np.testing.assert_allclose(found.value[:4], worth, rtol=1e-12, atol=0)
+    assert endless.policy[:4].tolist() == planned.policy[0, :4].tolist() == [1, 1, 1, 1]
+    assert is_worse(endless.q, np.zeros(5, int))[:4].all()
+
+
+def test_what_adds_up_to_nothing_is_a_tie() -> None:
+    """Two actions with the same outcomes in another order, where rounding is 1e-11."""
+    one, other = (0.1, 1, 1.1e6, False), (0.3, 1, 1e6 / 3, False)
+    rest = (0.6, 1, -(0.1 * 1.1e6 + 0.3 * (1e6 / 3)) / 0.6, False)
+    ends = [(1.0, 1, 0.0, True)]
+    model = tabulate(
+        {0: {0: [one, rest, other], 1: [one, other, rest]}, 1: {0: ends, 1: ends}}, [1.0, 0.0]
+    )
+    q = optimum(model, 0.9).q[0]
+    assert q[0] < q[1] < 1e-9
+    assert optimum(model, 0.9).policy[0] == optimum(model, 1.0, 3).policy[0, 0] == 0
 
 
 def test_undiscounted_by_hand() -> None:

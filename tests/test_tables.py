@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa
+from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
+from seqrl.agents.tabular import td
 from seqrl.agents.tabular.returns import discounted
 from seqrl.agents.tabular.table import best, greedy, greedy_at_random, move, ties, value
-from seqrl.core import Transition, generator
+from seqrl.core import Transition, generator, tree
 from seqrl.envs import make
 from seqrl.envs.finite import garnet
 from seqrl.training import Interaction
@@ -315,6 +316,100 @@ def test_against_the_box(
     expected = np.array([[Q[s][a] for a in range(3)] for s in range(6)])
     np.testing.assert_allclose(agent.q, expected, rtol=1e-9, atol=1e-12)
     assert np.abs(agent.q).min() > 0  # every pair was met
+
+
+def dense(q, trace, pairs, step, decay):
+    """What `spread` does, for all pairs of the table."""
+    np.asarray(q)[...] += step * trace
+    trace *= decay
+    trace[trace < td.FAINTEST] = 0.0
+    found = np.flatnonzero(trace)
+    pairs.base[0, : len(found)] = found
+    return len(found)
+
+
+TRACED = {
+    "watkins": (QLearning, {}),
+    "replacing": (Sarsa, {"trace": "replacing"}),
+    "expected": (Sarsa, {"expected": True}),
+}
+
+
+@pytest.mark.parametrize("decay", [0.9, 1e-60])
+@pytest.mark.parametrize("name", TRACED)
+def test_traces_of_few_pairs_are_those_of_the_whole_table(name, decay, monkeypatch) -> None:
+    """To the bit, with a list of what was visited lately, and of nothing else."""
+    cls, options = TRACED[name]
+    tables = []
+    for spread in (td.spread, dense):
+        monkeypatch.setattr(td, "spread", spread)
+        envs = make("CartPole-v1")
+        index = TableIndex(envs.single_observation_space, bins=4, tiles=4)
+        numbers = {"trace_decay": decay, "exploration": EpsilonGreedy(0.2), "seed": 0, **options}
+        agent = cls(index, envs.single_action_space, **numbers)
+        loop = Interaction(agent, envs)
+        loop.reset(np.random.SeedSequence(0))
+        for _ in range(40):
+            loop.run(7)
+            m = agent.arrays
+            listed = sorted(m.pairs[0, : m.traced[0]].tolist())
+            assert listed == np.flatnonzero(m.trace[0]).tolist()
+            lengths = [loop.books.lengths[0], *(length for _, length in loop.books.recent)]
+            assert len(listed) <= 4 * (6 if decay < 0.9 else max(lengths))
+        tables.append(agent.q.copy())
+    assert np.count_nonzero(tables[0]) > 30
+    assert tables[0].tobytes() == tables[1].tobytes()
+
+
+def test_a_saved_trace_is_listed_again_and_what_0_2_saved_besides_is_left() -> None:
+    agents = [
+        QLearning(gym.spaces.Discrete(9), gym.spaces.Discrete(2), trace_decay=0.5, seed=0)
+        for _ in range(2)
+    ]
+    agents[0].prepare(2)
+    agents[0].arrays.trace[1, [3, 5], [1, 0]] = 0.25, 1e-310
+    state = copy.deepcopy(agents[0].state_dict())
+    assert "pairs" not in state["arrays"]
+    state["arrays"]["share"] = np.ones((9, 2))
+    agents[1].load_state_dict(state)
+    m = agents[1].arrays
+    assert m.traced.tolist() == [0, 2] and m.pairs[1, :2].tolist() == [7, 10]
+
+
+BUFFERS = {
+    "number": (gym.spaces.Discrete(3), np.array([0])),
+    "numbers": (gym.spaces.MultiDiscrete([3, 2]), np.zeros((1, 2), np.int64)),
+    "nested": (
+        gym.spaces.Dict(a=gym.spaces.Tuple((gym.spaces.Discrete(3), gym.spaces.MultiBinary(1)))),
+        {"a": (np.array([0]), np.zeros((1, 1), np.int8))},
+    ),
+    "bins": (gym.spaces.Box(0, 3, (1,)), np.zeros((1, 1), np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", BUFFERS)
+def test_a_buffer_that_is_filled_again_is_looked_at_again(kind: str) -> None:
+    """State 0 wants action 1, state 2 action 2; learning ends in the state shown last."""
+    space, obs = BUFFERS[kind]
+    obs = copy.deepcopy(obs)
+    index = TableIndex(space, bins=3 if kind == "bins" else None)
+    agent = QLearning(index, gym.spaces.Discrete(3), learning_rate=1.0, gamma=0.5)
+    start, none = np.array([True]), np.array([False])
+    number = next(tree.leaves(obs)).reshape(1, -1)[:, :1]
+    ((first,),) = index(obs)
+    number[:] = 2
+    ((third,),) = index(obs)
+    agent.arrays.q[[first, third], [1, 2]] = 1.0, 4.0
+    for state, action in ((0, 1), (2, 2), (0, 1)):
+        number[:] = state
+        assert agent.act(obs, start, explore=False).action.tolist() == [action]
+    before = copy.deepcopy(obs)
+    number[:] = 2
+    step = Transition(
+        before, start, None, None, np.array([0]), None, np.array([3.0]), none, none, obs, start
+    )
+    agent.learn(step)
+    assert agent.q[first, 0] == 3 + 0.5 * 4
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))])

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from torch import nn
 
+from seqrl.agents.deep import targets
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
 from seqrl.agents.deep.deep_sarsa import DeepSarsa
@@ -29,6 +30,7 @@ from seqrl.core.types import Transition
 from seqrl.envs.adapter import Serial, adapt
 from seqrl.envs.making import make
 from seqrl.envs.optimum import optimum, policy_value
+from seqrl.networks.base import Network
 from seqrl.networks.build import NETWORKS, build
 from seqrl.networks.mlp import MLP
 from seqrl.scripts import evaluate as evaluate_script
@@ -273,6 +275,74 @@ def test_what_is_expected_are_values_and_not_their_squashed_form():
             chance = torch.softmax(squashed / 2.0, 0)
         found = agent.policy_value(agent._unscaled(squashed))
         assert found.item() == pytest.approx((chance * value).sum().item(), rel=1e-4)
+
+
+class Shown(Network):
+    """Features are the observation; memory is there, and does nothing."""
+
+    features = 1
+
+    def initial_state(self, n):
+        return torch.zeros(n, 1)
+
+    def forward(self, obs, start, state=None):
+        return obs, torch.zeros(start.shape[1], 1) if state is None else state
+
+
+MEANS = {
+    "expected sarsa": ({"cls": DeepSarsa, "expected": True, "n_step": 1}, {}),
+    "expected sarsa, cut": ({"cls": DeepSarsa, "expected": True, "n_step": 1}, {"cut": True}),
+    "expected sarsa, n steps, cut": ({"cls": DeepSarsa, "expected": True}, {"cut": True}),
+    "sarsa, cut": ({"cls": DeepSarsa, "n_step": 1}, {"cut": True}),
+    "monte-carlo, cut": ({"cls": DeepMonteCarlo}, {"cut": True}),
+}
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("name", MEANS)
+def test_the_mean_of_squashed_values_is_that_of_the_returns(name, memory):
+    """Values of 20 and 140 have the mean 80; squashed, averaged and restored it would be 67."""
+    options, ends = MEANS[name]
+    values = targets.squash(torch.tensor([20.0, 140.0]))
+    assert targets.unsquash(values.mean()).item() == pytest.approx(67, abs=0.5)
+    numbers = {"optimizer": "SGD", "gamma": 0.5, "train_every": 1, "batch_size": 1, "updates": 1}
+    numbers |= {"learning_rate": 0.0, "rescale": True, "exploration": EpsilonGreedy(1.0)}
+    network = Shown() if memory else MLP(BOX, ())
+    agent = agent_of(network, TWO, BOX, **numbers, **options)
+    nn.init.zeros_(agent.values_part.module.layer.bias)
+    agent.values_part.module.layer.weight.data[:, 0] = values
+    state = torch.zeros(1, 1) if memory else None
+    agent.learn(turn_of(0.0, 0, 3.0, 1.0, state=state, next_state=state, **ends))
+    error = agent.last.loss.error
+    expected = targets.squash(torch.tensor(3 + 0.5 * 80.0)).item()
+    assert float(error.ravel()[0]) == pytest.approx(expected, rel=1e-5)
+
+
+PASSES = {  # of the network, and of the target network, for an update: (without memory, with it)
+    "sarsa": ({"cls": DeepSarsa}, (2, 0), (1, 0)),
+    "expected sarsa": ({"cls": DeepSarsa, "expected": True}, (2, 0), (1, 0)),
+    "sarsa, target network": ({"cls": DeepSarsa, "target_every": 10**6}, (1, 1), (1, 1)),
+    "q-learning": ({"learning_starts": 0, "double": False}, (1, 1), (1, 1)),
+    "double": ({"learning_starts": 0}, (2, 1), (1, 1)),
+    "double, one network": ({"learning_starts": 0, "target_every": 0}, (2, 0), (1, 0)),
+}
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("name", PASSES)
+def test_an_update_makes_no_forward_pass_for_nothing(name, memory, monkeypatch):
+    options, *expected = PASSES[name]
+    more = {"train_every": 8, "updates": 1, "backend": "torch", "n_step": 1} | options
+    network = Shown() if memory else MLP(BOX, ())
+    agent = agent_of(network, TWO, BOX, **more)
+    passes = {"values": 0, "target": 0}
+    for part, module in {name: part.module for name, part in agent.parts.items()}.items():
+        module.register_forward_hook(lambda *_, part=part: passes.update({part: passes[part] + 1}))
+    state = torch.zeros(1, 1) if memory else None
+    for t in range(32):
+        agent.learn(turn_of(0.5, 0, 1.0, 0.5, start=t == 0, state=state, next_state=state))
+    assert agent.updates > 1
+    assert [n / agent.updates for n in passes.values()] == list(expected[memory])
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))])

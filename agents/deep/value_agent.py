@@ -263,9 +263,9 @@ class ValueAgent(NetworkAgent):
     def _of_steps(self, batch: Batch) -> tuple[Array, Array]:
         """Return Q of row 0 [1, B, A] and its target; the target network sees row 1 alone."""
         first, after = (tree.map(lambda x, part=part: x[part], batch.obs) for part in (ROW, NEXT))
-        start = batch.start[ROW]
+        start, own = batch.start[ROW], self.target_part is self.values_part
         q = self.target_part.evaluate(after, start)
-        online = partial(self.values_part.evaluate, after, start)
+        online = (lambda: q) if own else partial(self.values_part.evaluate, after, start)
         worth = self.next_value(self._unscaled(q), online, batch, NEXT)
         target = batch.reward[ROW] + batch.discount[ROW] * worth
         return self.values_part.learn(first, start), target

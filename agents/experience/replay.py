@@ -105,7 +105,7 @@ class Replay:
     def sample(self, size: int, rng: np.random.Generator, beta: float = 0.0) -> Batch:
         """Draw `size` items; with priorities also their weights (N P(i))^-beta, at most 1.
 
-        Schaul et al. (2016), section 3.4.
+        Schaul et al. (2016), section 3.4; N is the same for all, so it does not show.
         """
         indices, chance = self._draw(size, rng)
         if self.sequences is None:
@@ -120,7 +120,7 @@ class Replay:
         return packed(batch._replace(weight=weight), self.device)._replace(indices=indices)
 
     def _draw(self, size: int, rng: np.random.Generator) -> tuple[Indices, np.ndarray | None]:
-        """Draw items and N P(i), the chance of each by that of a uniform draw; None for 1."""
+        """Draw items; return also the chance P(i) of each, None where it is the same for all."""
         if self.tree is not None:
             return self._draw_by_priority(self.tree, size, rng)
         indices = self._uniform(size, rng)
@@ -155,8 +155,7 @@ class Replay:
         row = place * self.period
         newest = self.rows.last[column]  # the row in that place which is still there
         row += (newest - row) // self.rows.length * self.rows.length
-        there = np.count_nonzero(tree.priorities)
-        return Indices(row, column), tree.priorities[number] * (there / tree.total)
+        return Indices(row, column), tree.priorities[number] / tree.total
 
     def prioritise(self, indices: Indices, error: np.ndarray) -> None:
         """Set the priority of items to (|error| + epsilon)^alpha."""

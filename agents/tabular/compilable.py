@@ -40,5 +40,6 @@ def functions() -> Iterator[tuple[Callable[..., Any], bool]]:
     """Yield every function of these modules, and whether it is to be inlined."""
     for module in modules():
         for function in vars(module).values():
-            if inspect.isfunction(function) and function.__module__ == module.__name__:
+            own = inspect.isfunction(function) and function.__module__ == module.__name__
+            if own and function is not td.spread:  # compiled from a text of its own
                 yield function, function in INLINE

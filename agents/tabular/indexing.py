@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import cycle, islice, product
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core import tree
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Array
 
 UNBOUNDED = 3.0  # an unbounded dimension is cut to +-3 unless a range is given
 LARGEST = 2**48  # rows of a table; far above any memory, and well within the int64 of an index
-ZERO = np.int64(0)
+SIMPLE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
+Path = tuple[Any, ...]  # keys and positions
 SUPPORTED = (
     "Discrete, MultiDiscrete, MultiBinary, Box (with bins or tiles), Tuple and Dict of these"
 )
@@ -42,21 +43,25 @@ class TableIndex:
     ):
         check_whole("bins", 1 if bins is None else bins)
         check_whole("tiles", tiles)
-        self.space, self.parts, self.bins, self.tiles = space, nested(space), bins, tiles
+        self.space, self.bins, self.tiles = space, bins, tiles
         self.low, self.high, self.width, sizes, counts = measure(space, bins, dict(ranges or {}))
+        parts = [(path, isinstance(part, spaces.Box)) for path, part in simple(space)]
+        self.paths = [path for path, real in parts if not real]  # to what is counted
+        self.real_paths = [path for path, real in parts if real]
         if not len(self.low):
             self.tiles = 1
         # a shifted tiling needs one more tile a dimension to cover the space
         extra = self.tiles > 1
         self.bins_per_dimension = np.array([n + extra for n in sizes], np.int64)
-        self.counts = np.array(counts, np.uint64)
-        radix = counts + self.bins_per_dimension.tolist()
+        radix = [count for _, count in counts] + self.bins_per_dimension.tolist()
         self.size = math.prod(radix)  # rows of one tiling
         self.total = self.size * self.tiles  # rows of the table
         if self.total > LARGEST:
             digits = sum(math.log10(n) for n in radix)
             raise UsageError(f"space {space}: 10^{digits:.0f} states are too many; take fewer bins")
         self.strides = np.array([math.prod(radix[i + 1 :]) for i in range(len(radix))], np.int64)
+        strides = self.strides.tolist()
+        self.digits = [(*digit, stride) for digit, stride in zip(counts, strides, strict=False)]
         self.last = np.nextafter(np.array(sizes, np.float64), 0.0)  # [D] the end, in widths
         self.offsets = offsets(len(self.low), self.tiles)  # [tiles, D] in widths
         self._start = int(space.start) if isinstance(space, spaces.Discrete) else None
@@ -65,46 +70,87 @@ class TableIndex:
         """Return the active rows of N observations, a tuple of `tiles` indices each."""
         if self._start is not None:
             indices = (obs - self._start if self._start else obs).tolist()
-            return [(i,) if 0 <= i < self.size else self._refuse(i) for i in indices]
-        digits, reals = flatten(self.parts, obs)
-        if len(self.counts):
-            self._check(digits)
-        return [tuple(active) for active in self._active(digits, reals).tolist()]
+            known = self.size if isinstance(indices[0], int) else 0  # 0.7 is none of them
+            return [(i,) if 0 <= i < known else self._refuse(i) for i in indices]
+        if not self.real_paths:
+            return [(i,) for i in self._number(obs)]
+        reals = [np.asarray(reach(obs, path)) for path in self.real_paths]
+        rolled = np.concatenate(
+            [leaf.reshape(len(leaf), -1) for leaf in reals], 1, dtype=np.float64
+        )
+        number = self._number(obs) if self.paths else [0] * len(rolled)
+        return [tuple(active) for active in self._active(number, rolled).tolist()]
 
-    def _active(self, digits: np.ndarray, reals: np.ndarray) -> np.ndarray:
-        base = digits @ self.strides[: digits.shape[1]]  # [N]
-        if not len(self.low):
-            return base[:, None]
+    def _active(self, number: list[int], reals: np.ndarray) -> np.ndarray:
         inner = np.minimum(np.maximum(reals, self.low), self.high)
         where = np.minimum((inner - self.low) / self.width, self.last)  # [N, D] in widths
         tile = (where[:, None, :] + self.offsets).astype(np.int64)  # [N, tiles, D]
-        inside = tile @ self.strides[digits.shape[1] :] + base[:, None]
+        inside = tile @ self.strides[len(self.digits) :] + np.array(number)[:, None]
         return inside + self.size * np.arange(self.tiles)
 
-    def _check(self, digits: np.ndarray) -> None:
-        outside = digits.view(np.uint64) >= self.counts  # [N, C]; what is negative is large here
-        if outside.any():
-            first = digits[outside.any(1).argmax()].tolist()
-            raise RunError(f"observation {first} (counted from 0) is not of {self.space}")
+    def _number(self, obs: Array) -> list[int]:
+        """Return the numbers [N] of what is counted, in mixed radix; RunError."""
+        numbers = []
+        for digits in zip(*self._columns(obs), strict=True):
+            number = 0
+            for digit, (first, count, stride) in zip(digits, self.digits, strict=True):
+                if not (isinstance(digit, int) and 0 <= digit - first < count):
+                    raise RunError(f"observation {list(digits)} is not of {self.space}")
+                number += (digit - first) * stride
+            numbers.append(number)
+        return numbers
+
+    def _columns(self, obs: Array) -> list[list[int]]:
+        """Return what is counted, a list [N] for each digit."""
+        columns: list[list[int]] = []
+        for path in self.paths:
+            leaf = obs
+            for key in path:
+                leaf = leaf[key]
+            columns += [leaf.tolist()] if leaf.ndim == 1 else leaf.reshape(len(leaf), -1).T.tolist()
+        return columns
 
     def _refuse(self, index: int) -> tuple[int, ...]:
         raise RunError(f"observation {index + (self._start or 0)} is not of {self.space}")
 
 
 def offsets(dimensions: int, tilings: int) -> np.ndarray:
-    """Return the shift of each tiling [tilings, D] in widths, by odd numbers."""
-    odd = 2 * np.arange(dimensions) + 1
-    return (np.arange(tilings)[:, None] * odd % tilings) / tilings
+    """Return the shift of each tiling [tilings, D] in widths.
+
+    Every dimension takes each multiple of 1 / tilings once. By odd numbers, as Sutton & Barto
+    (2018) recommend in 9.5.4, unless these have a factor in common with the number of tilings or
+    have been used up: then in other orders, no two of them alike as long as there are any.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    for order in orders(tilings):
+        if len(found) == dimensions:
+            break
+        found[order] = None
+    return np.array([*islice(cycle(found), dimensions)]).reshape(-1, tilings).T / tilings
+
+
+def orders(tilings: int) -> Iterator[tuple[int, ...]]:
+    """Yield orders of the shifts: how i times an odd number, modulo some q, ranks among the others.
+
+    At q = tilings that is the remainder itself; from 2 tilings - 1 on no order would be new.
+    """
+    for first, modulus in product(
+        range(tilings), range(tilings, max(tilings + 1, 2 * tilings - 1))
+    ):
+        for odd in range(1, 2 * modulus, 2):
+            if math.gcd(odd, modulus) == 1:
+                rank = (np.arange(tilings) * odd % modulus).argsort().argsort()
+                yield tuple(((rank + first) % tilings).tolist())
 
 
 def measure(
     space: gym.Space, bins: int | None, ranges: dict[int, tuple[float, float]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int], list[int]]:
-    """Return ends, widths and bins of the real dimensions, sizes of the countable ones."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int], list[tuple[int, int]]]:
+    """Return ends, widths and bins of the real dimensions, first values and counts of others."""
     low: list[float] = []
     high: list[float] = []
-    counts: list[int] = []
-    for part in tree.leaves(nested(space)):
+    counts: list[tuple[int, int]] = []
+    for _, part in simple(space):
         if isinstance(part, spaces.Box):
             low += np.asarray(part.low, np.float64).ravel().tolist()
             high += np.asarray(part.high, np.float64).ravel().tolist()
@@ -139,41 +185,29 @@ def bounded(dimension: int, low: float, high: float) -> tuple[float, float]:
     return bottom, top
 
 
-def nested(space: gym.Space) -> Any:
-    """Return the simple spaces inside nested Tuples and Dicts as a tree like the observations'."""
-    if isinstance(space, spaces.Tuple):
-        return tuple(map(nested, space.spaces))
-    if isinstance(space, spaces.Dict):
-        return {key: nested(part) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box):
-        return space
-    raise UsageError(f"space {space}: a table takes {SUPPORTED}")
+def simple(space: gym.Space, path: Path = ()) -> Iterator[tuple[Path, gym.Space]]:
+    """Yield the simple spaces inside nested Tuples and Dicts, each with the keys to its leaf."""
+    if isinstance(space, spaces.Tuple | spaces.Dict):
+        inner = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for key, part in inner:
+            yield from simple(part, (*path, key))
+    elif isinstance(space, SIMPLE):
+        yield path, space
+    else:
+        raise UsageError(f"space {space}: a table takes {SUPPORTED}")
 
 
-def radices(space: gym.Space) -> list[int]:
-    """Return how many values each number of a countable space takes."""
-    if isinstance(space, spaces.Discrete):
-        return [int(space.n)]
-    if isinstance(space, spaces.MultiDiscrete):
-        return [int(n) for n in np.ravel(space.nvec)]
-    assert isinstance(space, spaces.MultiBinary)
-    return [2] * math.prod(np.atleast_1d(space.n).tolist())
+def radices(space: gym.Space) -> list[tuple[int, int]]:
+    """Return the first value of each number of a countable space, and how many it takes."""
+    if isinstance(space, spaces.MultiBinary):
+        return [(0, 2)] * math.prod(np.atleast_1d(space.n).tolist())
+    assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    counts = np.ravel(space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n)
+    return list(zip(np.ravel(space.start).tolist(), counts.tolist(), strict=True))
 
 
-def flatten(parts: Any, obs: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a batch as digits from 0 [N, C] and reals [N, D], in the order of simple spaces."""
-    digits: list[np.ndarray] = []
-    reals: list[np.ndarray] = []
-
-    def add(part: gym.Space, leaf: Array) -> None:
-        flat = np.asarray(leaf).reshape(len(leaf), -1)
-        if isinstance(part, spaces.Box):
-            reals.append(flat.astype(np.float64))
-        else:
-            digits.append(flat.astype(np.int64) - getattr(part, "start", ZERO).ravel())
-
-    tree.map(add, parts, obs)
-    n = len((digits or reals)[0])
-    empty = np.empty((n, 0))
-    countable = np.concatenate(digits, 1) if digits else empty.astype(np.int64)
-    return countable, np.concatenate(reals, 1) if reals else empty
+def reach(obs: Array, path: Path) -> Array:
+    """Return the leaf of a tree that a path leads to."""
+    for key in path:
+        obs = obs[key]
+    return obs

@@ -10,7 +10,7 @@ from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration
 from seqrl.agents.tabular.table import best, greedy, value
 from seqrl.agents.tabular.tabular_agent import Options, Step, TableArrays, TabularAgent
-from seqrl.agents.tabular.td import credit, forget, one_step, step_later, td_options
+from seqrl.agents.tabular.td import credit, cut, forget, one_step, step_later, td_options
 from seqrl.core.seeding import Seed
 
 
@@ -33,7 +33,7 @@ def q_learning(
         bootstrap = best(m.q, s.next_active)
     if o.decay > 0.0:
         if value(m.q, s.active, s.action) < best(m.q, s.active):
-            m.trace[i] = 0.0
+            cut(m, i)
         credit(m, o, i, s.active, s.action, s.reward + o.gamma * bootstrap, alpha)
     elif o.n_step > 1:
         step_later(m, o, i, s, bootstrap, alpha, coin)

@@ -22,6 +22,8 @@ from seqrl.core.seeding import Seed, generator
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
 
 SMOOTHING = 1e-3  # of the running mean of |TD error|
+LISTED = ("pairs", "traced")  # what of the arrays follows from the others, and is not saved
+SCRATCH = ("share",)  # what 0.2 saved besides
 
 
 class TableArrays(NamedTuple):
@@ -35,7 +37,8 @@ class TableArrays(NamedTuple):
     weight: np.ndarray  # [R, A] visits, or cumulative importance weights (Monte Carlo)
     first: np.ndarray  # [R, A] step of the first visit in the episode learned from (Monte Carlo)
     trace: np.ndarray  # [N, R, A] eligibility
-    share: np.ndarray  # [R, A] scratch memory for the traces' update
+    pairs: np.ndarray  # [N, R * A] the pairs that have one, numbered row by row, in front
+    traced: np.ndarray  # [N] how many these are
     active: np.ndarray  # [N, L, K] active rows of the steps that wait to be learned from,
     action: np.ndarray  # [N, L]
     reward: np.ndarray  # [N, L]
@@ -112,7 +115,7 @@ class TabularAgent(Scheduled):
         self._shape = (self.index.total, int(action_space.n))
         check_table_memory(self._shape, 1 + 2 * options.double)
         self._initial = initial_value
-        self._seen: tuple[Array, list[tuple[int, ...]]] = (None, [])
+        self._seen: tuple[Any, list[tuple[int, ...]]] = (None, [])
         rate_name = "exploration_rate" if exploration.kind == EPSILON else "temperature"
         self.last_metrics: Metrics = {  # read when they are logged
             "train/td_error": self._error,
@@ -138,7 +141,8 @@ class TabularAgent(Scheduled):
             weight=zeros(visited),
             first=zeros(visited, np.int64),
             trace=zeros((n, *traced)),
-            share=zeros(traced),
+            pairs=zeros((n, math.prod(traced)), np.int64),
+            traced=zeros((n,), np.int64),
             active=zeros((n, length, self.index.tiles), np.int64),
             action=zeros((n, length), np.int64),
             reward=zeros((n, length)),
@@ -150,7 +154,7 @@ class TabularAgent(Scheduled):
     def _allocate(self, n: int) -> TableArrays:
         """Return fresh arrays for N environments."""
         if self.options.decay:
-            check_table_memory(self._shape, 1 + n)
+            check_table_memory(self._shape, 1 + 2 * n)
         arrays = self._arrays_of(n, self.waiting_steps, np.zeros)
         arrays.q.fill(self._initial)
         arrays.twins.fill(self._initial)
@@ -183,12 +187,10 @@ class TabularAgent(Scheduled):
     def _views(self) -> TableArrays:
         """The arrays as stepping reads and writes them."""
         arrays = self._arrays
-        if self.options.decay:
-            return arrays
         # the same bytes as memoryviews: their numbers are read twice as fast one by one
         one, other = arrays.twins
-        names = ("q", "weight", "first", "action", "reward", "log_prob", "waiting", "error")
-        parts = {name: view(getattr(arrays, name)) for name in names}
+        names = ("q", "weight", "first", "action", "reward", "log_prob", "waiting", "traced")
+        parts = {name: view(getattr(arrays, name)) for name in (*names, "error")}
         return arrays._replace(**parts, twins=(view(one), view(other)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,8 +229,12 @@ class TabularAgent(Scheduled):
 
     def _active(self, obs: Array) -> list[tuple[int, ...]]:
         """Return the active rows [N][K]; the next observation is mostly the next step's."""
-        if obs is not self._seen[0]:
-            self._seen = obs, self.index(obs)
+        if not self.index.real_paths:  # which is faster than to compare
+            return self.index(obs)
+        # not the array itself: it may be a buffer that is used again
+        numbers = [(leaf.dtype, leaf.tobytes()) for leaf in tree.leaves(obs)]
+        if numbers != self._seen[0]:
+            self._seen = numbers, self.index(obs)
         return self._seen[1]
 
     def _explore(self, states: list[tuple[int, ...]]) -> list[int]:
@@ -286,9 +292,9 @@ class TabularAgent(Scheduled):
 
     SAVED: ClassVar[dict[str, Kept]] = {
         "arrays": Kept(
-            TableArrays._asdict,
+            lambda arrays: without(arrays._asdict(), LISTED),
             lambda name, arrays, saved: None,  # see `check_state`
-            lambda arrays, saved: TableArrays(**tree.map(np.array, saved)),
+            lambda arrays, saved: listed(tree.map(np.array, saved)),
         ),
         **Scheduled.SAVED,
         "rng": RNG,
@@ -297,11 +303,11 @@ class TabularAgent(Scheduled):
     def check_state(self, state: Any, name: str) -> None:
         """Refuse arrays of other shapes, and indices that compiled turns would not check."""
         super().check_state(state, name)
-        arrays = state["arrays"]
+        arrays = without(state["arrays"], SCRATCH)
         n, length = arrays["action"].shape
         length = self._length(length)
         expected = self._arrays_of(n, length, unallocated_zeros)._asdict()
-        schema.check(f"{name}/arrays", arrays, expected)
+        schema.check(f"{name}/arrays", arrays, without(expected, LISTED))
         most = {"active": self._shape[0] - 1, "action": self._shape[1] - 1}
         most["waiting"] = max(0, length - self.spare)
         for part, largest in most.items():
@@ -310,6 +316,20 @@ class TabularAgent(Scheduled):
     def _length(self, saved: int) -> int:
         """Return how many steps can wait, where `saved` could."""
         return self.waiting_steps
+
+
+def without(parts: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the parts but for these."""
+    return {name: part for name, part in parts.items() if name not in names}
+
+
+def listed(saved: dict[str, np.ndarray]) -> TableArrays:
+    """Return saved arrays, and the list of pairs that have a trace."""
+    trace = saved["trace"].reshape(len(saved["waiting"]), -1)
+    pairs, traced = np.zeros(trace.shape, np.int64), np.count_nonzero(trace, 1)
+    for i, count in enumerate(traced):
+        pairs[i, :count] = np.flatnonzero(trace[i])
+    return TableArrays(**without(saved, SCRATCH), pairs=pairs, traced=traced)
 
 
 def unallocated_zeros(shape: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:

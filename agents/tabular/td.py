@@ -14,6 +14,7 @@ from seqrl.core.checks import check_choice, check_unit, check_whole
 from seqrl.core.errors import UsageError
 
 TRACES = ("accumulating", "replacing")
+FAINTEST = 1e-300  # a trace that is smaller is none: it is near the end of floating point
 
 
 def one_step(
@@ -45,8 +46,14 @@ def note(m: TableArrays, delta: float) -> None:
 def forget(m: TableArrays, i: int) -> None:
     """Drop the waiting steps and the trace of env i: an episode begins."""
     m.waiting[i] = 0
-    if m.trace.size > 0:
-        m.trace[i] = 0.0
+    cut(m, i)
+
+
+def cut(m: TableArrays, i: int) -> None:
+    """Drop the trace of env i."""
+    if m.traced[i] > 0:
+        spread(m.q, m.trace[i], m.pairs[i, : m.traced[i]], 0.0, 0.0)
+        m.traced[i] = 0
 
 
 def wait(m: TableArrays, i: int, s: Step) -> None:
@@ -100,11 +107,33 @@ def credit(
     """
     delta = target - value(m.q, active, action)
     for j in active:
+        if m.trace[i, j, action] == 0.0:
+            m.pairs[i, m.traced[i]] = j * m.q.shape[1] + action
+            m.traced[i] += 1
         m.trace[i, j, action] = 1.0 if o.replacing else m.trace[i, j, action] + 1.0
-    np.multiply(m.trace[i], alpha * delta, m.share)
-    np.add(m.q, m.share, m.q)
-    np.multiply(m.trace[i], o.gamma * o.decay, m.trace[i])
+    pairs = m.pairs[i, : m.traced[i]]
+    m.traced[i] = spread(m.q, m.trace[i], pairs, alpha * delta, o.gamma * o.decay)
     note(m, delta)
+
+
+def spread(q: np.ndarray, trace: np.ndarray, pairs: np.ndarray, step: float, decay: float) -> int:
+    """Q += step * trace and trace *= decay for these pairs alone; return how many have one still.
+
+    Those come to the front of `pairs`. Stepping does it for all at once, a compiled loop for one
+    after the other (see `compiled`), to the same bits.
+    """
+    flat, traces = np.asarray(q).reshape(-1), trace.reshape(-1)
+    faded = traces[pairs]
+    flat[pairs] += step * faded
+    faded *= decay
+    traces[pairs] = faded
+    faint = faded < FAINTEST
+    if np.count_nonzero(faint) == 0:
+        return len(pairs)
+    traces[pairs[faint]] = 0.0
+    kept = pairs[~faint]
+    pairs[: len(kept)] = kept
+    return len(kept)
 
 
 def td_options(

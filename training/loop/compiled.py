@@ -1,9 +1,9 @@
 """The loop of a tabular agent on a finite model, compiled: the same bits, hundreds of times faster.
 
-Nothing is written twice. Numba compiles the very functions that stepping calls (`q_learning`,
-`explore`, `rate` ...). Random numbers come from the environments' own Generators and the agent's:
-their PCG64 is worked out here from their state and handed back, so every draw is the one that
-stepping would have made. What is here is only the turn itself.
+Nothing but `spread` is written twice. Numba compiles the very functions that stepping calls
+(`q_learning`, `explore`, `rate` ...). Random numbers come from the environments' own Generators and
+the agent's: their PCG64 is worked out here from their state and handed back, so every draw is the
+one that stepping would have made. What is here is only the turn itself.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba.extending import overload_method, register_jitable
+from numba import extending
+from numba.extending import register_jitable
 
 from seqrl.agents.schedules import rate
-from seqrl.agents.tabular import compilable, policy
+from seqrl.agents.tabular import compilable, policy, td
 from seqrl.agents.tabular.tabular_agent import Step, TableArrays
 
 # nothing here allocates, so Numba need not count references (a third of the time otherwise)
@@ -28,12 +29,31 @@ BARE: dict[str, Any] = {"_nrt": False, "nogil": True}
 for function, inline in compilable.functions():
     register_jitable(forceinline=inline, **BARE)(function)
 
+overload: Any = extending.overload  # their stubs do not know jit_options
+method: Any = extending.overload_method
+
+
+@overload(td.spread, jit_options=BARE)
+def spread_one_by_one(q, trace, pairs, step, decay):  # type: ignore[no-untyped-def]
+    """Compile `spread`, which has no memory for arrays of its own here."""
+
+    def spread(q, trace, pairs, step, decay):  # type: ignore[no-untyped-def]
+        flat, traces, kept = q.reshape(q.size), trace.reshape(trace.size), 0
+        for pair in pairs:
+            flat[pair] += step * traces[pair]
+            faded = traces[pair] * decay
+            traces[pair] = 0.0 if faded < td.FAINTEST else faded
+            if not faded < td.FAINTEST:
+                pairs[kept] = pair
+                kept += 1
+        return kept
+
+    return spread
+
+
 # PCG64 (O'Neill, 2014; the XSL-RR 128/64 of NumPy's default Generator)
 HIGH, LOW = np.uint64(0x2360ED051FC65DA4), np.uint64(0x4385DF649FCCF645)  # of the multiplier
 MASK, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-
-
-method: Any = overload_method  # its stub does not know jit_options
 
 
 class Stream(NamedTuple):
@@ -229,7 +249,8 @@ def turns_each(  # type: ignore[no-untyped-def]
             m.weight[k],
             m.first[k],
             m.trace[k],
-            m.share[k],
+            m.pairs[k],
+            m.traced[k],
             m.active[k],
             m.action[k],
             m.reward[k],

@@ -53,6 +53,9 @@ class CompiledRun(NamedTuple):
         return self.at, learned, loop.steps, min(until, loop.steps + steps), due, most
 
 
+Played = tuple[CompiledRun, int, list[np.ndarray]]  # env steps, and episodes as in `Ended`
+
+
 class CompiledTurns:
     """Runs the turns of loops whose agents and environments allow it.
 
@@ -109,17 +112,19 @@ class CompiledTurns:
         """
         for _, alike in groupby(runs, CompiledRun.shape):
             for run, steps, ended in self._call(list(alike), until):
-                run.agent.steps += steps
-                run.loop.steps += steps
-                self._write(run)
-                run.loop.record_all(*ended)
+                self._settle(run, steps, ended)
                 if not steps and run.loop.steps < until:
                     run.agent.grow(2 * run.agent.arrays.action.shape[1])
                 yield run
 
-    def _call(
-        self, runs: list[CompiledRun], until: int
-    ) -> list[tuple[CompiledRun, int, list[np.ndarray]]]:
+    def _settle(self, run: CompiledRun, steps: int, ended: list[np.ndarray]) -> None:
+        """Count what was played, and set environments and loop to where it has come."""
+        run.agent.steps += steps
+        run.loop.steps += steps
+        self._write(run)
+        run.loop.record_all(*ended)
+
+    def _call(self, runs: list[CompiledRun], until: int) -> list[Played]:
         """Play turns of like runs; return the env steps and the episodes of each."""
         n, k, agent = len(self.envs), len(runs), runs[0].agent
         most, steps = max(1, MOST_EPISODES // k), max(1, CALL // k)
@@ -129,17 +134,15 @@ class CompiledTurns:
         numbers = np.array([run.numbers(until, steps, most) for run in runs])
         done = np.zeros((k, 2), np.int64)
         kind, world, words = LEARN_STEPS.index(agent.learn_step), self.world, self.words
-        self.compiled.turns_each(
-            kind, memory, agent.options, world, words, *agent.rates, numbers, ended, done
-        )
-        if k > 1:
-            for j, run in enumerate(runs):
-                for own, part in zip(run.agent.arrays, memory, strict=True):
-                    own[...] = part[j]
-        return [
-            (run, taken, [x[j, :over] for x in ended])
-            for j, (run, (taken, over)) in enumerate(zip(runs, done.tolist(), strict=True))
-        ]
+        try:
+            self.compiled.turns_each(
+                kind, memory, agent.options, world, words, *agent.rates, numbers, ended, done
+            )
+        except BaseException:  # a signal's, raised when the call is over: what it has done counts
+            for played in taken_apart(runs, memory, ended, done):
+                self._settle(*played)
+            raise
+        return taken_apart(runs, memory, ended, done)
 
     def _write(self, run: CompiledRun) -> None:
         """Set environments and loop to where the compiled turns have come."""
@@ -161,6 +164,18 @@ class CompiledTurns:
 def stacked(parts: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return arrays of one shape as one [K, ...]: a copy, of a single one a view."""
     return parts[0][None] if len(parts) == 1 else np.stack(parts)
+
+
+def taken_apart(runs: list[CompiledRun], memory: Any, ended: Any, done: np.ndarray) -> list[Played]:
+    """Return the part of each run [K] in what a call has done; several have learned in copies."""
+    if len(runs) > 1:
+        for j, run in enumerate(runs):
+            for own, part in zip(run.agent.arrays, memory, strict=True):
+                own[...] = part[j]
+    return [
+        (run, taken, [x[j, :over] for x in ended])
+        for j, (run, (taken, over)) in enumerate(zip(runs, done.tolist(), strict=True))
+    ]
 
 
 def compiled_turns(loop: Any) -> tuple[CompiledTurns | None, str]:

@@ -17,6 +17,7 @@ from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
 from seqrl.training.loop.callbacks import DueCallbacks, listed
 from seqrl.training.loop.detect import CompiledTurns, compiled_turns
+from seqrl.training.loop.interrupt import Interrupt
 from seqrl.training.loop.protocol import Callback, Recorder
 from seqrl.training.loop.turns import SteppedTurns
 
@@ -58,7 +59,6 @@ class Interaction:
         self._due = DueCallbacks(self)
         self.steps = 0
         self.metrics: dict[str, Any] = {}
-        self._metrics: Metrics = {}  # as the agent gave them last
         self.stopped = False  # set by whoever wants the loop to end after this turn
         self.paused = False  # the same, by who will let it go on
         self.obs: Array = None  # [N, ...] what is looked at next
@@ -93,8 +93,10 @@ class Interaction:
         """Play exactly `steps` env steps, or fewer where `stopped` or `paused` is set.
 
         Where the last turn has more rows than are left, the surplus rows (highest index) are not
-        valid in it; they are learned from first when the run goes on. Schedules of an agent without
-        a horizon begin here and run over these steps; set `agent.horizon` to play in pieces.
+        valid in it; they are learned from first when the run goes on. KeyboardInterrupt is raised
+        between two turns, and the run can go on behind it as if nothing had been. Schedules of an
+        agent without a horizon begin here and run over these steps; set `agent.horizon` to play in
+        pieces.
         """
         self._due.check()
         if self.learning and self.agent.horizon is None:
@@ -103,24 +105,31 @@ class Interaction:
             self.reset()
         self._due.call_pending()
         target = self.steps + steps
-        due = self._due.next_due()
         compiled = self._prepare_compiled(steps)
+        with Interrupt() as interrupt:
+            self._advance(target, compiled, interrupt)
+        if compiled is not None:
+            compiled.check()
+
+    def _advance(self, target: int, compiled: CompiledTurns | None, interrupt: Interrupt) -> None:
+        """Play turns up to env step `target`, and call the callbacks that are due between them."""
+        due = self._due.next_due()
         self.watch.start()
-        while self.steps < target and not (self.stopped or self.paused):
+        while self.steps < target and not (self.stopped or self.paused or interrupt.held):
             before = self.steps
             whole = self.stepped.surplus is None and target - before >= self._n
+            interrupt.in_turn = True
             if compiled is not None and whole:
                 compiled.advance(int(min(due, target - self._n + 1)))
             else:
                 self.stepped.advance(target)
+            interrupt.in_turn = False
             if self.steps >= due:
                 self.watch.stop()
                 self._due.call(before)
                 due = self._due.next_due()
                 self.watch.start()
         self.watch.stop()
-        if compiled is not None:
-            compiled.check()
 
     def _prepare_compiled(self, steps: int) -> CompiledTurns | None:
         """Return compiled turns where they are possible and the run is long enough to pay."""
@@ -141,10 +150,8 @@ class Interaction:
     # what the turns report
 
     def told(self, metrics: Metrics) -> None:
-        """Take in the metrics of an agent; the same mapping again needs no second look."""
-        if metrics is not self._metrics:
-            self.metrics.update(metrics or {})
-            self._metrics = metrics
+        """Take in the metrics of an agent."""
+        self.metrics.update(metrics or {})
 
     def record(self, step: Transition, before: int, count: int) -> None:
         """Count the episodes that a turn has ended and hand them to the recorder."""

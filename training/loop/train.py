@@ -47,7 +47,7 @@ def train(
     """
     steps = check_whole("steps", steps)
     check_logger(logger)
-    loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger)
+    loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger, compile=compile)
     if seed is not None:
         streams = Streams.of(seed)
         loop.reset(streams.envs)

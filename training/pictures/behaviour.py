@@ -72,7 +72,7 @@ def discrete_policy(agent: Agent, env: gym.Env[Any, Any], states: int) -> Polici
 def is_worse(q: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """Return where actions [S] have less than the highest q [S, A], beyond rounding: bool [S]."""
     taken = np.take_along_axis(q, actions[:, None], 1)[:, 0]
-    return taken < q.max(1) - 1e-9 * (1 + abs(q).max())
+    return taken < q.max(1) - 1e-9 * abs(q).max(1)
 
 
 def grid_policy(agent: Agent, env: gym.Env[Any, Any]) -> tuple[Grid, Policies] | None:
