@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.core.errors import UsageError, explain
+from seqrl.envs.state import why_unkept
 from seqrl.scripts import options
 from seqrl.scripts.running import execute
 from seqrl.training.loop.interaction import Interaction
@@ -40,6 +41,7 @@ def continue_run(folder: Path, config: dict[str, Any], quiet: bool) -> int:
     if saved is not None:
         saved_run.check_same_config(runs.as_stored(config), saved["config"])
     parts = build_parts(folder, config)
+    why_unkept(parts.envs)  # first, as a reset puts right what is tried out
     loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
     loop.reset(parts.streams.envs)
     if saved is None:

@@ -35,12 +35,14 @@ def main(argv: Sequence[str]) -> int:
         print_note(note)
         return train_seeds(config, args)
     from seqrl.envs.making import may_never_end
+    from seqrl.envs.state import why_unkept
     from seqrl.scripts.running import execute
     from seqrl.training.loop.interaction import Interaction
     from seqrl.training.runs import folder as runs
     from seqrl.training.runs.parts import build
 
     parts = build(config)
+    why_unkept(parts.envs)  # first, as a reset puts right what is tried out
     loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
     loop.reset(parts.streams.envs)  # before the folder is made, which an error here leaves unmade
     names = config["env"], config["agent"], config["seed"]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.core import schema
+from seqrl.envs.state import why_unkept
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback
 from seqrl.training.runs import checkpoint
@@ -55,6 +56,13 @@ class Checkpointer(Callback):
                 LOG.warning("seqrl: no checkpoint could be written: %s; going on", error.strerror)
             self._failing = True
 
+    def announce(self, loop: Interaction) -> None:
+        """Say what no checkpoint of the run will hold, before it begins."""
+        reason = why_unkept(loop.envs)
+        if reason:
+            what = "the environments' state cannot be kept, so a resumed run begins new episodes"
+            LOG.warning("seqrl: %s; get_state() and set_state(state) mend it (%s)", what, reason)
+
     def save(self, loop: Interaction) -> None:
         """Write a checkpoint, and remove all but the newest KEPT."""
         began = time.perf_counter()
@@ -87,9 +95,6 @@ class Checkpointer(Callback):
             text = "seqrl: the checkpoint was written with other versions: %s; "
             LOG.warning(text + "from here on the bits may differ", other)
         loop.load_state_dict(saved["loop"])
-        if saved["loop"]["envs"] is None:
-            lost = "the state of these environments cannot be kept: they begin new episodes"
-            LOG.warning("seqrl: %s", lost)
         with schema.loading("random"):
             set_global_random_state(saved["random"])
         loop.watch.add(saved["seconds"])
