@@ -104,9 +104,11 @@ def single_env(config: Config) -> gym.Env:
     """Make one environment of a run, without Gymnasium's environment checker."""
     from seqrl.envs.adapter import Serial
     from seqrl.envs.making import make
+    from seqrl.envs.wrapping import wrappers
 
     args = {name: value for name, value in config["env_args"].items() if name != "device"}
     args |= {"vectorization": "serial", "disable_env_checker": True}
+    args["wrappers"] = wrappers(config["wrappers"])
     envs = make(config["env"], 1, max_episode_steps=config["max_episode_steps"], **args)
     assert isinstance(envs, Serial)
     env: gym.Env = envs.envs[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqrl.core.errors import UsageError, explain
 from seqrl.envs.state import why_unkept
+from seqrl.envs.wrapping import is_trusted, named
 from seqrl.scripts import options
 from seqrl.scripts.running import execute
 from seqrl.training.loop.interaction import Interaction
@@ -16,14 +17,16 @@ from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
 from seqrl.training.runs.parts import RunParts, build
 
-ALLOWED = {"--resume", "--env", "--network", "--quiet", "--debug"}
+ALLOWED = {"--resume", "--env", "--network", "--wrapper", "--quiet", "--debug"}
 
 
 def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Continue a run to its end; return the exit status."""
     check_flags(argv)
     folder = Path(args.resume)
-    config = allowed_config(folder, {"env": args.env, "network": args.network})
+    typed = [name for name, _ in named(args.wrappers)]
+    allowed = {"env": args.env, "network": args.network, "wrappers": typed}
+    config = allowed_config(folder, allowed)
     if config.get("seeds"):
         raise UsageError(f"{folder} holds many seeds, which are not saved half-way: run it anew")
     with runs.locked(folder):
@@ -60,18 +63,31 @@ def check_flags(argv: Sequence[str]) -> None:
             raise UsageError(f"{flag} with --resume: the run keeps the settings in its config.toml")
 
 
-def allowed_config(folder: Path, allowed: Mapping[str, str | None]) -> dict[str, Any]:
+def allowed_config(folder: Path, allowed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a run folder, which is not trusted.
 
     `allowed` has to name again, by flag, any code that it would import.
     """
     config = runs.read_config(folder)
-    for flag, code in allowed.items():
-        named = str(config.get(flag))
-        if ":" in named and named != code:
-            remedy = f"to allow it, add --{flag} {named}"
+    for flag in ("env", "network"):
+        code = str(config.get(flag))
+        if ":" in code and code != allowed.get(flag):
+            remedy = f"to allow it, add --{flag} {code}"
             raise UsageError(f"{folder}: its {flag} imports code; {remedy}")
+    check_wrappers(folder, config, allowed.get("wrappers", ()))
     return config
+
+
+def check_wrappers(folder: Path, config: dict[str, Any], typed: Sequence[str]) -> None:
+    """Refuse wrappers of a run that are code nobody typed, and typed ones that it has not."""
+    names = [name for name, _ in named(config.get("wrappers"))]
+    for name in names:
+        if not (is_trusted(name) or name in typed):
+            remedy = f"to allow it, add --wrapper {name}"
+            raise UsageError(f"{folder}: its wrapper imports code; {remedy}")
+    for name in typed:
+        if name not in names:
+            raise UsageError(f"--wrapper {name}: the run has no such wrapper, and keeps its own")
 
 
 def build_parts(folder: Path, config: dict[str, Any]) -> RunParts:

@@ -74,6 +74,10 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
     add("--network-arg", **repeatable(options.pair), metavar="K=V", help="for the network")
     add("--env-arg", **repeatable(options.pair), metavar="K=V", help="for the environment")
+    wrapping: dict[str, Any] = {"action": options.WrapperFlag, "dest": "wrappers", "default": []}
+    one, arg = options.wrapper_name, options.pair
+    add("--wrapper", **wrapping, type=one, metavar="M:C", help="around each, the outermost last")
+    add("--wrapper-arg", **wrapping, type=arg, metavar="K=V", help="for the --wrapper before it")
     add("--max-episode-steps", type=int, help="cut episodes after as many steps")
     add("--bins", type=int, help="cut each real dimension into as many equal widths")
     ranges = repeatable(options.dimension_range)
@@ -125,6 +129,7 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     check_early_end(config)
     config["compile"], config["pictures"] = not args.no_compile, not args.no_pictures
     config["env_args"] = dict(args.env_arg)
+    config["wrappers"] = args.wrappers or None
     config |= network_config(args)
     config["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
     cls = agent_class(args.agent, bool(args.network))

@@ -11,26 +11,25 @@ import numpy as np
 from gymnasium import spaces
 
 from seqrl.core import tree
-from seqrl.core.checks import check_whole
+from seqrl.core.checks import check_parts, check_whole
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Array
 
 UNBOUNDED = 3.0  # an unbounded dimension is cut to +-3 unless a range is given
 LARGEST = 2**48  # rows of a table; far above any memory, and well within the int64 of an index
 ZERO = np.int64(0)
-SUPPORTED = (
-    "Discrete, MultiDiscrete, MultiBinary, Box (with bins or tiles), Tuple and Dict of these"
-)
+SUPPORTED = "a table takes Discrete, MultiDiscrete, MultiBinary, Box, and Tuple and Dict of these"
+KNOWN = spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box
 
 
 class TableIndex:
     """The active rows of a table for each observation of a space.
 
-    Countable parts are counted in mixed radix. Each dimension of a Box is cut into `bins` equal
-    widths; values outside fall into the end bins. `tiles` > 1 lays that many tilings over the
-    same space, each shifted by a share of a width (tile coding, Sutton & Barto, 9.5.4), so a state
-    has `tiles` active rows. `ranges` bounds dimensions by their number, {1: (-3, 3)}; unbounded
-    ones are cut at +-3.
+    Countable parts are counted in mixed radix, and so are whole numbers of a Box without `bins`.
+    Each dimension of any other Box is cut into `bins` equal widths; values outside fall into the
+    end bins. `tiles` > 1 lays that many tilings over the same space, each shifted by a share of a
+    width (tile coding, Sutton & Barto, 9.5.4), so a state has `tiles` active rows. `ranges` bounds
+    dimensions by their number, {1: (-3, 3)}; unbounded ones are cut at +-3.
     """
 
     def __init__(
@@ -42,8 +41,11 @@ class TableIndex:
     ):
         check_whole("bins", 1 if bins is None else bins)
         check_whole("tiles", tiles)
-        self.space, self.parts, self.bins, self.tiles = space, nested(space), bins, tiles
-        self.low, self.high, self.width, sizes, counts = measure(space, bins, dict(ranges or {}))
+        check_parts(space, lambda part: isinstance(part, KNOWN), SUPPORTED)
+        self.space, self.bins, self.tiles = space, bins, tiles
+        self.parts = nested(space, whole=bins is None and tiles == 1)
+        measured = measure(space, self.parts, bins, dict(ranges or {}))
+        self.low, self.high, self.width, sizes, counts = measured
         if not len(self.low):
             self.tiles = 1
         # a shifted tiling needs one more tile a dimension to cover the space
@@ -55,7 +57,8 @@ class TableIndex:
         self.total = self.size * self.tiles  # rows of the table
         if self.total > LARGEST:
             digits = sum(math.log10(n) for n in radix)
-            raise UsageError(f"space {space}: 10^{digits:.0f} states are too many; take fewer bins")
+            remedy = "take fewer bins" if bins else "give --bins 8, or name a --network"
+            raise UsageError(f"space {space}: 10^{digits:.0f} states are too many; {remedy}")
         self.strides = np.array([math.prod(radix[i + 1 :]) for i in range(len(radix))], np.int64)
         self.last = np.nextafter(np.array(sizes, np.float64), 0.0)  # [D] the end, in widths
         self.offsets = offsets(len(self.low), self.tiles)  # [tiles, D] in widths
@@ -98,22 +101,23 @@ def offsets(dimensions: int, tilings: int) -> np.ndarray:
 
 
 def measure(
-    space: gym.Space, bins: int | None, ranges: dict[int, tuple[float, float]]
+    space: gym.Space, parts: Any, bins: int | None, ranges: dict[int, tuple[float, float]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int], list[int]]:
     """Return ends, widths and bins of the real dimensions, sizes of the countable ones."""
     low: list[float] = []
     high: list[float] = []
     counts: list[int] = []
-    for part in tree.leaves(nested(space)):
+    for part in tree.leaves(parts):
         if isinstance(part, spaces.Box):
             low += np.asarray(part.low, np.float64).ravel().tolist()
             high += np.asarray(part.high, np.float64).ravel().tolist()
         else:
             counts += radices(part)
     if low and bins is None:
-        raise UsageError(
-            f"space {space}: a table needs countable states; give --bins 8 (or --tiles 8 --bins 8)"
-        )
+        remedy = "give --bins 8 (or --tiles 8 --bins 8)"
+        if any(is_image(part) for part in tree.leaves(parts)):
+            remedy = "an image is for a --network, such as cnn"
+        raise UsageError(f"space {space}: a table needs countable states; {remedy}")
     for dimension, (bottom, top) in ranges.items():
         if not (0 <= dimension < len(low) and -math.inf < bottom < top < math.inf):
             raise UsageError(
@@ -139,15 +143,27 @@ def bounded(dimension: int, low: float, high: float) -> tuple[float, float]:
     return bottom, top
 
 
-def nested(space: gym.Space) -> Any:
-    """Return the simple spaces inside nested Tuples and Dicts as a tree like the observations'."""
+def nested(space: gym.Space, *, whole: bool = False) -> Any:
+    """Return the simple spaces inside nested Tuples and Dicts as a tree like the observations'.
+
+    `whole`: a Box of whole numbers that can be counted is a MultiDiscrete.
+    """
     if isinstance(space, spaces.Tuple):
-        return tuple(map(nested, space.spaces))
+        return tuple(nested(part, whole=whole) for part in space.spaces)
     if isinstance(space, spaces.Dict):
-        return {key: nested(part) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box):
-        return space
-    raise UsageError(f"space {space}: a table takes {SUPPORTED}")
+        return {key: nested(part, whole=whole) for key, part in space.spaces.items()}
+    if whole and isinstance(space, spaces.Box) and space.dtype.kind in "iu" and not is_image(space):
+        low, high = (np.ravel(end).tolist() for end in (space.low, space.high))
+        counts = [top - bottom + 1 for bottom, top in zip(low, high, strict=True)]
+        if counts and max(counts) <= LARGEST and max(high) < 2**63:
+            return spaces.MultiDiscrete(counts, start=low)
+    return space
+
+
+def is_image(space: gym.Space) -> bool:
+    """Return whether a space is one of images: a Box of three axes, or of two in bytes."""
+    shape = space.shape if isinstance(space, spaces.Box) else ()
+    return len(shape) > 2 or (len(shape) == 2 and space.dtype == np.uint8)
 
 
 def radices(space: gym.Space) -> list[int]:
