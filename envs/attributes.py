@@ -23,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from seqrl.core import schema
 from seqrl.core.errors import UsageError
+from seqrl.core.seeding import get_rng_state, set_rng_state
 
 CODE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, partial)
 CONSTANT = (*CODE, gym.Space, EnvSpec)  # do not change while an environment runs
@@ -32,8 +33,7 @@ IGNORED |= {"_cached_spec", "episode_start_time", "episode_start_times", "time_q
 NEW_OBJECT = object().__reduce_ex__(2)[0]  # how an object without a state of its own is copied
 CONSTANT_TAG = "$constant"  # it is as it was in whoever restores it
 LONG = 32  # numbers in a list, from which they are kept as an array
-GENERATORS = {name: getattr(np.random, name) for name in ("PCG64", "PCG64DXSM", "MT19937")}
-GENERATORS |= {name: getattr(np.random, name) for name in ("Philox", "SFC64")}
+GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
 class Unkept(Exception):
@@ -72,7 +72,7 @@ def is_plain(value: Any) -> bool:
         return False
     try:
         make, given, state, *items = value.__reduce_ex__(2)
-    except TypeError:
+    except Exception:  # of a class that does not let itself be copied
         return False
     whole = make is NEW_OBJECT and given == (kind,) and not any(items)
     return whole and hasattr(value, "__dict__") and not isinstance(state, tuple)
@@ -147,9 +147,7 @@ class Packer:
     def _array(self, value: np.ndarray, name: str) -> Any:
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise Unkept(f"{name} is an array of {value.dtype}")
-        if value.flags.c_contiguous or not value.flags.f_contiguous:
-            return np.array(value, order="C")
-        return {"$transposed": np.array(value.T, order="C")}
+        return np.array(value, order="C")
 
     def _list(self, value: Any, name: str) -> Any:
         if len(value) > LONG and {*map(type, value)} in ({float}, {int}):
@@ -159,15 +157,12 @@ class Packer:
         return [self.pack(part, f"{name}[{i}]") for i, part in enumerate(value)]
 
     def _dict(self, value: dict[Any, Any], name: str) -> Any:
-        if any(isinstance(key, str) and key.startswith("$") for key in value):
-            raise Unkept(f"{name} has a key that begins with $")
-        return {self._key(key, name): self.pack(x, f"{name}[{key!r}]") for key, x in value.items()}
-
-    def _key(self, key: Any, name: str) -> Any:
-        parts = key if type(key) is tuple else (key,)
-        if not all(x is None or type(x) in (bool, int, float, str) for x in parts):
-            raise Unkept(f"{name} has a key of {type(key).__name__}")
-        return key
+        for key in value:
+            parts = key if type(key) is tuple else (key,)
+            plain = all(part is None or type(part) in (bool, int, float, str) for part in parts)
+            if not plain or str(key).startswith("$"):
+                raise Unkept(f"{name} has the key {key!r:.50}")
+        return {key: self.pack(part, f"{name}[{key!r}]") for key, part in value.items()}
 
     def _class(self, value: Any) -> str:
         kind = type(value)
@@ -179,7 +174,7 @@ class Packer:
 def random_state(rng: Any, name: str) -> Any:
     """Return the state of a generator of NumPy's or Python's."""
     if type(rng) is np.random.Generator and type(rng.bit_generator).__name__ in GENERATORS:
-        return rng.bit_generator.state
+        return get_rng_state(rng)
     if type(rng) is np.random.RandomState:
         return rng.get_state(legacy=False)
     if type(rng) is random.Random:
@@ -281,7 +276,6 @@ class Unpacker:
     SIMPLE: ClassVar[dict[str, Any]] = {
         "$shared": lambda self, saved: self.made[saved],
         "$scalar": lambda self, saved: np.array(saved)[()],
-        "$transposed": lambda self, saved: self._made(np.array(saved).T),
         "$numbers": lambda self, saved: self._made(saved.tolist()),
         "$Generator": lambda self, saved: self._made(generator_from(saved)),
         "$RandomState": lambda self, saved: self._made(random_state_from(saved)),
@@ -297,9 +291,10 @@ def is_code(value: Any) -> bool:
 
 def generator_from(state: Any) -> np.random.Generator:
     """Return a Generator in a state."""
-    bits = GENERATORS[state["bit_generator"]](0)
-    bits.state = state
-    return np.random.Generator(bits)
+    kind = GENERATORS[GENERATORS.index(state["bit_generator"])]
+    rng = np.random.Generator(getattr(np.random, kind)(0))
+    set_rng_state(rng, state)
+    return rng
 
 
 def random_state_from(state: Any) -> np.random.RandomState:

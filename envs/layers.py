@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import wrappers
 
 from seqrl.core import schema
+from seqrl.core.errors import explain
 from seqrl.core.seeding import get_rng_state, set_rng_state
 from seqrl.envs.attributes import Packer, Unkept, Unpacker
 from seqrl.envs.batched import BatchedEnv, SingleEnv
@@ -104,7 +105,7 @@ def layer_state(layer: Any, packer: Packer) -> Any:
         rows = [env_state(env, packer.left // len(layer.envs)) for env in layer.envs]
         return {"rows": rows, "autoreset": layer._autoreset_envs, "obs": list(layer._env_obs)}
     if has_own_state(layer):
-        return packer.pack(layer.get_state(), f"{name}.get_state()")
+        return packer.pack(own_state(layer), f"{name}.get_state()")
     return packer.attributes(layer, name)
 
 
@@ -124,6 +125,14 @@ def set_layer_state(layer: Any, state: Any, unpacker: Unpacker) -> None:
         layer.set_state(unpacker.unpack(state, "envs"))
     else:
         unpacker.attributes(layer, state, "envs")
+
+
+def own_state(layer: Any) -> Any:
+    """Return what get_state() of a layer returns; Unkept where it fails."""
+    try:
+        return layer.get_state()
+    except Exception as error:
+        raise Unkept(f"{type(layer).__name__}.get_state() fails: {explain(error)}") from error
 
 
 def has_own_state(layer: Any) -> bool:

@@ -33,7 +33,7 @@ def get_state(envs: Environments) -> dict[str, Any] | None:
         return None
     try:
         states = rows_of(envs)
-    except (Unkept, RunError):  # RunError where a process has ended
+    except (Unkept, RecursionError, RunError):  # RunError where a process has ended
         return None
     if any(state is None for state in states):
         return None
@@ -86,7 +86,7 @@ def state_or_none(env: gym.Env, most: int) -> dict[str, Any] | None:
     """Return `env_state` in a worker process, None where it cannot be kept."""
     try:
         return env_state(env, most)
-    except Unkept:
+    except (Unkept, RecursionError):
         return None
 
 
@@ -139,6 +139,8 @@ def why(envs: Any) -> str:
         return tried(made)
     except Unkept as error:
         return str(error)
+    except RecursionError:
+        return f"{type(inner.unwrapped).__name__} holds objects within objects without end"
 
 
 def tried(made: Any) -> str:

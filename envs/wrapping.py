@@ -12,9 +12,6 @@ import gymnasium as gym
 from seqrl.core.errors import UsageError, UserError, explain
 
 Wrap = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
-# whose code a run's folder, which may be anybody's, may use unasked
-OURS, GYMNASIUMS = "seqrl.envs:Mask", "gymnasium.wrappers:"
-WRITES_FILES = GYMNASIUMS + "RecordVideo"
 
 
 def wrappers(entries: Any) -> list[Wrap]:
@@ -36,8 +33,10 @@ def named(entries: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def is_trusted(name: str) -> bool:
-    """Return whether a name is one of ours or of Gymnasium's that changes nothing outside."""
-    return name == OURS or (name.startswith(GYMNASIUMS) and name != WRITES_FILES)
+    """Return whether a run's folder, which may be anybody's, may use a wrapper unasked."""
+    module, _, attribute = name.partition(":")
+    ours = (module, attribute) == ("seqrl.envs", "Mask")
+    return ours or (module == "gymnasium.wrappers" and attribute != "RecordVideo")  # writes files
 
 
 def load(name: str) -> Any:

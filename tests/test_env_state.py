@@ -257,6 +257,24 @@ class Hiding(Counter):
         return np.float32([self.space.sample()])
 
 
+class Chain:
+    def __init__(self, length):
+        self.next = None
+        for _ in range(length):
+            link = Chain(0)
+            link.next, self.next = self.next, link
+
+
+class Deep(Counter):
+    def __init__(self):
+        self.chain = Chain(3_000)
+
+
+class Failing(Told):
+    def get_state(self):
+        raise KeyError("where")
+
+
 class Growing(Counter):
     def __init__(self):
         self.seen = [""] * 200_000
@@ -275,6 +293,8 @@ UNKEPT = {
     partial(Told, forgets=True): PLAYED_TWICE,
     Ordered: "Ordered.free is a set",
     Running: "Running.ticks is a count",
+    Deep: "Deep holds objects within objects without end",
+    Failing: r"Failing.get_state\(\) fails: KeyError: 'where'",
     Growing: "Growing.seen.*: too many values",
     Fragile: "20 random steps fail: RunError: .* not this action",
 }
