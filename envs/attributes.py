@@ -197,8 +197,9 @@ class Unpacker:
 
     def attributes(self, owner: Any, saved: dict[str, Any], name: str) -> None:
         """Restore the attributes of an object; those that were not there then are removed."""
-        for key in attributes_of(owner).keys() - saved.keys():
-            del vars(owner)[key]
+        for key, value in attributes_of(owner).items():
+            if not (key in saved or is_constant(value)):
+                del vars(owner)[key]
         for key, part in saved.items():
             if isinstance(part, dict) and CONSTANT_TAG in part:
                 if key not in vars(owner):

@@ -103,44 +103,46 @@ def why_unkept(envs: Environments) -> str:
     """Return why the state of environments cannot be kept, "" where it can; tried out once."""
     assert isinstance(envs, SeparateEnvs | Vector)
     if envs.unkept is None:
+        most = VALUES // envs.num_envs
         try:
-            envs.unkept = why_each(envs) if isinstance(envs, Workers) else why(envs)
-        except RunError as error:
+            if isinstance(envs, Workers):
+                reasons = envs.each(why, [most] * envs.num_envs)
+            elif isinstance(envs, Vector):
+                reasons = [why(envs.envs, VALUES)]
+            else:  # one of each kind
+                kinds = {tuple(map(type, layers(env))): env for env in envs.envs}
+                reasons = [why(env, most) for env in kinds.values()]
+        except RunError as error:  # a worker has ended
             return str(error)
+        envs.unkept = next(filter(None, reasons), "")
     return envs.unkept
 
 
-def why_each(workers: Workers) -> str:
-    """Return the first reason of the worker processes, which look for themselves."""
-    return next(filter(None, workers.each(why_one)), "")
-
-
-def why_one(env: gym.Env) -> str:
-    """Return why the state of a single environment cannot be kept, or ""."""
-    return why(Serial([env]))
-
-
-def why(envs: Any) -> str:
-    """Return why the state cannot be kept, or ""; environments stepped one by one are alike."""
-    inner = envs.envs[0] if isinstance(envs, Serial) else envs.envs
+def why(env: Any, most: int) -> str:
+    """Return why the state of one environment, or VectorEnv, cannot be kept, or ""."""
     try:
-        env_state(inner)
-        parts = inner.unwrapped
-        singles = parts.envs if isinstance(parts, gym.vector.SyncVectorEnv) else []
-        looked_at = [*layers(inner), *(layer for env in singles for layer in layers(env))]
-        others = [x for x in looked_at if not is_listed(x) and (x is not parts or not singles)]
-        if not others:
-            return ""
-        try:
-            made = copy.deepcopy(inner)
-        except Exception as error:
-            known = all(map(has_own_state, others))  # then they are taken at their word
-            return "" if known else f"{type(parts).__name__} cannot be copied: {explain(error)}"
-        return tried(made)
+        env_state(env, most)
     except Unkept as error:
         return str(error)
     except RecursionError:
-        return f"{type(inner.unwrapped).__name__} holds objects within objects without end"
+        return f"{type(env.unwrapped).__name__} holds objects within objects without end"
+    unlisted = [layer for layer in all_layers(env) if not is_listed(layer)]
+    if not unlisted:
+        return ""
+    try:
+        made = copy.deepcopy(env)
+    except Exception as error:  # then methods are taken at their word
+        told = all(map(has_own_state, unlisted))
+        return "" if told else f"{type(env.unwrapped).__name__} cannot be copied: {explain(error)}"
+    return tried(made)
+
+
+def all_layers(env: Any) -> list[Any]:
+    """Return the layers of an environment, and of those inside a SyncVectorEnv instead of it."""
+    found = layers(env)
+    if isinstance(found[-1], gym.vector.SyncVectorEnv):
+        return [*found[:-1], *(layer for one in found[-1].envs for layer in layers(one))]
+    return found
 
 
 def tried(made: Any) -> str:
@@ -158,8 +160,6 @@ def tried(made: Any) -> str:
             envs.reset()
             set_state(envs, {**state, "seeds": envs.seeds})
             again = play(envs, actions)
-        except Unkept:
-            raise
         except Exception as error:  # of the user's environment
             return f"{TRIAL} random steps fail: {explain(error)}"
     same = len(first) == len(again) and all(map(np.array_equal, first, again))

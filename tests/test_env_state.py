@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 
 from seqrl.agents import QLearning, TableIndex
 from seqrl.core import UsageError
-from seqrl.envs import adapt, get_state, set_state
+from seqrl.envs import Serial, adapt, get_state, set_state
 from seqrl.envs.state import why_unkept
 from seqrl.scripts import train
 from seqrl.training import Interaction
@@ -309,6 +309,25 @@ def test_what_cannot_be_kept_is_named(env):
         assert not why_unkept(envs)
     assert get_state(envs) is None
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before
+
+
+def test_every_kind_of_environment_is_looked_at():
+    envs = Serial([Counter(), Counter(), Ordered()])
+    envs.reset(SEED)
+    assert why_unkept(envs) == "Ordered.free is a set"
+
+
+def test_many_environments_share_what_a_checkpoint_holds(arrange):
+    """What one could keep may be too much for thirty; that, too, is said before."""
+
+    class Heavy(Counter):
+        def __init__(self):
+            self.names = [""] * 5000
+
+    for n, unkept in ((3, False), (30, True)):
+        envs = Serial([Heavy() for _ in range(n)])
+        envs.reset(SEED)
+        assert ("too many values" in why_unkept(envs)) == (get_state(envs) is None) == unkept
 
 
 def test_looking_changes_nothing():
