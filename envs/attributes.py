@@ -116,7 +116,7 @@ class Packer:
         if isinstance(value, tuple):
             return self._tuple(value, name)
         if id(value) in self.shared:
-            return {"$shared": self.shared[id(value)]}
+            return {"$shared": [self.shared[id(value)], type(value).__name__]}
         self.shared[id(value)] = len(self.kept)
         self.kept.append(value)
         return self._mutable(value, name)
@@ -243,6 +243,11 @@ class Unpacker:
         """Return what was packed under a tag."""
         if tag in self.SIMPLE:
             return self.SIMPLE[tag](self, content)
+        if tag == "$shared":
+            number, kind = content
+            if type(self.made[number]).__name__ != kind:
+                schema.refuse(name, "another value", f"the {kind} of number {number}")
+            return self.made[number]
         if tag == "$deque":
             return self._filled(self._made(deque(maxlen=content[1])), content[0], name)
         if tag == "$member":
@@ -275,7 +280,6 @@ class Unpacker:
         return object.__new__(kind)
 
     SIMPLE: ClassVar[dict[str, Any]] = {
-        "$shared": lambda self, saved: self.made[saved],
         "$scalar": lambda self, saved: np.array(saved)[()],
         "$numbers": lambda self, saved: self._made(saved.tolist()),
         "$Generator": lambda self, saved: self._made(generator_from(saved)),
