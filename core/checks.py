@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -35,3 +35,23 @@ def check_kind(name: str, value: Any, kind: type) -> None:
     if not isinstance(value, kind):
         listed = ", ".join(field.name for field in fields(kind))
         raise UsageError(f"{name} {value!r}: expected {kind.__name__}({listed})")
+
+
+def check_parts(space: Any, fits: Callable[[Any], bool], expected: str) -> None:
+    """Refuse an observation space that is, or holds by some key, a part that does not fit."""
+    for key, part in parts_by_key(space):
+        if not fits(part):
+            what = f"key {key!r} is {type(part).__name__}" if key else type(part).__name__
+            leave = "--wrapper seqrl.envs:Mask --wrapper-arg"
+            remedy = f"; {leave} hide={key} leaves it out" if key else ""
+            raise UsageError(f"observation space: {what}, {expected}{remedy}")
+
+
+def parts_by_key(space: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the parts of nested Dict and Tuple spaces with their keys, as a/b."""
+    inner: Any = getattr(space, "spaces", None)
+    if type(space).__name__ not in ("Dict", "Tuple"):
+        yield key, space
+        return
+    for name, part in inner.items() if isinstance(inner, dict) else enumerate(inner):
+        yield from parts_by_key(part, f"{key}/{name}" if key else str(name))

@@ -3,6 +3,7 @@
 from seqrl.envs.adapter import Environments, Outcome, Serial, Vector, adapt
 from seqrl.envs.finite import FiniteMDP, garnet
 from seqrl.envs.making import find, make, may_never_end, time_limit
+from seqrl.envs.mask import Mask
 from seqrl.envs.reference import reference_scores
 from seqrl.envs.registry import register_all
 from seqrl.envs.state import get_state, set_state
@@ -13,6 +14,7 @@ register_all()
 __all__ = [
     "Environments",
     "FiniteMDP",
+    "Mask",
     "Outcome",
     "Serial",
     "Vector",

@@ -80,6 +80,8 @@ def adapt(envs: Any) -> Environments:
 class SeparateEnvs:
     """N single environments, each with a seed of its own."""
 
+    unkept: str | None = None  # why their state cannot be kept, where that was looked at
+
     def __init__(self, envs: list[Any]):
         self.envs = envs
         self.num_envs = len(envs)
@@ -198,6 +200,8 @@ class Vector:
     An error names the process of an AsyncVectorEnv that dies, but one that hangs is waited for;
     `Workers` detect both.
     """
+
+    unkept: str | None = None  # as of SeparateEnvs
 
     def __init__(self, envs: gym.vector.VectorEnv):
         self.envs = envs

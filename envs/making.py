@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
 from gymnasium import error
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TimeLimit
 
 from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import UsageError, UserError, closest, explain
@@ -15,6 +17,7 @@ from seqrl.core.named_code import import_named
 from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
 from seqrl.envs.registry import TASKS
 from seqrl.envs.workers import TIMEOUT, Workers
+from seqrl.envs.wrapping import Wrap
 
 LIMIT = 10_000  # environments stepped one by one
 MODES = ("auto", "serial", "async")
@@ -28,6 +31,7 @@ def make(
     vectorization: str = "auto",
     worker_timeout: float = TIMEOUT,
     restart_workers: int = 0,
+    wrappers: Sequence[Wrap] = (),
     **env_args: Any,
 ) -> Environments:
     """Return N environments of the Gymnasium id `env`.
@@ -36,27 +40,42 @@ def make(
     `vectorization`: "auto" takes the environment's batched version where there is one and else
     steps single ones in this process; "serial" always the latter; "async" gives each a process
     (see `Workers`): one that dies or does not answer for `worker_timeout` seconds ends the run,
-    after up to `restart_workers` replacements in all. `env_args` go to the environment.
+    after up to `restart_workers` replacements in all. `wrappers` are classes or functions that take
+    a single environment and return one, the outermost last; the steps of `max_episode_steps` are
+    then theirs. `env_args` go to the environment.
     Raises UsageError for what cannot be made.
     """
     check_options(num_envs, max_episode_steps, vectorization, restart_workers)
-    if max_episode_steps is not None:
-        env_args["max_episode_steps"] = max_episode_steps
     spec = find(env)
+    if max_episode_steps is not None and not wrappers:
+        env_args["max_episode_steps"] = max_episode_steps
+    if wrappers and "device" in env_args:
+        text = "wrappers are of single environments, a device has a batch of them; leave out one"
+        raise UsageError(f"environment {env}: {text}")
+    one = partial(single, spec, wrappers, max_episode_steps, env_args)
     try:
         if vectorization == "async":
-            makers = [partial(gym.make, spec, **env_args)] * num_envs
-            return Workers(makers, timeout=worker_timeout, restarts=restart_workers)
-        batched = num_envs > 1 or "device" in env_args
+            return Workers([one] * num_envs, timeout=worker_timeout, restarts=restart_workers)
+        batched = (num_envs > 1 or "device" in env_args) and not wrappers
         if vectorization == "auto" and batched and spec.vector_entry_point is not None:
             return Vector(gym.make_vec(spec, num_envs, "vector_entry_point", **env_args))
         if num_envs > LIMIT:
             raise UsageError(f"num_envs {num_envs:,}: at most {LIMIT:,} are stepped one by one")
-        return Serial([gym.make(spec, **env_args) for _ in range(num_envs)])
+        return Serial([one() for _ in range(num_envs)])
     except UserError:
         raise
     except Exception as problem:
         raise UsageError(f"environment {env} cannot be made: {explain(problem)}") from problem
+
+
+def single(
+    spec: EnvSpec, wrappers: Sequence[Wrap], limit: int | None, env_args: dict[str, Any]
+) -> gym.Env[Any, Any]:
+    """Return one environment inside its wrappers, which a step limit counts the steps of."""
+    env = gym.make(spec, **env_args)
+    for wrap in wrappers:
+        env = wrap(env)
+    return TimeLimit(env, limit) if wrappers and limit is not None else env
 
 
 def check_options(n: int, limit: int | None, vectorization: str, restarts: int) -> None:

@@ -1,55 +1,50 @@
 """The state of environments as arrays and plain values, to continue a run bit for bit.
 
-Gymnasium has no such call, so the fields are listed here for its toy text and classic control;
-our own environments have `get_state`. For any other the state is None: it begins a new episode.
+Of an environment that is not listed in `layers` it is tried first, on a copy, whether its state is
+all that it depends on. Where it cannot be kept the state is None: new episodes begin.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+import copy
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.vector.utils import batch_space
 
-from seqrl.core import schema
-from seqrl.core.errors import RunError
-from seqrl.core.seeding import get_rng_state, set_rng_state
-from seqrl.envs.adapter import Environments, Serial, Vector
-from seqrl.envs.batched import BatchedEnv, SingleEnv
+from seqrl.core import schema, tree
+from seqrl.core.errors import RunError, explain
+from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
+from seqrl.envs.attributes import Unkept
+from seqrl.envs.layers import VALUES, env_state, has_own_state, is_listed, layers, set_env_state
 from seqrl.envs.workers import Workers
 
-FIELDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(["FrozenLakeEnv", "CliffWalkingEnv", "FiniteMDP"], ("s", "lastaction")),
-    **dict.fromkeys(["MountainCarEnv", "Continuous_MountainCarEnv", "AcrobotEnv"], ("state",)),
-    "TaxiEnv": ("s", "lastaction", "fickle_step", "taxi_orientation"),
-    "BlackjackEnv": ("player", "dealer", "dealer_top_card_suit", "dealer_top_card_value_str"),
-    "CartPoleEnv": ("state", "steps_beyond_terminated"),
-    "CartPoleVectorEnv": ("state", "steps", "prev_done", "low", "high"),
-    "PendulumEnv": ("state", "last_u"),
-}
-OPTIONAL = ("lastaction", "steps_beyond_terminated", "last_u")  # numbers, None after a reset
-MODULES = ("gymnasium.envs.toy_text", "gymnasium.envs.classic_control", "seqrl.envs")
+TRIAL = 20  # random steps
 
 
 def get_state(envs: Environments) -> dict[str, Any] | None:
-    """Return the full state of the environments, or None where it is not available."""
-    states: list[dict[str, Any] | None] = [None]
-    if isinstance(envs, Serial):
-        states = [env_state(env) for env in envs.envs]
-    elif isinstance(envs, Vector):
-        states = vector_states(envs.envs)
-    elif isinstance(envs, Workers):
-        with suppress(RunError):  # where a process has ended
-            states = envs.each(env_state)
+    """Return the full state of the environments, or None where it cannot be kept."""
+    if why_unkept(envs):
+        return None
+    try:
+        states = rows_of(envs)
+    except (Unkept, RecursionError, RunError):  # RunError where a process has ended
+        return None
     if any(state is None for state in states):
         return None
     return {"rows": states, "seeds": envs.seeds, "filler": getattr(envs, "_filler", None)}
 
 
 def set_state(envs: Environments, state: dict[str, Any]) -> None:
-    """Restore a state in environments that were made alike and reset once."""
+    """Restore a state in environments that were made alike and reset once.
+
+    Raises UnknownClass, a UsageError, where it holds objects of which there are none here.
+    """
     seed = schema.maybe(schema.whole(0, 2**64 - 1, ()))
     expected = {
         "rows": schema.anything,
@@ -59,38 +54,40 @@ def set_state(envs: Environments, state: dict[str, Any]) -> None:
     with schema.loading("envs"):
         schema.check("envs", state, expected)
         envs.seeds = list(state["seeds"])
-        if isinstance(envs, Serial):
-            for env, part in zip(envs.envs, state["rows"], strict=True):
-                set_env_state(env, part)
-        elif isinstance(envs, Vector):
+        if isinstance(envs, Vector):
             envs._filler = state["filler"]
-            set_vector_states(envs.envs, state["rows"])
-        elif isinstance(envs, Workers):
-            envs.each(load_env_state, state["rows"])
+        set_rows(envs, state["rows"])
 
 
-def env_state(env: gym.Env) -> dict[str, Any] | None:
-    """Return the state of one environment and its TimeLimits; None where it is not known."""
-    limits: list[int | None] = []
-    while isinstance(env, gym.Wrapper):
-        if type(env) is TimeLimit:
-            limits.append(env._elapsed_steps)
-        elif type(env) not in (OrderEnforcing, PassiveEnvChecker):
-            return None
-        env = env.env
-    inner = fields(env)
-    return None if inner is None else {"inner": inner, "limits": limits}
+def rows_of(envs: Environments) -> list[dict[str, Any] | None]:
+    """Return the states of the environments, or of a VectorEnv as a whole; Unkept, RunError."""
+    if isinstance(envs, Workers):
+        return envs.each(state_or_none, [VALUES // envs.num_envs] * envs.num_envs)
+    if isinstance(envs, Serial):
+        return [env_state(env, VALUES // envs.num_envs) for env in envs.envs]
+    assert isinstance(envs, Vector)
+    state = env_state(envs.envs)
+    return [state if "wrappers" in state else state["inner"]]
 
 
-def set_env_state(env: gym.Env, state: dict[str, Any]) -> None:
-    """Restore `env_state` in an environment made alike and reset once."""
-    schema.each(0)("envs/limits", state["limits"])
-    limits = list(state["limits"])
-    while isinstance(env, gym.Wrapper):
-        if type(env) is TimeLimit:
-            env._elapsed_steps = limits.pop(0)
-        env = env.env
-    set_fields(env, state["inner"])
+def set_rows(envs: Environments, rows: Sequence[Any]) -> None:
+    """Restore `rows_of`."""
+    if isinstance(envs, Workers):
+        envs.each(load_env_state, rows)
+    elif isinstance(envs, Serial):
+        for env, row in zip(envs.envs, rows, strict=True):
+            set_env_state(env, row)
+    elif isinstance(envs, Vector):
+        (row,) = rows
+        set_env_state(envs.envs, row if "wrappers" in row else {"inner": row, "limits": []})
+
+
+def state_or_none(env: gym.Env, most: int) -> dict[str, Any] | None:
+    """Return `env_state` in a worker process, None where it cannot be kept."""
+    try:
+        return env_state(env, most)
+    except (Unkept, RecursionError):
+        return None
 
 
 def load_env_state(env: gym.Env, state: dict[str, Any]) -> None:
@@ -99,74 +96,97 @@ def load_env_state(env: gym.Env, state: dict[str, Any]) -> None:
         set_env_state(env, state)
 
 
-def vector_states(envs: gym.vector.VectorEnv) -> list[dict[str, Any] | None]:
-    """Return the states of a VectorEnv: one an environment, or one of the whole batch."""
-    if isinstance(envs, gym.vector.SyncVectorEnv):
-        env_states = [env_state(env) for env in envs.envs]
-        vector_state = {"autoreset": envs._autoreset_envs, "obs": list(envs._env_obs)}
-        return [*env_states, vector_state]
-    return [fields(envs)]
+# ---- whether it can be kept
 
 
-def set_vector_states(envs: gym.vector.VectorEnv, states: list[dict[str, Any]]) -> None:
-    """Restore `vector_states`."""
-    if isinstance(envs, gym.vector.SyncVectorEnv):
-        *env_states, vector_state = states
-        for env, part in zip(envs.envs, env_states, strict=True):
-            set_env_state(env, part)
-        envs._autoreset_envs = np.array(vector_state["autoreset"])
-        envs._env_obs = list(vector_state["obs"])
-    else:
-        set_fields(envs, states[0])
+def why_unkept(envs: Environments) -> str:
+    """Return why the state of environments cannot be kept, "" where it can; tried out once."""
+    assert isinstance(envs, SeparateEnvs | Vector)
+    if envs.unkept is None:
+        most = VALUES // envs.num_envs
+        try:
+            if isinstance(envs, Workers):
+                reasons = envs.each(why, [most] * envs.num_envs)
+            elif isinstance(envs, Vector):
+                reasons = [why(envs.envs, VALUES)]
+            else:  # one of each kind
+                kinds = {tuple(map(type, layers(env))): env for env in envs.envs}
+                reasons = [why(env, most) for env in kinds.values()]
+        except RunError as error:  # a worker has ended
+            return str(error)
+        envs.unkept = next(filter(None, reasons), "")
+    return envs.unkept
 
 
-def fields(env: Any) -> dict[str, Any] | None:
-    """Return the fields that change while an environment runs, and its generator's state."""
-    if isinstance(env, BatchedEnv | SingleEnv):
-        return env.get_state()
-    kind = type(env)
-    if kind.__name__ not in FIELDS or not kind.__module__.startswith(MODULES):
-        return None
-    values = {name: plain(getattr(env, name, None)) for name in FIELDS[kind.__name__]}
-    return {**values, "np_random": get_rng_state(env.np_random)}
+def why(env: Any, most: int) -> str:
+    """Return why the state of one environment, or VectorEnv, cannot be kept, or ""."""
+    try:
+        env_state(env, most)
+    except Unkept as error:
+        return str(error)
+    except RecursionError:
+        return f"{type(env.unwrapped).__name__} holds objects within objects without end"
+    unlisted = [layer for layer in all_layers(env) if not is_listed(layer)]
+    if not unlisted:
+        return ""
+    try:
+        made = copy.deepcopy(env)
+    except Exception as error:  # then methods are taken at their word
+        told = all(map(has_own_state, unlisted))
+        return "" if told else f"{type(env.unwrapped).__name__} cannot be copied: {explain(error)}"
+    return tried(made)
 
 
-def set_fields(env: Any, state: dict[str, Any]) -> None:
-    """Restore `fields`."""
-    if isinstance(env, BatchedEnv | SingleEnv):
-        env.set_state(state)
-        return
-    for name in FIELDS[type(env).__name__]:
-        value = state[name]
-        check_field(env, name, value)
-        setattr(env, name, plain(value))
-    set_rng_state(env.np_random, state["np_random"])
+def all_layers(env: Any) -> list[Any]:
+    """Return the layers of an environment, and of those inside a SyncVectorEnv instead of it."""
+    found = layers(env)
+    if isinstance(found[-1], gym.vector.SyncVectorEnv):
+        return [*found[:-1], *(layer for one in found[-1].envs for layer in layers(one))]
+    return found
 
 
-def check_field(env: Any, name: str, saved: Any) -> None:
-    """Raise UsageError for a field of another type or range; compiled loops index by some."""
-    current, entry = plain(getattr(env, name, None)), f"envs/{name}"
-    spaces = {"s": env.observation_space, "lastaction": env.action_space}
-    if name in OPTIONAL and saved is None:
-        return
-    if name in spaces and not spaces[name].contains(saved):
-        schema.refuse(entry, saved, str(spaces[name]))
-    if isinstance(current, np.ndarray):  # some reset to float32 and step to float64
-        found = saved.astype(current.dtype) if saved.dtype.kind == current.dtype.kind else saved
-        schema.check(entry, found, current)
-    elif isinstance(saved, list) and isinstance(current, list):
-        schema.each(0)(entry, saved)
-    elif isinstance(saved, str) and isinstance(current, str):
-        return
-    else:
-        number = type(saved) in (int, float) and name in OPTIONAL
-        schema.check(entry, saved, type(saved)() if number else current)
+def tried(made: Any) -> str:
+    """Return how two plays of an environment from the same state differ, or ""."""
+    with undisturbed():
+        try:
+            envs: Any = Vector(made) if isinstance(made, gym.vector.VectorEnv) else Serial([made])
+            space = batch_space(envs.single_action_space, envs.num_envs)
+            space.seed(0)
+            actions = [space.sample() for _ in range(TRIAL)]
+            envs.reset(np.random.SeedSequence(0))
+            play(envs, actions[: TRIAL // 4])
+            state = copy.deepcopy({"rows": rows_of(envs), "filler": getattr(envs, "_filler", None)})
+            first = play(envs, actions)
+            envs.reset()
+            set_state(envs, {**state, "seeds": envs.seeds})
+            again = play(envs, actions)
+        except Exception as error:  # of the user's environment
+            return f"{TRIAL} random steps fail: {explain(error)}"
+    name = type(made.unwrapped).__name__
+    what = f"{TRIAL} random steps of {name}, played twice from one state, differ"
+    return "" if first == again else f"{what}: it depends on more than what is kept"
 
 
-def plain(value: Any) -> Any:
-    """Return tuples as arrays, NumPy numbers as Python's, and copies of mutable values."""
-    if isinstance(value, tuple | np.ndarray):
-        return np.array(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    return list(value) if isinstance(value, list) else value
+def play(envs: Any, actions: Sequence[Any]) -> list[bytes]:
+    """Return all that actions lead to, with a reset half-way."""
+    seen: list[Any] = []
+    for i, action in enumerate(actions):
+        if i == len(actions) // 2:
+            seen += tree.leaves(envs.reset())
+        outcome = envs.step(action)
+        seen += [outcome.reward, outcome.terminated, outcome.truncated]
+        seen += [*tree.leaves(outcome.next_obs), *tree.leaves(outcome.obs)]
+    return [np.asarray(leaf).tobytes() for leaf in seen]
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put the global generators back at the end, and warn of nothing."""
+    numpy, python = np.random.get_state(), random.getstate()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        np.random.set_state(numpy)
+        random.setstate(python)

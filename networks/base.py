@@ -10,6 +10,7 @@ from gymnasium import Space, spaces
 from torch import Tensor, nn
 
 from seqrl.core import tree
+from seqrl.core.checks import check_parts
 from seqrl.core.errors import UsageError
 from seqrl.core.types import State
 
@@ -224,13 +225,15 @@ def parts_of(space: Space) -> Any:
 def dummy(space: Space, shape: tuple[int, int], device: Any = None) -> Any:
     """Return a tree [T, N, ...] of zeros, or of the first category where that is not 0."""
 
+    def has_numbers(part: Space) -> bool:
+        return part.shape is not None and np.dtype(part.dtype).kind in "biuf"
+
     def zeros(part: Space) -> Tensor:
-        if part.shape is None or part.dtype is None:
-            raise UsageError(f"observation space {part}: expected one with a shape and a dtype")
         first = getattr(part, "start", 0)  # Discrete and MultiDiscrete need not begin at 0
-        leaf = np.broadcast_to(np.asarray(first, part.dtype), shape + part.shape)
+        leaf = np.broadcast_to(np.asarray(first, part.dtype), shape + (part.shape or ()))
         return torch.tensor(leaf, device=device)
 
+    check_parts(space, has_numbers, "a network takes arrays of numbers")
     return tree.map(zeros, parts_of(space))
 
 

@@ -10,12 +10,15 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from seqrl.core.checks import check_whole
+from seqrl.core.checks import check_parts, check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.types import State
 from seqrl.networks.base import Encoder
 from seqrl.networks.normalize import Normalize
 from seqrl.networks.options import initialise
+
+KNOWN = spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
+SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
 
 
 class Numbers(Encoder):
@@ -83,6 +86,7 @@ class TreeEncoder(Encoder):
 
     def __init__(self, space: spaces.Dict | spaces.Tuple, make: Callable[[Space], Encoder]) -> None:
         super().__init__()
+        check_parts(space, lambda part: isinstance(part, KNOWN), f"a network takes {SUPPORTED}")
         pairs = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
         self.keys, parts = zip(*((key, make(part)) for key, part in pairs), strict=True)
         self.parts = nn.ModuleList(parts)
@@ -111,8 +115,7 @@ def flat(space: Space, *, normalize: bool = False) -> Encoder:
         return Numbers(space)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return OneHot(space)
-    supported = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
-    raise UsageError(f"observation space {space}: not supported; supported are {supported}")
+    raise UsageError(f"observation space {space}: not supported; supported are {SUPPORTED}")
 
 
 def numbers(count: int) -> Numbers:

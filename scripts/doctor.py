@@ -79,6 +79,7 @@ def examine(config: Config, report: Report) -> None:
 def examine_environment(config: Config, envs: Environments, report: Report) -> Play | None:
     """Check an environment by random actions; return them, None if it is unusable."""
     from seqrl.envs import env_check
+    from seqrl.envs.state import why_unkept
 
     seed, env = config["seed"], single_env(config)
     played = env_check.play(env, seed)
@@ -91,6 +92,7 @@ def examine_environment(config: Config, envs: Environments, report: Report) -> P
     report.findings += env_check.check_buffer(played)
     seed_findings = env_check.check_seeds(single_env(config), env, played, seed)
     report.findings += seed_findings
+    report.fact("resume", why_unkept(envs) or "exact, in the middle of episodes too")
     if not seed_findings:
         report.fact("seeds", f"seed {seed} gives the same rollout again")
     report.findings += [*env_check.check_limit(envs), *env_check.check_actions(env.action_space)]
@@ -104,9 +106,11 @@ def single_env(config: Config) -> gym.Env:
     """Make one environment of a run, without Gymnasium's environment checker."""
     from seqrl.envs.adapter import Serial
     from seqrl.envs.making import make
+    from seqrl.envs.wrapping import wrappers
 
     args = {name: value for name, value in config["env_args"].items() if name != "device"}
     args |= {"vectorization": "serial", "disable_env_checker": True}
+    args["wrappers"] = wrappers(config["wrappers"])
     envs = make(config["env"], 1, max_episode_steps=config["max_episode_steps"], **args)
     assert isinstance(envs, Serial)
     env: gym.Env = envs.envs[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seqrl.core.errors import UsageError
 from seqrl.scripts.options import Parser, check_minimum, guarded
@@ -22,6 +22,8 @@ def main(argv: Sequence[str]) -> int:
     add("run", help="a run's folder")
     add("--env", help="module:Id-v0 once more, where the run's environment is code of yours")
     add("--network", help="module:Class once more, where the run's network is code of yours")
+    again = "module:Class once more, where a wrapper of the run is code of yours"
+    add("--wrapper", action="append", default=[], metavar="M:C", help=again)
     add("--episodes", type=int, default=100, help="how many to play")
     add("--seed", type=int, default=0, help="of the environments")
     add("--max-episode-steps", type=int, default=10_000, help="cut episodes after as many steps")
@@ -32,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
     add("--debug", action="store_true", help="show tracebacks")
     args = parser.read(argv)
     check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
-    parts = load(Path(args.run), {"env": args.env, "network": args.network}, best=args.best)
+    allowed = {"env": args.env, "network": args.network, "wrappers": args.wrapper}
+    parts = load(Path(args.run), allowed, best=args.best)
     from seqrl.scripts.show import show_table, verdict
     from seqrl.training.loop.evaluation import evaluate
 
@@ -50,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def load(folder: Path, allowed: Mapping[str, str | None], *, best: bool = False) -> RunParts:
+def load(folder: Path, allowed: Mapping[str, Any], *, best: bool = False) -> RunParts:
     """Return the parts of a run from its newest checkpoint, or from its best one.
 
     Its folder is not trusted: `allowed` has to name again any code that it would import.

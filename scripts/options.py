@@ -153,6 +153,31 @@ def repeatable(kind: Callable[[str], Any]) -> dict[str, Any]:
     return {"type": kind, "action": "append", "default": []}
 
 
+class WrapperFlag(argparse.Action):
+    """--wrapper and --wrapper-arg in the order typed; they replace those of preset and file."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
+        """Add a wrapper, or an argument to the last one."""
+        found = getattr(namespace, self.dest)
+        if found is self.default:
+            found = []
+        if isinstance(value, str):
+            found.append({"name": value, "args": {}})
+        elif not found:
+            raise argparse.ArgumentError(self, "name the --wrapper that takes it first")
+        else:
+            found[-1]["args"] |= dict([value])
+        setattr(namespace, self.dest, found)
+
+
+def wrapper_name(text: str) -> str:
+    """Parse module:Class."""
+    module, _, name = text.partition(":")
+    if not (module and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected module:Class")
+    return text
+
+
 def argument_lines(cls: Any) -> dict[str, str]:
     """Return the description of each argument, from the docstrings of class, bases and parts."""
     defaults = [parameter.default for parameter in inspect.signature(cls).parameters.values()]

@@ -52,6 +52,7 @@ def execute(
     logger.begin(loop, config["steps"])
     if saved is None:
         logger.describe(config)
+        checkpointer.announce(loop)
     else:
         restore(checkpointer, loop, saved)
         loop.books.wanted = config.get("episodes")

@@ -101,15 +101,36 @@ def read_file(name: str, argv: Sequence[str]) -> Settings:
         if ":" in code and flag_value(argv, f"--{flag}", "") != code:
             raise UsageError(f"--config {name}: it imports code; to allow it, add --{flag} {code}")
     as_table("agent_args", found.get("agent_args", {}))
+    check_wrappers(name, found, argv)
     return found
+
+
+def check_wrappers(name: str, found: Settings, argv: Sequence[str]) -> None:
+    """Refuse wrappers of a file that are code nobody typed."""
+    if not found.get("wrappers"):
+        return
+    from seqrl.envs.wrapping import is_trusted, named
+
+    for wrapper, _ in named(found["wrappers"]):
+        if not (is_trusted(wrapper) or flag_value(argv, "--wrapper", "")):
+            remedy = f"type its wrappers, as in --wrapper {wrapper}"
+            raise UsageError(f"--config {name}: it imports code; {remedy}")
 
 
 def flatten(settings: Settings) -> Settings:
     """Return the settings without nesting: those in tables among the others."""
     flat: Settings = {}
     for name, value in settings.items():
-        flat |= value if isinstance(value, dict) else {name: value}
+        if name == "wrappers":
+            flat[name] = " ".join(f"{x['name']}({as_arguments(x['args'])})" for x in value or ())
+        else:
+            flat |= value if isinstance(value, dict) else {name: value}
     return flat
+
+
+def as_arguments(args: Settings) -> str:
+    """Return arguments as one would type them."""
+    return ", ".join(f"{name}={value}" for name, value in args.items())
 
 
 def set_defaults(parser: Parser, settings: Settings) -> None:

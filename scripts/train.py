@@ -35,12 +35,14 @@ def main(argv: Sequence[str]) -> int:
         print_note(note)
         return train_seeds(config, args)
     from seqrl.envs.making import may_never_end
+    from seqrl.envs.state import why_unkept
     from seqrl.scripts.running import execute
     from seqrl.training.loop.interaction import Interaction
     from seqrl.training.runs import folder as runs
     from seqrl.training.runs.parts import build
 
     parts = build(config)
+    why_unkept(parts.envs)  # first, as a reset puts right what is tried out
     loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
     loop.reset(parts.streams.envs)  # before the folder is made, which an error here leaves unmade
     names = config["env"], config["agent"], config["seed"]
@@ -72,6 +74,10 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
     add("--network-arg", **repeatable(options.pair), metavar="K=V", help="for the network")
     add("--env-arg", **repeatable(options.pair), metavar="K=V", help="for the environment")
+    wrapping: dict[str, Any] = {"action": options.WrapperFlag, "dest": "wrappers", "default": []}
+    one, arg = options.wrapper_name, options.pair
+    add("--wrapper", **wrapping, type=one, metavar="M:C", help="around each, the outermost last")
+    add("--wrapper-arg", **wrapping, type=arg, metavar="K=V", help="for the --wrapper before it")
     add("--max-episode-steps", type=int, help="cut episodes after as many steps")
     add("--bins", type=int, help="cut each real dimension into as many equal widths")
     ranges = repeatable(options.dimension_range)
@@ -123,6 +129,7 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     check_early_end(config)
     config["compile"], config["pictures"] = not args.no_compile, not args.no_pictures
     config["env_args"] = dict(args.env_arg)
+    config["wrappers"] = args.wrappers or None
     config |= network_config(args)
     config["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
     cls = agent_class(args.agent, bool(args.network))

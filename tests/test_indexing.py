@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from seqrl.agents import QLearning, TableIndex
 from seqrl.agents.tabular.indexing import offsets
 from seqrl.core import RunError, UsageError
+from seqrl.networks import MLP, encoder
+from seqrl.networks.base import dummy
 
 
 def batched(space: gym.Space, observations: list[Any]) -> Any:
@@ -35,8 +37,9 @@ def everything(space: gym.Space) -> list[Any]:
         shape, counts = space.shape, np.full(space.shape, 2)
         start = np.zeros_like(counts)
     else:
-        assert isinstance(space, spaces.MultiDiscrete)
-        shape, counts, start = space.shape, space.nvec, space.start
+        shape, box = space.shape, isinstance(space, spaces.Box)
+        start = space.low.astype(np.int64) if box else space.start
+        counts = space.high - start + 1 if box else space.nvec
     found = np.array(list(np.ndindex(*counts.ravel()))).reshape(-1, *shape) + start
     return list(found.astype(space.dtype))
 
@@ -181,6 +184,68 @@ def test_bins_beside_countable_parts() -> None:
 def test_whole_numbers_in_a_box() -> None:
     index = TableIndex(spaces.Box(0, 255, (1,), np.uint8), bins=2)
     assert index(np.array([[0], [127], [128], [255]], np.uint8)) == [(0,), (0,), (1,), (1,)]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 11, (2,), np.int32),
+        spaces.Box(np.array([-3, 250]), np.array([2, 255]), dtype=np.int16),
+        spaces.Box(7, 7, (2, 1), np.int64),
+        spaces.Dict(at=spaces.Box(0, 2, (2,), np.int8), lit=spaces.Discrete(2, start=1)),
+    ],
+)
+def test_whole_numbers_in_a_box_are_counted(space: gym.Space) -> None:
+    """Every state has a row of its own, and what is outside is refused."""
+    one_to_one(space)
+
+
+def test_whole_numbers_are_counted_row_by_row() -> None:
+    index = TableIndex(spaces.Box(0, 11, (2,), np.int32))
+    assert index.total == 144
+    assert index(np.array([[0, 0], [0, 11], [3, 5], [11, 11]], np.int32)) == [
+        (0,),
+        (11,),
+        (41,),
+        (143,),
+    ]
+    assert TableIndex(spaces.Box(2, 5, (), np.uint8))(np.array([2, 5], np.uint8)) == [(0,), (3,)]
+    with pytest.raises(RunError, match=r"observation \[12, 0\]"):
+        index(np.array([[12, 0]], np.int32))
+
+
+@pytest.mark.parametrize(
+    "space, said",
+    [
+        (spaces.Box(0, 255, (4, 4, 3), np.uint8), "an image is for a --network"),
+        (spaces.Box(0, 1, (4, 4), np.uint8), "an image is for a --network"),
+        (spaces.Dict(a=spaces.Box(0, 1, (2, 2, 2), np.int64)), "an image is for a --network"),
+        (spaces.Box(0, 255, (128,), np.uint8), "308 states are too many; give --bins 8"),
+        (spaces.Box(2**63, 2**63 + 5, (1,), np.uint64), "give --bins 8"),
+        (spaces.Box(-(2**63), 2**63 - 1, (1,), np.int64), "give --bins 8"),
+        (spaces.Dict(a=spaces.Box(0, 9, (1,), int), b=spaces.Box(0, 1, (1,))), "give --bins 8"),
+    ],
+)
+def test_what_cannot_be_counted_is_named(space: gym.Space, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        TableIndex(space)
+
+
+def test_countable_boxes_are_bounded_by_memory() -> None:
+    space = spaces.Box(0, 2**20 - 1, (2,), np.int32)
+    with pytest.raises(UsageError, match=r"1,099,511,627,776 states x 2 actions .* --bins"):
+        QLearning(space, spaces.Discrete(2))
+
+
+def test_text_is_named_by_its_key_with_the_way_on() -> None:
+    """By tables and networks, ours and of users."""
+    takers = (TableIndex, MLP, encoder, lambda space: dummy(space, (1, 1)))
+    mission = spaces.Dict(image=spaces.Discrete(3), mission=spaces.Text(9))
+    deep = spaces.Dict(seen=spaces.Tuple((spaces.Discrete(2), mission)))
+    for space, key in ((mission, "mission"), (deep, "seen/1/mission")):
+        for take in takers:
+            with pytest.raises(UsageError, match=f"key '{key}' is Text, .* hide={key} leaves it"):
+                take(space)
 
 
 def test_one_tile_is_bins() -> None:

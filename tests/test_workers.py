@@ -160,8 +160,24 @@ def test_what_the_environments_tell_of_themselves(hire):
     envs.close()
 
 
-def test_states_that_are_not_known(hire, accident):
-    envs = hire(accident(str))
+class Restless(gym.Env):
+    """What it shows depends on all steps ever taken in its process."""
+
+    observation_space = gym.spaces.Box(0, np.inf, (1,))
+    action_space = gym.spaces.Discrete(2)
+    taken = np.zeros(1)  # of the class, so in no state
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.float32(self.taken), {}
+
+    def step(self, action):
+        self.taken[0] += 1
+        return np.float32(self.taken), 0.0, False, False, {}
+
+
+def test_states_that_are_not_known(hire, caplog):
+    envs = hire([Restless])
     envs.reset(SEED)
     assert get_state(envs) is None
 

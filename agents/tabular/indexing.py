@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core.checks import check_whole
+from seqrl.core.checks import check_parts, check_whole
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Array
 
@@ -19,19 +19,17 @@ UNBOUNDED = 3.0  # an unbounded dimension is cut to +-3 unless a range is given
 LARGEST = 2**48  # rows of a table; far above any memory, and well within the int64 of an index
 SIMPLE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
 Path = tuple[Any, ...]  # keys and positions
-SUPPORTED = (
-    "Discrete, MultiDiscrete, MultiBinary, Box (with bins or tiles), Tuple and Dict of these"
-)
+SUPPORTED = "a table takes Discrete, MultiDiscrete, MultiBinary, Box, and Tuple and Dict of these"
 
 
 class TableIndex:
     """The active rows of a table for each observation of a space.
 
-    Countable parts are counted in mixed radix. Each dimension of a Box is cut into `bins` equal
-    widths; values outside fall into the end bins. `tiles` > 1 lays that many tilings over the
-    same space, each shifted by a share of a width (tile coding, Sutton & Barto, 9.5.4), so a state
-    has `tiles` active rows. `ranges` bounds dimensions by their number, {1: (-3, 3)}; unbounded
-    ones are cut at +-3.
+    Countable parts are counted in mixed radix, and so are whole numbers of a Box without `bins`.
+    Each dimension of any other Box is cut into `bins` equal widths; values outside fall into the
+    end bins. `tiles` > 1 lays that many tilings over the same space, each shifted by a share of a
+    width (tile coding, Sutton & Barto, 9.5.4), so a state has `tiles` active rows. `ranges` bounds
+    dimensions by their number, {1: (-3, 3)}; unbounded ones are cut at +-3.
     """
 
     def __init__(
@@ -43,11 +41,16 @@ class TableIndex:
     ):
         check_whole("bins", 1 if bins is None else bins)
         check_whole("tiles", tiles)
+        check_parts(space, lambda part: isinstance(part, SIMPLE), SUPPORTED)
         self.space, self.bins, self.tiles = space, bins, tiles
-        self.low, self.high, self.width, sizes, counts = measure(space, bins, dict(ranges or {}))
-        parts = [(path, isinstance(part, spaces.Box)) for path, part in simple(space)]
-        self.paths = [path for path, real in parts if not real]  # to what is counted
-        self.real_paths = [path for path, real in parts if real]
+        parts = simple(space)
+        if bins is None and tiles == 1:
+            parts = {path: countable(part) for path, part in parts.items()}
+        measured = measure(space, [*parts.values()], bins, dict(ranges or {}))
+        self.low, self.high, self.width, sizes, counts = measured
+        real = [isinstance(part, spaces.Box) for part in parts.values()]
+        self.paths = [path for path, box in zip(parts, real, strict=True) if not box]  # counted
+        self.real_paths = [path for path, box in zip(parts, real, strict=True) if box]
         if not len(self.low):
             self.tiles = 1
         # a shifted tiling needs one more tile a dimension to cover the space
@@ -58,7 +61,8 @@ class TableIndex:
         self.total = self.size * self.tiles  # rows of the table
         if self.total > LARGEST:
             digits = sum(math.log10(n) for n in radix)
-            raise UsageError(f"space {space}: 10^{digits:.0f} states are too many; take fewer bins")
+            remedy = "take fewer bins" if bins else "give --bins 8, or name a --network"
+            raise UsageError(f"space {space}: 10^{digits:.0f} states are too many; {remedy}")
         self.strides = np.array([math.prod(radix[i + 1 :]) for i in range(len(radix))], np.int64)
         strides = self.strides.tolist()
         self.digits = [(*digit, stride) for digit, stride in zip(counts, strides, strict=False)]
@@ -144,22 +148,26 @@ def orders(tilings: int) -> Iterator[tuple[int, ...]]:
 
 
 def measure(
-    space: gym.Space, bins: int | None, ranges: dict[int, tuple[float, float]]
+    space: gym.Space,
+    parts: list[gym.Space],
+    bins: int | None,
+    ranges: dict[int, tuple[float, float]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int], list[tuple[int, int]]]:
     """Return ends, widths and bins of the real dimensions, first values and counts of others."""
     low: list[float] = []
     high: list[float] = []
     counts: list[tuple[int, int]] = []
-    for _, part in simple(space):
+    for part in parts:
         if isinstance(part, spaces.Box):
             low += np.asarray(part.low, np.float64).ravel().tolist()
             high += np.asarray(part.high, np.float64).ravel().tolist()
         else:
             counts += radices(part)
     if low and bins is None:
-        raise UsageError(
-            f"space {space}: a table needs countable states; give --bins 8 (or --tiles 8 --bins 8)"
-        )
+        remedy = "give --bins 8 (or --tiles 8 --bins 8)"
+        if any(map(is_image, parts)):
+            remedy = "an image is for a --network, such as cnn"
+        raise UsageError(f"space {space}: a table needs countable states; {remedy}")
     for dimension, (bottom, top) in ranges.items():
         if not (0 <= dimension < len(low) and -math.inf < bottom < top < math.inf):
             raise UsageError(
@@ -185,16 +193,32 @@ def bounded(dimension: int, low: float, high: float) -> tuple[float, float]:
     return bottom, top
 
 
-def simple(space: gym.Space, path: Path = ()) -> Iterator[tuple[Path, gym.Space]]:
-    """Yield the simple spaces inside nested Tuples and Dicts, each with the keys to its leaf."""
-    if isinstance(space, spaces.Tuple | spaces.Dict):
-        inner = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-        for key, part in inner:
-            yield from simple(part, (*path, key))
-    elif isinstance(space, SIMPLE):
-        yield path, space
-    else:
-        raise UsageError(f"space {space}: a table takes {SUPPORTED}")
+def simple(space: gym.Space, path: Path = ()) -> dict[Path, gym.Space]:
+    """Return the simple spaces inside nested Tuples and Dicts by the keys to their leaves."""
+    if not isinstance(space, spaces.Tuple | spaces.Dict):
+        return {path: space}
+    inner = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    found: dict[Path, gym.Space] = {}
+    for key, part in inner:
+        found |= simple(part, (*path, key))
+    return found
+
+
+def countable(space: gym.Space) -> gym.Space:
+    """Return a Box of whole numbers that can be counted as a MultiDiscrete, others as they are."""
+    if not isinstance(space, spaces.Box) or space.dtype.kind not in "iu" or is_image(space):
+        return space
+    low, high = (np.ravel(end).tolist() for end in (space.low, space.high))
+    counts = [top - bottom + 1 for bottom, top in zip(low, high, strict=True)]
+    if counts and max(counts) <= LARGEST and max(high) < 2**63:
+        return spaces.MultiDiscrete(counts, start=low)
+    return space
+
+
+def is_image(space: gym.Space) -> bool:
+    """Return whether a space is one of images: a Box of three axes, or of two in bytes."""
+    shape = space.shape if isinstance(space, spaces.Box) else ()
+    return len(shape) > 2 or (len(shape) == 2 and space.dtype == np.uint8)
 
 
 def radices(space: gym.Space) -> list[tuple[int, int]]:

@@ -345,4 +345,4 @@ def view(array: np.ndarray) -> Any:
 def check_table_memory(shape: tuple[int, int], copies: int) -> None:
     """Refuse tables that do not fit into the free memory."""
     what = f"a table of {shape[0]:,} states x {shape[1]:,} actions"
-    check_memory(shape[0] * shape[1] * 8 * copies, what, "take fewer --bins")
+    check_memory(shape[0] * shape[1] * 8 * copies, what, "give (fewer) --bins, or name a --network")

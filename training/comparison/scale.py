@@ -19,8 +19,11 @@ def score_scale(config: Mapping[str, Any]) -> tuple[float, float] | None:
     """Return the expected undiscounted returns of the random and the optimal policy of a task.
 
     From `reference_scores`, or solved exactly where the model is known and there is a time limit.
-    None where they are not known, or where the environment cannot be made any more.
+    None where they are not known, as with wrappers, or where the environment cannot be made any
+    more.
     """
+    if config.get("wrappers"):
+        return None
     try:
         limit = config.get("max_episode_steps")
         envs = make(config["env"], max_episode_steps=limit, **config.get("env_args", {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from seqrl.core import schema, tree
 from seqrl.core.arrays import like
 from seqrl.core.types import Array, Metrics, State, Transition
 from seqrl.envs.adapter import adapt
+from seqrl.envs.attributes import UnknownClass
 from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
 from seqrl.training.loop.callbacks import DueCallbacks, listed
@@ -21,6 +23,7 @@ from seqrl.training.loop.interrupt import Interrupt
 from seqrl.training.loop.protocol import Callback, Recorder
 from seqrl.training.loop.turns import SteppedTurns
 
+LOG = logging.getLogger("seqrl")
 WORTHWHILE = 100_000  # env steps from which compiled turns make up for their start
 
 
@@ -225,15 +228,27 @@ class Interaction:
         self.steps, books.episodes = state["steps"], state["episodes"]
         books.recent.clear()
         books.recent.extend((total, length) for total, length in state["recent"])
-        if state["envs"] is None:
+        if not self._restore_envs(state["envs"]):
             return
-        set_state(self.envs, state["envs"])
         kind = self.start  # of the arrays that these environments hand out
         for owner, names in ((self, PER_ENV), (books, COUNTED_PER_ENV)):
             for name in names:
                 setattr(owner, name, like(state[name], kind))
         if state["surplus"] is not None:
             self.stepped.surplus = Transition(**like(state["surplus"], kind))
+
+    def _restore_envs(self, state: dict[str, Any] | None) -> bool:
+        """Restore the environments where their state could be kept; else say so."""
+        problem: object = "could not be kept"
+        if state is not None:
+            try:
+                set_state(self.envs, state)
+                return True
+            except UnknownClass as error:
+                problem = f"cannot be restored: {error}"
+                self.reset()  # some of them may have been
+        LOG.warning("seqrl: the environments' state %s; they begin new episodes", problem)
+        return False
 
     def _schema(self) -> dict[str, Any]:
         """What a saved state looks like here: as the first turn, which changes nothing, shows."""

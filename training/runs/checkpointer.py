@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.core import schema
+from seqrl.envs.state import why_unkept
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback
 from seqrl.training.runs import checkpoint
@@ -47,6 +48,13 @@ class Checkpointer(Callback):
         elapsed = time.perf_counter() - self._began
         if not (self.automatic and self._spent + self._cost > TIME_SHARE * elapsed):
             self.save(loop)
+
+    def announce(self, loop: Interaction) -> None:
+        """Say what no checkpoint of the run will hold, before it begins."""
+        reason = why_unkept(loop.envs)
+        if reason:
+            what = "the environments' state cannot be kept, so a resumed run begins new episodes"
+            LOG.warning("seqrl: %s; get_state() and set_state(state) mend it (%s)", what, reason)
 
     def save(self, loop: Interaction) -> None:
         """Write a checkpoint, and remove all but the newest KEPT."""
@@ -93,9 +101,6 @@ class Checkpointer(Callback):
             text = "seqrl: the checkpoint was written with other versions: %s; "
             LOG.warning(text + "from here on the bits may differ", other)
         loop.load_state_dict(saved["loop"])
-        if saved["loop"]["envs"] is None:
-            lost = "the state of these environments cannot be kept: they begin new episodes"
-            LOG.warning("seqrl: %s", lost)
         with schema.loading("random"):
             set_global_random_state(saved["random"])
         loop.watch.add(saved["seconds"])

@@ -17,12 +17,14 @@ from seqrl.envs.adapter import Environments
 from seqrl.envs.making import make
 from seqrl.envs.reference import reference_scores
 from seqrl.envs.workers import TIMEOUT
+from seqrl.envs.wrapping import wrappers
 from seqrl.training.loop.evaluation import Evaluator
 
 if TYPE_CHECKING:
     from seqrl.training.pictures.picture_logger import AgentPictures
 
 OWN_FLAGS = {"env", "num_envs", "max_episode_steps", "worker_timeout", "restart_workers"}
+OWN_FLAGS |= {"wrappers"}
 
 
 class RunParts(NamedTuple):
@@ -52,6 +54,8 @@ class RunParts(NamedTuple):
     @property
     def reference(self) -> dict[str, float]:
         """Return the scores of the random, best memoryless and best policy, where known."""
+        if self.config.get("wrappers"):
+            return {}
         limit = self.config.get("max_episode_steps")
         more = self.config["env_args"] | ({} if limit is None else {"max_episode_steps": limit})
         return reference_scores(self.config["env"].rpartition(":")[2], **more) or {}
@@ -85,6 +89,7 @@ def build_envs(config: Config, *, processes: bool = False) -> Environments:
     workers = {"vectorization": "async", "worker_timeout": timeout, "restart_workers": restarts}
     more: dict[str, Any] = {"max_episode_steps": config.get("max_episode_steps")}
     more |= workers if processes else {}
+    more["wrappers"] = wrappers(config.get("wrappers"))
     return make(config["env"], config["num_envs"], **more, **config["env_args"])
 
 
