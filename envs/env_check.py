@@ -18,8 +18,9 @@ import numpy as np
 from seqrl.core import tree
 from seqrl.core.errors import explain
 from seqrl.envs.adapter import Environments
-from seqrl.envs.batches import brief, mismatch
+from seqrl.envs.batches import brief
 from seqrl.envs.making import may_never_end
+from seqrl.envs.observations import limits
 
 STEPS = 2_000  # env steps of a rollout
 REPLAY_STEPS = 500  # of them repeated to see whether a seed determines them
@@ -141,13 +142,32 @@ def is_finite(leaf: Any) -> bool:
 def check_space(played: Play, space: gym.Space) -> list[Finding]:
     """Check that every observation is in its space."""
     for obs in played.observations:
-        if not space.contains(obs):
+        if not contains(space, obs):
             dtypes = {str(leaf.dtype) for leaf in tree.leaves(obs) if hasattr(leaf, "dtype")}
             kind = f" ({', '.join(sorted(dtypes))})" if dtypes else ""
             mend = "bring the observation into it with np.clip and .astype(observation_space.dtype)"
             remedy = f"widen observation_space to what is seen, or {mend}"
-            return [Finding(mismatch(space, obs) + kind, remedy)]
+            shape = f" of shape {obs.shape}" if isinstance(obs, np.ndarray) else ""
+            what = f"observation {brief(obs)}{shape} is not of {brief(space)}{kind}"
+            return [Finding(what, remedy)]
     return []
+
+
+def contains(space: gym.Space, obs: Any) -> bool:
+    """Return whether an observation is of its space, where a rounding error is no fault."""
+    if isinstance(space, gym.spaces.Dict) and isinstance(obs, dict):
+        return obs.keys() == space.keys() and all(contains(space[k], obs[k]) for k in obs)
+    if isinstance(space, gym.spaces.Tuple) and isinstance(obs, tuple):
+        return len(obs) == len(space) and all(map(contains, space, obs))
+    if (
+        isinstance(space, gym.spaces.Box)
+        and space.dtype.kind == "f"
+        and isinstance(obs, np.ndarray)
+    ):
+        low, high = limits(space)
+        if obs.shape == space.shape and ((low <= obs) & (obs <= high)).all():
+            obs = np.clip(obs, space.low, space.high)
+    return bool(space.contains(obs))
 
 
 def check_buffer(played: Play) -> list[Finding]:
