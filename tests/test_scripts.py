@@ -686,8 +686,8 @@ def test_a_log_folder_that_cannot_be_written_is_refused_before_training(here, ty
 
 
 def test_memory_is_looked_at_for_all_that_learning_needs(here, type_, monkeypatch):
-    free = {"SC_AVPHYS_PAGES": 1, "SC_PAGE_SIZE": 1000}  # FrozenLake's table takes 512 bytes
-    monkeypatch.setattr(os, "sysconf", free.__getitem__)
+    # FrozenLake's table takes 512 bytes
+    monkeypatch.setattr("seqrl.core.arrays.available_memory", lambda: 1000)
     assert type_(train, "--steps", 10, *SHORT)[0] == 0
     for words in (["--double"], ["--trace-decay", "0.5"]):
         status, _, err = type_(train, "--steps", 10, "--run-dir", "r", *words)
