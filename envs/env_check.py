@@ -25,6 +25,7 @@ from seqrl.envs.observations import limits
 STEPS = 2_000  # env steps of a rollout
 REPLAY_STEPS = 500  # of them repeated to see whether a seed determines them
 SECONDS = 1.0  # that a rollout may take
+LONG = 1_000  # random steps of one episode
 MIN_REWARDS = 100  # the fewest rewards to judge by
 REWARD_RANGE = 1e-3, 1e3  # of the largest reward that suits a network
 
@@ -215,10 +216,13 @@ def first_difference(one: Play, other: Play) -> int | None:
     return None
 
 
-def check_limit(envs: Environments) -> list[Finding]:
-    """Check that every episode ends."""
-    endless = Finding("no step limit: an episode may never end", "--max-episode-steps 1000")
-    return [endless] if may_never_end(envs) else []
+def check_limit(envs: Environments, played: Play) -> list[Finding]:
+    """Check that no episode has grown long where nothing is known to end it."""
+    lengths = [*played.lengths, len(played.rewards) - sum(played.lengths)]
+    if max(lengths) < LONG or not may_never_end(envs):
+        return []
+    what = f"no step limit, and an episode of {max(lengths):,} random steps: one may never end"
+    return [Finding(what, "--max-episode-steps 1000")]
 
 
 def check_rewards(played: Play) -> list[Finding]:

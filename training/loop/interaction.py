@@ -10,13 +10,14 @@ import numpy as np
 
 from seqrl.agents.protocol import Agent
 from seqrl.core import schema, tree
-from seqrl.core.arrays import like
+from seqrl.core.arrays import arange, like
 from seqrl.core.types import Array, Metrics, State, Transition
 from seqrl.envs.adapter import adapt
 from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
 from seqrl.training.loop.callbacks import DueCallbacks
 from seqrl.training.loop.detect import CompiledTurns, compiled_turns
+from seqrl.training.loop.long_episodes import LongEpisodes
 from seqrl.training.loop.protocol import Callback, Recorder
 from seqrl.training.loop.turns import SteppedTurns
 
@@ -56,6 +57,7 @@ class Interaction:
         self._compiled: CompiledTurns | None = None
         self.callbacks = list(callbacks)  # called in this order; more may be added before a run
         self._due = DueCallbacks(self)
+        self._long = LongEpisodes(self)
         self.steps = 0
         self.metrics: dict[str, Any] = {}
         self._metrics: Metrics = {}  # as the agent gave them last
@@ -100,7 +102,7 @@ class Interaction:
             self.reset()
         self._due.call_pending()
         target = self.steps + steps
-        due = self._due.next_due()
+        due = min(self._due.next_due(), self._long.next_look)
         compiled = self._prepare_compiled(steps)
         self.watch.start()
         while self.steps < target and not (self.stopped or self.paused):
@@ -112,8 +114,9 @@ class Interaction:
                 self.stepped.advance(target)
             if self.steps >= due:
                 self.watch.stop()
+                self._long.look()
                 self._due.call(before)
-                due = self._due.next_due()
+                due = min(self._due.next_due(), self._long.next_look)
                 self.watch.start()
         self.watch.stop()
         if compiled is not None:
@@ -251,5 +254,4 @@ COUNTED_PER_ENV = ("returns", "lengths")  # of its books
 
 def all_true(leaf: Array) -> Array:
     """Return [N] True, of the kind and on the device of a leaf [N, ...]."""
-    column = leaf.reshape(len(leaf), -1)[:, 0]
-    return (column == column) | True
+    return arange(len(leaf), leaf) >= 0
