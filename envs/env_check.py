@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from seqrl.core import tree
+from seqrl.core.checks import NO_BOUND
 from seqrl.core.errors import explain
 from seqrl.envs.adapter import Environments
 from seqrl.envs.batches import brief
@@ -251,7 +252,7 @@ def check_actions(space: gym.Space) -> list[Finding]:
     """Check that every dimension of an action is bounded."""
     parts = space.spaces if isinstance(space, gym.spaces.Tuple) else [space]
     boxes = [part for part in parts if isinstance(part, gym.spaces.Box)]
-    if all(np.isfinite(box.low).all() and np.isfinite(box.high).all() for box in boxes):
+    if all((np.maximum(abs(box.low), abs(box.high)) < NO_BOUND).all() for box in boxes):
         return []
     what = f"action space {brief(space)} has no bounds: nothing says how large an action is"
     remedy = "Box(-1, 1, shape) in the environment, which scales the action to its own units"

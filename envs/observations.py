@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core.errors import UsageError
+from seqrl.core.checks import check_numbers
 from seqrl.core.types import Array
 from seqrl.envs.batches import NUMERIC, brief, is_tensor
 
@@ -40,11 +40,8 @@ def observations(space: gym.Space, owner: str = "environment") -> Branch | Leaf 
 
     `owner` is who is named where the logger tells of bounds. UsageError for a space of nothing.
     """
-    root = part(space, "observation", owner)
-    if not root.size:
-        shown = f"observation space {space} shows nothing"
-        raise UsageError(f"{shown}: expected at least one number, as in Discrete(1)")
-    return root
+    check_numbers("observation", space)
+    return part(space, "observation", owner)
 
 
 def part(space: gym.Space, name: str, owner: str) -> Branch | Leaf | Opaque:
@@ -61,7 +58,6 @@ class Branch:
         self.space, self.name, self.named = space, name, isinstance(space, spaces.Dict)
         pairs: Iterable[Any] = space.items() if self.named else enumerate(space)  # type: ignore
         self.parts = {key: part(inner, f"{name}[{key!r}]", owner) for key, inner in pairs}
-        self.size: int = sum(inner.size for inner in self.parts.values())
         self.narrow: bool = any(inner.narrow for inner in self.parts.values())
 
     def stack(self, seen: list[Any]) -> Array:
@@ -209,7 +205,7 @@ class Leaf:
 class Opaque:
     """Any other space, such as Text: its observations are kept as they are."""
 
-    size, narrow = 1, False
+    narrow = False
 
     def __init__(self, space: gym.Space, name: str):
         self.space, self.name = space, name

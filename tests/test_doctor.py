@@ -393,6 +393,7 @@ def test_a_look_is_capped_in_steps_and_time():
         (spaces.Box(-1, 1, (2,)), 0),
         (spaces.Box(np.float32([-1, -np.inf]), np.float32([1, 1])), 1),
         (spaces.Tuple((spaces.Discrete(2), spaces.Box(-1, np.inf, (1,)))), 1),
+        (spaces.Box(-3.4e38, 3.4e38, (1,), np.float32), 1),
         (spaces.MultiDiscrete([2, 3]), 0),
     ],
 )

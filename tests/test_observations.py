@@ -11,9 +11,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from seqrl.agents import QLearning, Reinforce, TableIndex
 from seqrl.core import RunError, UsageError, tree
 from seqrl.envs import adapt
 from seqrl.envs.observations import Misfit, observations
+from seqrl.networks import GRU, MLP
+from seqrl.training import train
 
 UNIT = spaces.Box(0, 1, (2,), np.float32)
 BYTES = spaces.Box(0, 255, (2,), np.uint8)
@@ -326,20 +329,30 @@ def test_a_bound_of_small_numbers_is_a_bound(caplog):
 # ---- other things
 
 
-@pytest.mark.parametrize(
-    "space",
-    [spaces.Tuple(()), spaces.Dict({}), spaces.Box(0, 1, (0,)), spaces.Tuple((spaces.Tuple(()),))],
-    ids=str,
-)
-def test_a_space_that_shows_nothing_is_refused(space):
-    with pytest.raises(UsageError, match=r"shows nothing: expected at least one number"):
-        adapt(Row(space, [()]))
+TAKE = {
+    "environment": lambda space: adapt(Row(space, [()])),
+    "table": TableIndex,
+    "bins": lambda space: TableIndex(space, 4),
+    "mlp": MLP,
+    "gru": lambda space: GRU(space, 8),
+}
+EMPTY = [spaces.Tuple(()), spaces.Dict({}), spaces.Box(0, 1, (0,)), spaces.Tuple([spaces.Dict({})])]
 
 
-def test_a_part_of_no_numbers_is_no_harm():
-    space = spaces.Dict({"a": spaces.Box(0, 1, (0,)), "b": spaces.Discrete(2)})
-    batch = observations(space).stack([{"a": np.zeros(0), "b": 1}] * 3)
-    assert batch["a"].shape == (3, 0) and batch["b"].tolist() == [1, 1, 1]
+@pytest.mark.parametrize("take", TAKE)
+@pytest.mark.parametrize("space", EMPTY, ids=str)
+def test_a_space_that_shows_nothing_is_refused(space, take):
+    with pytest.raises(UsageError, match=r"observation space .* has nothing in it: expected at l"):
+        TAKE[take](space)
+
+
+@pytest.mark.parametrize("nothing", EMPTY, ids=str)
+@pytest.mark.parametrize("make", [QLearning, lambda seen, do, seed: Reinforce(MLP(seen), do, seen)])
+def test_a_part_of_no_numbers_is_no_harm(nothing, make):
+    space = spaces.Dict({"a": nothing, "b": spaces.Discrete(2)})
+    nothing.seed(0)
+    env = Row(space, [{"a": nothing.sample(), "b": 1}])
+    assert train(make(space, env.action_space, seed=0), env, 30, seed=0)["episodes"] == 10
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from seqrl.core import tree
-from seqrl.core.checks import check_whole
+from seqrl.core.checks import check_numbers, check_whole
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Array
 
@@ -40,6 +40,7 @@ class TableIndex:
         tiles: int = 1,
         ranges: Mapping[int, tuple[float, float]] | None = None,
     ):
+        check_numbers("observation", space)
         check_whole("bins", 1 if bins is None else bins)
         check_whole("tiles", tiles)
         self.space, self.parts, self.bins, self.tiles = space, nested(space), bins, tiles
