@@ -144,19 +144,20 @@ class Leaf:
         if self.real:
             yield ~(abs(batch.sum()) < math.inf)
         elif self.bounded:
-            if self._on_device[0] != batch.device:
+            if self.ends is None and self._on_device[0] != batch.device:
                 self._on_device = (batch.device, *map(batch.new_tensor, limits(self.space)))
-            yield (batch.clamp(*self._on_device[1:]) != batch).any()
+            yield (batch.clamp(*(self.ends or self._on_device[1:])) != batch).any()
 
     def _fitted(self, batch: np.ndarray, n: int) -> np.ndarray:
         """Return a batch in the space's dtype; Misfit where it does not fit."""
-        self._check_shape(batch, n)
+        if batch.shape != self.low.shape or len(batch) != n:
+            self._check_shape(batch, n)
+            if n * self.size < REPEATED:
+                self.low, self.high = (np.repeat(ends[:1], n, 0) for ends in (self.low, self.high))
         same = batch.dtype is self.dtype
         if not same and batch.dtype.kind not in NUMERIC:
             self._refuse(0, batch[0])
         if self.bounded or not same:
-            if len(self.low) != n and n * self.size < REPEATED:
-                self.low, self.high = (np.repeat(ends[:1], n, 0) for ends in (self.low, self.high))
             # the fastest way to look for a False among few; NaN is on neither side
             below = b"\0" in (self.low <= batch).tobytes()
             if below or b"\0" in (batch <= self.high).tobytes():

@@ -800,7 +800,7 @@ FAULTS = {
     "nan": ["environment Faulty-v0 0 (seed", "reward nan"],
     "inf": ["reward inf"],
     "-inf": ["reward -inf"],
-    "none": ["TypeError"],
+    "none": ["reward None: expected one number"],
     "raises": ["ZeroDivisionError: division by zero at action"],
     "outside": ["77", "Discrete(5)"],
     "nan seen": ["observation [nan]"],
