@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import numpy as np
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array, Batch
+
+MEMINFO = Path("/proc/meminfo")
 
 
 def host(leaf: Array) -> np.ndarray:
@@ -87,7 +91,21 @@ def arange(length: int, leaf: Array) -> Array:
 
 def check_memory(needed: int, what: str, remedy: str) -> None:
     """Raise UsageError where the `needed` bytes of `what` exceed 80 % of the free memory."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = available_memory()
     if needed > 0.8 * free:
         sizes = f"{needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} are free"
         raise UsageError(f"{what} takes {sizes}; {remedy}")
+
+
+def available_memory() -> int:
+    """Return the bytes that can be had without swapping; all there are where that is not known.
+
+    The system's caches, which are given back, are among them, unlike in its free pages.
+    """
+    try:
+        found = re.search(r"^MemAvailable: *(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        found = None
+    if found:
+        return int(found[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

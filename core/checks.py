@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from seqrl.core.errors import UsageError
+
+NO_BOUND = 1e30  # a bound from here on, float32's end included, tells nothing of the units
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> int:
@@ -55,3 +58,18 @@ def parts_by_key(space: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, part in inner.items() if isinstance(inner, dict) else enumerate(inner):
         yield from parts_by_key(part, f"{key}/{name}" if key else str(name))
+
+
+def check_numbers(name: str, space: Any) -> None:
+    """Refuse a space of no numbers; `name` says whether they are observed or chosen."""
+    if not numbers_of(space):
+        text = "expected at least one number, as in Discrete(1)"
+        raise UsageError(f"{name} space {' '.join(str(space).split())} has nothing in it: {text}")
+
+
+def numbers_of(space: Any) -> int:
+    """Return how many numbers a member of a space has; 1 for what is of no shape, such as Graph."""
+    parts = getattr(space, "spaces", None)
+    if parts is not None:
+        return sum(map(numbers_of, parts.values() if isinstance(parts, dict) else parts))
+    return 1 if space.shape is None else math.prod(space.shape)

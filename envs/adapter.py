@@ -8,21 +8,23 @@ reset. Here every step returns the true successor (`next_obs`) and the next inpu
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from seqrl.core import tree
+from seqrl.core.arrays import to_numpy
 from seqrl.core.errors import RunError, UsageError, explain
 from seqrl.core.seeding import ints
 from seqrl.core.types import Array
 from seqrl.envs import batches
 from seqrl.envs.failed import failed_environment
+from seqrl.envs.observations import Misfit, observations
 
 REAL = np.dtype(np.float64)
-SPACE_ERRORS = (KeyError, IndexError, TypeError, ValueError)  # of observations outside the space
+NUMBERS = frozenset((float, int, np.float64, np.float32))  # types of most rewards
 
 
 class Outcome(NamedTuple):
@@ -67,10 +69,10 @@ class Environments(Protocol):
 
 def adapt(envs: Any) -> Environments:
     """Return the Environments of a Gymnasium `Env` or `VectorEnv`; one is returned as it is."""
+    if isinstance(envs, gym.vector.VectorEnv):  # EnvPool's are both
+        return Vector(envs)
     if isinstance(envs, gym.Env):
         return Serial([envs])
-    if isinstance(envs, gym.vector.VectorEnv):
-        return Vector(envs)
     if isinstance(envs, SeparateEnvs | Vector):
         return envs
     expected = "a Gymnasium Env or VectorEnv, or what seqrl.envs.make returns"
@@ -88,17 +90,16 @@ class SeparateEnvs:
         self.single_observation_space = envs[0].observation_space
         self.single_action_space = envs[0].action_space
         self.seeds: list[int | None] = [None] * self.num_envs
-        self._stack = batches.batcher(self.single_observation_space)
+        owner = getattr(envs[0].spec, "id", None) or "environment"
+        self._observations = observations(self.single_observation_space, owner)
         self._unbatch = batches.unbatcher(self.single_action_space)
         self._true, self._false = np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
         self._true.flags.writeable = self._false.flags.writeable = False  # outcomes share them
-        self._unchecked = True
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
         """Begin new episodes everywhere; return the first observations [N, ...]."""
         if seed is not None:
             self.seeds = [*ints(seed, self.num_envs)]
-        self._unchecked = True
         return self._batch(self._reset_all(self.seeds if seed else [None] * self.num_envs))
 
     def step(self, action: Array) -> Outcome:
@@ -108,20 +109,23 @@ class SeparateEnvs:
         for i, env in enumerate(self.envs):
             try:
                 obs, reward, terminated, truncated, _ = env.step(actions[i])
-                reward = float(reward)
+                if type(reward) not in NUMBERS:
+                    reward = batches.number(reward)
+                if not math.isfinite(reward):
+                    raise RunError(f"reward {reward}")
+                if terminated is not False or truncated is not False:
+                    terminated = batches.flag("terminated", terminated)
+                    truncated = batches.flag("truncated", truncated)
+                    if terminated or truncated:
+                        done.append(i)
             except Exception as error:
-                problem = f"{explain(error)} at action {actions[i]}"
-                raise RunError(f"{self._name(i)}: {problem}") from error
-            if not math.isfinite(reward):
-                raise RunError(f"{self._name(i)}: reward {reward} at action {actions[i]}")
+                problem = str(error) if isinstance(error, RunError) else explain(error)
+                raise RunError(f"{self._name(i)}: {problem} at action {actions[i]}") from error
             observations.append(obs)
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
-            if terminated or truncated:
-                done.append(i)
         next_obs = self._batch(observations, actions)
-        self._unchecked = False
         reward, n, none = np.array(rewards, REAL), self.num_envs, self._false
         if not done:
             return Outcome(next_obs, reward, none, none, self._true, next_obs, none, n, False)
@@ -160,27 +164,11 @@ class SeparateEnvs:
 
     def _batch(self, observations: list[Any], actions: Any = None) -> Array:
         try:
-            batch = self._stack(observations)
-        except (*SPACE_ERRORS, RunError) as error:
-            raise RunError(self._describe_invalid(observations, actions)) from error
-        if self._unchecked:
-            space = self.single_observation_space
-            for i in range(self.num_envs):
-                batches.check_observation(self._name(i), space, tree.take(batch, i))
-        return batch
-
-    def _describe_invalid(self, observations: list[Any], actions: Any) -> str:
-        """Return the error message for the first observation that does not fit its space."""
-        space = self.single_observation_space
-        for i, obs in enumerate(observations):
+            return self._observations.stack(observations)
+        except Misfit as error:
+            i = error.row or 0
             when = "at its reset" if actions is None else f"at action {actions[i]}"
-            try:
-                self._stack([obs])
-            except RunError as error:
-                return f"{self._name(i)}: {str(error).removeprefix('environment 0: ')} {when}"
-            except SPACE_ERRORS:
-                return f"{self._name(i)}: {batches.mismatch(space, obs)} {when}"
-        return f"{self._name(0)}: observations of different kinds {when}"
+            raise RunError(f"{self._name(i)}: {error} {when}") from error
 
     def _name(self, i: int) -> str:
         spec = self.envs[i].spec
@@ -197,6 +185,7 @@ class Vector:
 
     In SAME_STEP Gymnasium's own vectors keep the last observation by reference until after the
     reset: it is lost where an environment reuses its observation buffer; use another mode.
+    An AsyncVectorEnv casts observations to the dtype of their space in its processes, unseen.
     An error names the process of an AsyncVectorEnv that dies, but one that hangs is waited for;
     `Workers` detect both.
     """
@@ -209,7 +198,8 @@ class Vector:
         self.single_observation_space = envs.single_observation_space
         self.single_action_space = envs.single_action_space
         self.seeds: list[int | None] = [None] * self.num_envs
-        self._stack = batches.batcher(self.single_observation_space)
+        self._observations = observations(self.single_observation_space, self._name())
+        self._raw = self._unstacked()
         self._clip = batches.clipper(self.single_action_space)
         own = gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv
         self._separate = isinstance(envs.unwrapped, own)  # each has a seed and resets of its own
@@ -231,7 +221,7 @@ class Vector:
             seeds = drawn if self._separate else drawn[0]
             self.seeds = [*(drawn if self._separate else drawn * self.num_envs)]
         obs = self._reset(seed=seeds)
-        batches.check_observation(self._name(), self.envs.observation_space, obs)
+        self._checked(to_numpy(obs))  # bounds of reals on a device, which steps do not look at
         return obs
 
     def step(self, action: Array) -> Outcome:
@@ -240,9 +230,11 @@ class Vector:
             obs, reward, terminated, truncated, info = self.envs.step(self._clip(action))
         except Exception as error:
             raise RunError(self._failure(error, action)) from error
-        obs = tree.map(batches.copied, obs)
+        obs = self._checked(obs, action)
+        reward, terminated, truncated = self._answers(obs, reward, terminated, truncated)
         done = terminated | truncated
-        ended = self._any_done(done, reward, obs)
+        next_obs = self._final_observations(obs, info, done)
+        ended = self._any_done(done, reward, obs, next_obs)
         valid, count = done | True, self.num_envs
         if self._filler is not None:
             valid, count = ~self._filler, count - int(self._filler.sum())
@@ -250,11 +242,10 @@ class Vector:
             start = ~valid
             self._filler = done if ended else None
             return Outcome(obs, reward, terminated, truncated, valid, obs, start, count, ended)
-        next_obs = obs
-        if ended and self.mode is AutoresetMode.SAME_STEP:
-            next_obs = self._final_observations(obs, info["final_obs"], done)
-        elif ended:
+        if ended and self.mode is AutoresetMode.DISABLED:
             obs = self._reset(options={"reset_mask": done})
+        elif ended and next_obs is obs:
+            self._refuse_final(None)
         return Outcome(next_obs, reward, terminated, truncated, valid, obs, done, count, ended)
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
@@ -278,40 +269,84 @@ class Vector:
         except Exception as error:
             i, problem = failed_environment(self.envs.unwrapped, error)
             raise RunError(f"{self._name(i)}: {problem} at its reset") from error
-        obs = tree.map(batches.copied, obs)
-        self._check_finite("observation", obs)
-        return obs
+        return self._checked(obs)
 
-    def _final_observations(self, obs: Array, final: Any, done: np.ndarray) -> Array:
+    def _unstacked(self) -> Any:
+        """Return what checks the observations that Gymnasium stacks, where it would cut them."""
+        envs: Any = self.envs.unwrapped
+        if not isinstance(envs, gym.vector.SyncVectorEnv):
+            return None
+        raw = observations(envs.single_observation_space, self._name())
+        return raw if raw.narrow else None
+
+    def _checked(self, obs: Any, action: Any = None) -> Array:
+        """Return observations [N, ...] of their space, copied; RunError names one that is not."""
+        envs: Any = self.envs.unwrapped
+        try:
+            if self._raw is not None:
+                self._raw.stack(envs._env_obs)
+            return self._observations.check(obs, self.num_envs)
+        except Misfit as error:
+            when = "" if action is None else f" at actions {batches.brief(action)}"
+            if action is not None and error.row is not None:
+                when = f" at action {batches.brief(tree.take(action, error.row))}"
+            raise RunError(f"{self._name(error.row)}: {error}{when}") from error
+
+    def _answers(self, obs: Array, *answers: Any) -> tuple[Array, Array, Array]:
+        """Return float rewards and bool flags [N], in the kind of `obs`."""
+        reward, terminated, truncated = answers
+        leaf = next(tree.leaves(obs))
+        try:
+            over = batches.flags("terminated", terminated, leaf)
+            return batches.rewards(reward, leaf), over, batches.flags("truncated", truncated, leaf)
+        except RunError as error:
+            raise RunError(f"{self._name()}: {error}") from error
+
+    def _final_observations(self, obs: Array, info: Any, done: Array) -> Array:
         """Return `obs` with the last observations of finished episodes put in their places.
 
-        Gymnasium's own vectors give an object array with one observation a finished episode, a
-        batched environment one tree of arrays.
+        Only SAME_STEP has them. Gymnasium's own vectors give an object array with one observation
+        a finished episode, a batched environment one tree of arrays; `obs` itself where none are.
         """
-        if not (isinstance(final, np.ndarray) and final.dtype == object):
-            return tree.map(lambda old, new: batches.where(done, new, old), obs, final)
-        each = (final[i] if ended else tree.take(obs, i) for i, ended in enumerate(done))
-        return self._stack(list(each))
+        final = info.get("final_obs") if isinstance(info, dict) else None
+        if self.mode is not AutoresetMode.SAME_STEP or final is None:
+            return obs
+        try:
+            if isinstance(final, list) or (
+                isinstance(final, np.ndarray) and final.dtype.kind == "O"
+            ):
+                each = (final[i] if ended else tree.take(obs, i) for i, ended in enumerate(done))
+                return self._observations.stack(list(each))
+            last = tree.map(lambda old, new: batches.where(done, new, old), obs, final)
+            return self._observations.check(last, self.num_envs)
+        except Misfit as error:
+            raise RunError(f"{self._name(error.row)}: last {error}") from error
+        except (LookupError, TypeError, ValueError, AttributeError):
+            self._refuse_final(final)
 
-    def _any_done(self, done: Array, reward: Array, obs: Array) -> bool:
-        """Return whether any episode ended; RunError for NaN or infinity. Syncs a device once."""
-        size = batches.total(reward)
-        for leaf in filter(batches.is_float, tree.leaves(obs)):
-            size = size + batches.total(leaf)
-        if not bool(done.any() | ~(abs(size) < math.inf)):
+    def _refuse_final(self, final: Any) -> NoReturn:
+        expected = "expected info['final_obs'], the last observations of episodes that ended"
+        raise RunError(f"{self._name()} (SAME_STEP): {expected}, got {batches.brief(final)}")
+
+    def _any_done(self, done: Array, reward: Array, *seen: Array) -> bool:
+        """Return whether any episode ended; RunError for what is wrong. Syncs a device once."""
+        wrong = ~(abs(batches.total(reward)) < math.inf)
+        for obs in seen:
+            for astray in self._observations.astray(obs):
+                wrong = wrong | astray
+        if not bool(done.any() | wrong):
             return False
-        self._check_finite("reward", reward)
-        self._check_finite("observation", obs)
+        if bool(wrong):
+            self._check_rewards(reward)
+            for obs in seen:
+                self._checked(to_numpy(obs))
         return bool(done.any())
 
-    def _check_finite(self, what: str, values: Array) -> None:
-        """Raise RunError for numbers that are not finite."""
-        for leaf in filter(batches.is_float, tree.leaves(values)):
-            invalid = (~(abs(leaf) < math.inf)).reshape(len(leaf), -1).any(1)
-            if bool(invalid.any()):
-                i = invalid.tolist().index(True)
-                found = batches.brief(leaf[i].tolist())
-                raise RunError(f"{self._name(i)}: {what} {found} is not finite")
+    def _check_rewards(self, reward: Array) -> None:
+        """Raise RunError for a reward that is not finite."""
+        for i, value in enumerate(reward.tolist()):
+            if not math.isfinite(value):
+                raise RunError(f"{self._name(i)}: reward {value} is not finite")
 
     def _failure(self, error: Exception, action: Array) -> str:
         i, problem = failed_environment(self.envs.unwrapped, error)
@@ -320,8 +355,7 @@ class Vector:
         return f"{self._name(i)}: {problem} at action {batches.brief(tree.take(action, i))}"
 
     def _name(self, i: int | None = None) -> str:
-        spec = getattr(self.envs, "spec", None)
-        name = spec.id if spec else type(self.envs).__name__
+        name = getattr(getattr(self.envs, "spec", None), "id", None) or type(self.envs).__name__
         if i is None:
             return f"environments {name}"
         return f"environment {name} {i} (seed {self.seeds[i]})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, ClassVar, Protocol
 
 import gymnasium as gym
@@ -16,6 +15,7 @@ from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import check_seed
 from seqrl.core.types import Array
+from seqrl.envs.batches import dtype_name
 from seqrl.envs.draws import Draws, TorchDraws
 
 Episodes = dict[str, Array]  # the state of N running episodes by name; leaves [N, ...]
@@ -253,6 +253,3 @@ def autoreset(mode: str | AutoresetMode) -> AutoresetMode:
         known = [known.value for known in AutoresetMode]
         text = f"expected one of {', '.join(known)}.{closest(str(mode), known)}"
         raise UsageError(f"autoreset_mode {mode!r}: {text}") from error
-
-
-dtype_name = cache(str)  # cached, as the text of a NumPy or torch dtype takes longer than a sum

@@ -1,53 +1,28 @@
-"""Conversion of observations and actions between environments and batches, and their checks."""
+"""Actions, rewards and flags between environments and batches, and their checks."""
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from seqrl.core import tree
+from seqrl.core.arrays import like
 from seqrl.core.errors import RunError
 from seqrl.core.types import Array
+
+NUMERIC = "biuf"  # kinds of dtypes
+FLAGS = frozenset((bool, np.bool_))
+SEVERAL = "; of several make one, with TransformReward of gymnasium.wrappers (or .vector)"
 
 
 def where(mask: Array, new: Array, old: Array) -> Array:
     """Return the items of `new` where `mask` [N] holds, else of `old`; arrays or tensors."""
     mask = mask.reshape(mask.shape + (1,) * (old.ndim - 1))
     return np.where(mask, new, old) if isinstance(old, np.ndarray) else new.where(mask, old)
-
-
-def batcher(space: gym.Space) -> Callable[[list[Any]], Array]:
-    """Return a function from N observations of `space` to one batch, always a copy."""
-    if isinstance(space, gym.spaces.Tuple):
-        parts = [batcher(part) for part in space.spaces]
-        return lambda seen: tuple(p([obs[i] for obs in seen]) for i, p in enumerate(parts))
-    if isinstance(space, gym.spaces.Dict):
-        named = {key: batcher(part) for key, part in space.spaces.items()}
-        return lambda seen: {key: p([obs[key] for obs in seen]) for key, p in named.items()}
-    dtype, shape = space.dtype, space.shape
-    if not (shape or isinstance(space, gym.spaces.Box)):
-        return lambda seen: np.array(seen, dtype)
-
-    def batch(seen: list[Any]) -> Array:
-        stacked = np.array(seen, dtype)
-        if stacked.shape[1:] != shape:
-            raise ValueError(f"observations of shape {stacked.shape[1:]}")
-        return finite(stacked) if stacked.dtype.kind == "f" else stacked
-
-    return batch
-
-
-def finite(obs: np.ndarray) -> np.ndarray:
-    """Return the batch itself; RunError for NaN and infinity."""
-    if not math.isfinite(total(obs)) and not np.isfinite(obs).all():
-        i = int(np.flatnonzero(~np.isfinite(obs.reshape(len(obs), -1)).all(1))[0])
-        raise RunError(f"environment {i}: observation {brief(obs[i].tolist())} is not finite")
-    return obs
 
 
 def total(leaf: Array) -> Any:
@@ -75,31 +50,72 @@ def clipper(space: gym.Space) -> Callable[[Array], Array]:
     return lambda action: np.clip(action, low, high) if isinstance(action, np.ndarray) else action
 
 
-def check_observation(name: str, space: gym.Space, obs: Any) -> None:
-    """Raise RunError for an observation outside its space (called after a reset of all)."""
-    if all(isinstance(x, np.ndarray | np.generic) for x in tree.leaves(obs)):
-        obs = tree.map(np.asarray, obs)
-        if not space.contains(obs):
-            raise RunError(f"{name}: {mismatch(space, obs)}")
-
-
-def mismatch(space: gym.Space, obs: Any) -> str:
-    """Return the error message for an observation outside its space."""
-    shape = f" of shape {obs.shape}" if isinstance(obs, np.ndarray | np.generic) else ""
-    return f"observation {brief(obs)}{shape} is not of {space}"
-
-
 def brief(value: Any) -> str:
     """Return a value as one short line of text."""
     return textwrap.shorten(str(value), 200, placeholder=" ...")
 
 
-def copied(leaf: Array) -> Array:
-    """Return a copy of an array or a tensor, as some environments reuse their buffer."""
-    # C order, as from a checkpoint: the last bit of a product depends on the memory order
-    return np.array(leaf, order="C") if isinstance(leaf, np.ndarray) else leaf.clone()
+def is_tensor(leaf: Any) -> bool:
+    """Return whether a leaf is a torch tensor, without importing torch."""
+    return not isinstance(leaf, np.ndarray) and hasattr(leaf, "detach")
+
+
+def number(reward: Any) -> float:
+    """Return the reward of one environment; RunError unless it is one number."""
+    array = np.asarray(reward)
+    if array.size != 1 or array.dtype.kind not in NUMERIC:
+        raise RunError(f"reward {brief(reward)}: expected one number{SEVERAL * (array.size > 1)}")
+    return float(array.item())
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return whether an episode ended; RunError unless that is told by True, False, 1 or 0."""
+    if type(value) in FLAGS:
+        return bool(value)
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in NUMERIC or array.item() not in (0, 1):
+        raise RunError(f"{name} {brief(value)}: expected True or False")
+    return bool(array.item())
+
+
+def column(name: str, values: Any, obs: Array) -> Array:
+    """Return one number for each row of `obs` [N, ...], in its kind, copied.
+
+    RunError unless there are N numbers, [N] or [N, 1].
+    """
+    tensor, n = is_tensor(values), len(obs)
+    try:
+        found = values.clone() if tensor else np.array(values)
+    except ValueError as error:
+        raise RunError(f"{name} {brief(values)}: expected {n} numbers") from error
+    if found.shape == (n, 1):
+        found = found[:, 0]
+    if found.shape != (n,) or not (tensor or found.dtype.kind in NUMERIC):
+        got = f"{name} of shape {list(found.shape)} and dtype {found.dtype}"
+        several = SEVERAL * (name == "reward" and found.ndim > 1)
+        raise RunError(f"{got}: expected {n} numbers{several}")
+    return found if tensor == is_tensor(obs) else like(found, obs)
+
+
+def rewards(values: Any, obs: Array) -> Array:
+    """Return the reward of each row of `obs`, a float (see `column`)."""
+    found = column("reward", values, obs)
+    return found if is_float(found) else found * 1.0
+
+
+def flags(name: str, values: Any, obs: Array) -> Array:
+    """Return the flag of each row of `obs`, a bool (see `column`); also from 1 and 0."""
+    found = column(name, values, obs)
+    if "bool" in dtype_name(found.dtype):
+        return found
+    if not is_tensor(found) and not np.isin(found, (0, 1)).all():
+        raise RunError(f"{name} {brief(found)}: expected True or False in each environment")
+    return found != 0
+
+
+dtype_name = cache(str)  # cached, as the text of a NumPy or torch dtype takes longer than a sum
 
 
 def is_float(leaf: Array) -> bool:
-    """Return whether the array or tensor holds floating-point numbers."""
-    return "float" in str(getattr(leaf, "dtype", ""))
+    """Return whether an array or tensor holds floating-point numbers."""
+    return leaf.is_floating_point() if is_tensor(leaf) else leaf.dtype.kind == "f"

@@ -16,14 +16,17 @@ import gymnasium as gym
 import numpy as np
 
 from seqrl.core import tree
+from seqrl.core.checks import NO_BOUND
 from seqrl.core.errors import explain
 from seqrl.envs.adapter import Environments
-from seqrl.envs.batches import brief, mismatch
+from seqrl.envs.batches import brief
 from seqrl.envs.making import may_never_end
+from seqrl.envs.observations import limits
 
 STEPS = 2_000  # env steps of a rollout
 REPLAY_STEPS = 500  # of them repeated to see whether a seed determines them
 SECONDS = 1.0  # that a rollout may take
+LONG = 1_000  # random steps of one episode
 MIN_REWARDS = 100  # the fewest rewards to judge by
 REWARD_RANGE = 1e-3, 1e3  # of the largest reward that suits a network
 
@@ -141,13 +144,32 @@ def is_finite(leaf: Any) -> bool:
 def check_space(played: Play, space: gym.Space) -> list[Finding]:
     """Check that every observation is in its space."""
     for obs in played.observations:
-        if not space.contains(obs):
+        if not contains(space, obs):
             dtypes = {str(leaf.dtype) for leaf in tree.leaves(obs) if hasattr(leaf, "dtype")}
             kind = f" ({', '.join(sorted(dtypes))})" if dtypes else ""
             mend = "bring the observation into it with np.clip and .astype(observation_space.dtype)"
             remedy = f"widen observation_space to what is seen, or {mend}"
-            return [Finding(mismatch(space, obs) + kind, remedy)]
+            shape = f" of shape {obs.shape}" if isinstance(obs, np.ndarray) else ""
+            what = f"observation {brief(obs)}{shape} is not of {brief(space)}{kind}"
+            return [Finding(what, remedy)]
     return []
+
+
+def contains(space: gym.Space, obs: Any) -> bool:
+    """Return whether an observation is of its space, where a rounding error is no fault."""
+    if isinstance(space, gym.spaces.Dict) and isinstance(obs, dict):
+        return obs.keys() == space.keys() and all(contains(space[k], obs[k]) for k in obs)
+    if isinstance(space, gym.spaces.Tuple) and isinstance(obs, tuple):
+        return len(obs) == len(space) and all(map(contains, space, obs))
+    if (
+        isinstance(space, gym.spaces.Box)
+        and space.dtype.kind == "f"
+        and isinstance(obs, np.ndarray)
+    ):
+        low, high = limits(space)
+        if obs.shape == space.shape and ((low <= obs) & (obs <= high)).all():
+            obs = np.clip(obs, space.low, space.high)
+    return bool(space.contains(obs))
 
 
 def check_buffer(played: Play) -> list[Finding]:
@@ -195,10 +217,13 @@ def first_difference(one: Play, other: Play) -> int | None:
     return None
 
 
-def check_limit(envs: Environments) -> list[Finding]:
-    """Check that every episode ends."""
-    endless = Finding("no step limit: an episode may never end", "--max-episode-steps 1000")
-    return [endless] if may_never_end(envs) else []
+def check_limit(envs: Environments, played: Play) -> list[Finding]:
+    """Check that no episode has grown long where nothing is known to end it."""
+    lengths = [*played.lengths, len(played.rewards) - sum(played.lengths)]
+    if max(lengths) < LONG or not may_never_end(envs):
+        return []
+    what = f"no step limit, and an episode of {max(lengths):,} random steps: one may never end"
+    return [Finding(what, "--max-episode-steps 1000")]
 
 
 def check_rewards(played: Play) -> list[Finding]:
@@ -227,7 +252,7 @@ def check_actions(space: gym.Space) -> list[Finding]:
     """Check that every dimension of an action is bounded."""
     parts = space.spaces if isinstance(space, gym.spaces.Tuple) else [space]
     boxes = [part for part in parts if isinstance(part, gym.spaces.Box)]
-    if all(np.isfinite(box.low).all() and np.isfinite(box.high).all() for box in boxes):
+    if all((np.maximum(abs(box.low), abs(box.high)) < NO_BOUND).all() for box in boxes):
         return []
     what = f"action space {brief(space)} has no bounds: nothing says how large an action is"
     remedy = "Box(-1, 1, shape) in the environment, which scales the action to its own units"

@@ -10,7 +10,7 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-from seqrl.core.checks import check_parts, check_whole
+from seqrl.core.checks import check_numbers, check_parts, check_whole, numbers_of
 from seqrl.core.errors import UsageError
 from seqrl.core.types import State
 from seqrl.networks.base import Encoder
@@ -87,8 +87,10 @@ class TreeEncoder(Encoder):
     def __init__(self, space: spaces.Dict | spaces.Tuple, make: Callable[[Space], Encoder]) -> None:
         super().__init__()
         check_parts(space, lambda part: isinstance(part, KNOWN), f"a network takes {SUPPORTED}")
-        pairs = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
-        self.keys, parts = zip(*((key, make(part)) for key, part in pairs), strict=True)
+        check_numbers("observation", space)
+        pairs: Any = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
+        shown = [(key, make(part)) for key, part in pairs if numbers_of(part)]
+        self.keys, parts = zip(*shown, strict=True)
         self.parts = nn.ModuleList(parts)
         self.features = sum(part.features for part in parts)
 
@@ -107,6 +109,7 @@ class TreeEncoder(Encoder):
 
 def flat(space: Space, *, normalize: bool = False) -> Encoder:
     """Return an encoder that flattens: numbers kept (or normalised), categories one-hot."""
+    check_numbers("observation", space)
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return TreeEncoder(space, lambda part: flat(part, normalize=normalize))
     if isinstance(space, spaces.Box):

@@ -95,7 +95,10 @@ def examine_environment(config: Config, envs: Environments, report: Report) -> P
     report.fact("resume", why_unkept(envs) or "exact, in the middle of episodes too")
     if not seed_findings:
         report.fact("seeds", f"seed {seed} gives the same rollout again")
-    report.findings += [*env_check.check_limit(envs), *env_check.check_actions(env.action_space)]
+    report.findings += [
+        *env_check.check_limit(envs, played),
+        *env_check.check_actions(env.action_space),
+    ]
     report.findings += env_check.check_rewards(played)
     if config.get("network"):
         report.findings += env_check.check_scale(played)

@@ -13,8 +13,8 @@ from seqrl.agents.factory import build_network
 from seqrl.core import tree
 from seqrl.core.errors import UsageError, explain
 from seqrl.core.seeding import Streams
-from seqrl.envs.batches import batcher
 from seqrl.envs.env_check import Finding, Play
+from seqrl.envs.observations import observations
 from seqrl.networks.base import Network, as_network, has_memory, name_of, probe
 from seqrl.networks.cnn import is_image
 from seqrl.networks.diagnosis.check import check_network
@@ -37,7 +37,7 @@ def new_network(config: dict[str, Any], space: gym.Space) -> Network:
 
 def as_rollout(space: gym.Space, seen: Play) -> tuple[Any, Tensor]:
     """Return the first observations [T, 1, ...] as a rollout of one environment, and its starts."""
-    obs = batcher(space)(seen.observations[:MAX_OBSERVATIONS])
+    obs = observations(space).stack(seen.observations[:MAX_OBSERVATIONS])
     start = torch.tensor(seen.start[:MAX_OBSERVATIONS])[:, None]
     return tree.map(lambda leaf: torch.as_tensor(leaf)[:, None], obs), start
 

@@ -13,8 +13,6 @@ from seqrl.scripts import options
 from seqrl.scripts.options import Parser, print_note, repeatable
 from seqrl.scripts.settings import default_settings, set_defaults
 
-ENDLESS = "this environment has no step limit, an episode may never end"
-
 
 @options.guarded
 def main(argv: Sequence[str]) -> int:
@@ -34,7 +32,6 @@ def main(argv: Sequence[str]) -> int:
 
         print_note(note)
         return train_seeds(config, args)
-    from seqrl.envs.making import may_never_end
     from seqrl.envs.state import why_unkept
     from seqrl.scripts.running import execute
     from seqrl.training.loop.interaction import Interaction
@@ -50,8 +47,6 @@ def main(argv: Sequence[str]) -> int:
     with runs.locked(folder):
         runs.write_config(folder, config)
         print_note(note)
-        if may_never_end(parts.envs):
-            print_note(f"{ENDLESS}; --max-episode-steps 1000 would cut it")
         return execute(config, parts, loop, folder, quiet=args.quiet)
 
 

@@ -305,10 +305,11 @@ def test_a_missing_step_limit_is_found_and_the_flag_mends_it(ask):
     endless = ("--agent", "sarsa", "--env", "planted:Endless-v0", "--bins", 4)
     status, facts, findings = ask(*endless, "--env-arg", "fault=endless")
     assert status == 1
-    only(findings, ("no step limit", "--max-episode-steps 1000"))
+    only(findings, ("no step limit, and an episode of 2,000", "--max-episode-steps 1000"))
     assert "0 in 2,000 random steps: 0 over, 0 cut, limit none" in facts
     remedy = findings[0][1].split()
     assert ask(*endless, *remedy)[0] == 0
+    assert ask(*endless)[0] == 0  # an environment without a limit whose episodes end
 
 
 def test_a_gradient_that_is_not_finite_is_found_while_learning(ask):
@@ -392,6 +393,7 @@ def test_a_look_is_capped_in_steps_and_time():
         (spaces.Box(-1, 1, (2,)), 0),
         (spaces.Box(np.float32([-1, -np.inf]), np.float32([1, 1])), 1),
         (spaces.Tuple((spaces.Discrete(2), spaces.Box(-1, np.inf, (1,)))), 1),
+        (spaces.Box(-3.4e38, 3.4e38, (1,), np.float32), 1),
         (spaces.MultiDiscrete([2, 3]), 0),
     ],
 )
@@ -400,9 +402,12 @@ def test_actions_without_bounds(space, found):
 
 
 def test_a_limit_of_a_single_environment_counts():
-    assert checkup.check_limit(adapt(gym.make("CliffWalking-v1")))
+    played = checkup.Play(rewards=[0.0] * 1500, lengths=[300])
+    assert checkup.check_limit(adapt(gym.make("CliffWalking-v1")), played)
     limited = gym.make("CliffWalking-v1", max_episode_steps=9)
-    assert not checkup.check_limit(adapt(limited))
+    assert not checkup.check_limit(adapt(limited), played)
+    played.lengths.append(300)
+    assert not checkup.check_limit(adapt(gym.make("CliffWalking-v1")), played)
 
 
 def test_the_faster_device_is_advised():

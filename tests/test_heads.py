@@ -172,3 +172,23 @@ def test_other_spaces_are_refused_in_one_line(space):
     with pytest.raises(UsageError, match=r"action space .*: expected Discrete, .* Box") as caught:
         make_head(space)
     assert "\n" not in str(caught.value)
+
+
+HIGHEST = float(np.finfo(np.float32).max)
+ENDS = [(-HIGHEST, HIGHEST), (-3.4e38, 3.4e38), (0.0, HIGHEST), (1e30, HIGHEST), (-1e31, 0.0)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("low", "high"), ENDS)
+def test_bounds_at_the_end_of_floats_are_none(low, high, dtype):
+    """Half of such a range would overflow; it tells no unit, so actions are around 0."""
+    head = make_head(spaces.Box(low, high, (2,), dtype))
+    out = torch.tensor([[0.5, -2.0]])
+    assert head.mode(out).tolist() == [[0.5, -2.0]] == head.mode(out.numpy()).tolist()
+    assert bool(head.log_prob(out, head.mode(out)).isfinite().all())
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (0,)), spaces.MultiDiscrete([])], ids=str)
+def test_an_action_of_no_numbers_is_refused(space):
+    with pytest.raises(UsageError, match=r"action space .* has nothing in it: expected at least"):
+        make_head(space)

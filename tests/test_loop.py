@@ -1,6 +1,7 @@
 """Conformance of the loop: every way of putting environments side by side, every end of episodes,
 every tabular agent, against a scalar reference that steps plain environments one by one."""
 
+import re
 import signal
 from functools import partial
 from typing import ClassVar
@@ -11,7 +12,7 @@ import pytest
 
 from seqrl.agents import EpsilonGreedy, QLearning
 from seqrl.core import Decision, Transition, UsageError, tree
-from seqrl.envs import adapt, make
+from seqrl.envs import FiniteMDP, Serial, adapt, make
 from seqrl.training import Interaction, evaluate, train
 from seqrl.training.runs.checkpoint import digest
 
@@ -610,3 +611,74 @@ def test_a_greedy_policy_brings_the_same_however_it_is_laid_out(arrange):
 def test_adapting_twice_is_adapting_once(counting):
     envs = adapt(counting(MIXED))
     assert adapt(envs) is envs
+
+
+# ---- episodes that grow long
+
+NEVER = 10**9
+
+
+class Blind(gym.Env):
+    """Shows nothing; its episodes are as long as listed, one after the other."""
+
+    observation_space, action_space = gym.spaces.Discrete(1), gym.spaces.Discrete(2)
+
+    def __init__(self, lengths):
+        self.lengths = iter(lengths)
+
+    def reset(self, *, seed=None, options=None):
+        self.left = next(self.lengths)
+        return 0, {}
+
+    def step(self, action):
+        self.left -= 1
+        return 0, 1.0, self.left == 0, False, {}
+
+
+def told(caplog, lengths, steps, *, envs=1, **options):
+    """What the logger says in a run whose episodes have these lengths; 50 steps are long."""
+    loop = Interaction(Still(), Serial([Blind(lengths) for _ in range(envs)]), **options)
+    loop.run(steps)
+    return [record.getMessage() for record in caplog.records]
+
+
+class Still:
+    """An agent that learns nothing."""
+
+    gamma, horizon, learner, device = 1.0, None, "", "cpu"
+
+    def act(self, obs, start, state=None, *, explore=True):
+        return Decision(np.zeros(len(start), int))
+
+    def learn(self, step):
+        return {}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr("seqrl.training.loop.long_episodes.LONG", 50)
+
+
+@pytest.mark.parametrize("envs", [1, 3])
+@pytest.mark.parametrize("before", [0, 99])
+def test_an_episode_without_an_end_is_told_once_when_it_has_grown_long(caplog, short, before, envs):
+    (said,) = told(caplog, [2] * before + [NEVER], 900 * envs, envs=envs)
+    assert re.match(r"seqrl: an episode has taken \d+ env steps without an end and no step", said)
+    assert 50 <= int(re.search(r"taken (\d+)", said)[1]) < 200
+
+
+def test_where_all_episodes_end_or_are_cut_nothing_is_told(caplog, short):
+    assert not told(caplog, [40] * 99, 2000)
+    assert not told(caplog, [NEVER] * 99, 2000, max_episode_steps=70)
+    assert not told(caplog, [NEVER], 49)
+
+
+def test_compiled_turns_tell_of_long_episodes_too(caplog):
+    env = FiniteMDP({0: {0: [(1.0, 0, 0.0, False)]}}, [1.0])
+    loop = Interaction(QLearning(env.observation_space, env.action_space, seed=0), env)
+    loop.run(100_000)
+    said = [record.getMessage() for record in caplog.records if "no step" in record.getMessage()]
+    assert loop.compiled and said == [
+        "seqrl: an episode has taken 10,000 env steps without an end and no step limit is known; "
+        "--max-episode-steps 1000 (max_episode_steps of make) would cut it"
+    ]

@@ -17,12 +17,14 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from seqrl.agents.deep.devices import Draw
+from seqrl.core.checks import NO_BOUND, check_numbers
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
 
 
 def make_head(space: gym.Space) -> Categorical | Bernoulli | Gaussian:
     """The head for an action space; refuses what there is none for."""
+    check_numbers("action", space)
     if isinstance(space, spaces.Discrete):
         return Categorical([int(space.n)], int(space.start), flat=True)
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
@@ -122,7 +124,8 @@ class Gaussian(nn.Module):
     def __init__(self, space: spaces.Box):
         super().__init__()
         self.shape, self.size = space.shape, math.prod(space.shape)
-        bounded = np.isfinite(space.low) & np.isfinite(space.high) & (space.low < space.high)
+        ends = np.maximum(abs(space.low), abs(space.high))
+        bounded = (ends < NO_BOUND) & (space.low < space.high)
         low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
         self.center = ((low + high) / 2).astype(np.float32)
         self.reach = ((high - low) / 2).astype(np.float32)

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core.checks import check_parts, check_whole
+from seqrl.core.checks import check_numbers, check_parts, check_whole
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Array
 
@@ -39,6 +39,7 @@ class TableIndex:
         tiles: int = 1,
         ranges: Mapping[int, tuple[float, float]] | None = None,
     ):
+        check_numbers("observation", space)
         check_whole("bins", 1 if bins is None else bins)
         check_whole("tiles", tiles)
         check_parts(space, lambda part: isinstance(part, SIMPLE), SUPPORTED)

@@ -11,7 +11,7 @@ import numpy as np
 
 from seqrl.agents.protocol import Agent
 from seqrl.core import schema, tree
-from seqrl.core.arrays import like
+from seqrl.core.arrays import arange, like
 from seqrl.core.types import Array, Metrics, State, Transition
 from seqrl.envs.adapter import adapt
 from seqrl.envs.attributes import UnknownClass
@@ -20,6 +20,7 @@ from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
 from seqrl.training.loop.callbacks import DueCallbacks, listed
 from seqrl.training.loop.detect import CompiledTurns, compiled_turns
 from seqrl.training.loop.interrupt import Interrupt
+from seqrl.training.loop.long_episodes import LongEpisodes
 from seqrl.training.loop.protocol import Callback, Recorder
 from seqrl.training.loop.turns import SteppedTurns
 
@@ -60,6 +61,7 @@ class Interaction:
         self._compiled: CompiledTurns | None = None
         self.callbacks = listed(callbacks)  # called in this order; more may be added before a run
         self._due = DueCallbacks(self)
+        self._long = LongEpisodes(self)
         self.steps = 0
         self.metrics: dict[str, Any] = {}
         self.stopped = False  # set by whoever wants the loop to end after this turn
@@ -116,7 +118,7 @@ class Interaction:
 
     def _advance(self, target: int, compiled: CompiledTurns | None, interrupt: Interrupt) -> None:
         """Play turns up to env step `target`, and call the callbacks that are due between them."""
-        due = self._due.next_due()
+        due = min(self._due.next_due(), self._long.next_look)
         self.watch.start()
         while self.steps < target and not (self.stopped or self.paused or interrupt.held):
             before = self.steps
@@ -129,8 +131,9 @@ class Interaction:
             interrupt.in_turn = False
             if self.steps >= due:
                 self.watch.stop()
+                self._long.look()
                 self._due.call(before)
-                due = self._due.next_due()
+                due = min(self._due.next_due(), self._long.next_look)
                 self.watch.start()
         self.watch.stop()
 
@@ -279,5 +282,4 @@ COUNTED_PER_ENV = ("returns", "lengths")  # of its books
 
 def all_true(leaf: Array) -> Array:
     """Return [N] True, of the kind and on the device of a leaf [N, ...]."""
-    column = leaf.reshape(len(leaf), -1)[:, 0]
-    return (column == column) | True
+    return arange(len(leaf), leaf) >= 0
