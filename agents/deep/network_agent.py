@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -24,7 +25,8 @@ from seqrl.core.errors import RunError, UsageError
 from seqrl.core.saved import NUMBER, PART, RNG, Kept, Saved, plain
 from seqrl.core.seeding import Seed, generator
 from seqrl.core.types import Array, Batch, Metrics, Transition
-from seqrl.networks.base import as_network, check_output, has_memory, probe
+from seqrl.networks.base import as_network, has_memory, kept_outputs
+from seqrl.networks.contract import attempt, probe
 
 RNG_SIZES = (16, 5056)  # bytes of a torch generator's state on a GPU, on a CPU
 
@@ -86,6 +88,14 @@ class NetworkAgent(Saved):
         self.built = self.checked = False  # are the layers there; has the network been tried
         self.reseed(seed)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return an independent copy; of outputs that a network has kept, the numbers alone."""
+        for module in (self.network, *(part.module for part in self.parts.values())):
+            memo |= kept_outputs(module)
+        made = memo[id(self)] = object.__new__(type(self))
+        vars(made).update(copy.deepcopy(vars(self), memo))
+        return made
+
     def reseed(self, seed: Seed) -> None:
         """Draw from a new stream from now on."""
         self.rng = generator(seed)
@@ -110,12 +120,9 @@ class NetworkAgent(Saved):
         """Try the network on the first observations; they build what is lazy."""
         if self.checked:
             return
-        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
+        seen, begins = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
         self.network.eval()
-        with torch.no_grad():  # in inference mode, layers built now could not be trained
-            features, state = self.network(*rolled)
-        check_output(self.network, features, state, (1, len(start)))
-        self.network.features = features.shape[-1]
+        attempt(self.network, seen, begins, "the first observations")
         if not self.built:
             self._finish()
         self.checked = True
@@ -177,7 +184,6 @@ class NetworkAgent(Saved):
         for group in part.optimizer.param_groups:
             group["lr"] = now
         part.optimizer.step()
-        part.stepped()
         return norm
 
     def drawing(self) -> Any:
