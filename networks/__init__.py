@@ -1,9 +1,10 @@
 """Networks from observations to features: contract, encoders, memory cores, builds by name."""
 
 from seqrl.networks.attention import Attention
-from seqrl.networks.base import Encoder, Network, as_network, probe
+from seqrl.networks.base import Encoder, Network, as_network
 from seqrl.networks.build import NETWORKS, build
 from seqrl.networks.cnn import CNN, conv_size, is_image
+from seqrl.networks.contract import probe
 from seqrl.networks.diagnosis.check import check_network
 from seqrl.networks.encoders import encoder
 from seqrl.networks.mlp import MLP

@@ -1,17 +1,17 @@
-"""The base classes of networks, and checks that a network keeps their contract."""
+"""The base classes of networks, and what makes any module one of them."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import copy
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeGuard
 
-import numpy as np
 import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
 from seqrl.core import tree
-from seqrl.core.checks import check_parts
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import UsageError, explain
 from seqrl.core.types import State
 
 
@@ -67,10 +67,10 @@ class ModuleEncoder(Encoder):
         out = self.module(obs)
         count = len(next(tree.leaves(obs)))
         if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != count:
-            got = f"got {_describe(out)}; flatten and project to one row an observation"
+            got = f"got {describe(out)}; flatten and project to one row an observation"
             refuse(self, f"expected output [B, features] with B = {count}, {got}")
         self.features = self.features or out.shape[1]
-        return out
+        return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out  # autocast
 
 
 class Core(Network):
@@ -155,59 +155,31 @@ def has_memory(network: Network) -> bool:
 
 
 def as_network(module: nn.Module) -> Network:
-    """Return the module if it is a Network, else wrapped as a map from [B, ...] to [B, F]."""
-    if isinstance(module, Network):
-        return module
+    """Return the module if it is a Network, else wrapped as a map from [B, ...] to [B, F].
+
+    What `torch.compile` has wrapped is compiled in place, so that its weights keep their names.
+    """
     if not isinstance(module, nn.Module):
         raise UsageError(f"network {module!r}: expected a torch.nn.Module, built, not a class")
+    if hasattr(module, "_orig_mod"):
+        compiled: Any = module
+        module = compiled._orig_mod
+        module._compiled_call_impl = compiled.dynamo_ctx(module._call_impl)
+    check_precision(module)
+    if isinstance(module, Network):
+        return module
     if hasattr(module, "initial_state"):
         problem = "it has initial_state but is no Network"
         refuse(module, f"{problem}; derive it from seqrl.networks.Network")
     return ModuleEncoder(module)
 
 
-def probe(network: Network, observation_space: Space, device: Any = None) -> int:
-    """Run one dummy batch (T = 1, N = 2) to build lazy layers; return the number of features.
-
-    Weights and running statistics stay as they are; `device` None is that of the weights.
-    Raises UsageError, naming the network, when it fails on such a batch or its output or memory
-    breaks the contract.
-    """
-    training = network.training
-    network.eval()
-    device = device_of(network) if device is None else device
-    obs = dummy(observation_space, (1, 2), device)
-    start = torch.ones((1, 2), dtype=torch.bool, device=device)
-    try:
-        with torch.no_grad():
-            out, state = network(obs, start)
-    except UsageError:
-        raise
-    except Exception as error:
-        problem = f"failed on a batch of zeros from {observation_space}"
-        refuse(network, f"{problem}: {type(error).__name__}: {error}", error)
-    finally:
-        network.train(training)
-    check_output(network, out, state, (1, 2))
-    network.features = out.shape[-1]
-    return network.features
-
-
-def check_output(network: Network, out: Any, state: State, shape: tuple[int, int]) -> None:
-    """Raise UsageError unless out is [T, N, features], finite, and memory has N as axis 0."""
-    t, n = shape
-    expected = f"output [T, N, features] = [{t}, {n}, {network.features or 'features'}]"
-    problem = f"expected {expected}, got {_describe(out)}"
-    if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[:2] != shape:
-        refuse(network, problem)
-    if network.features and out.shape[2] != network.features:
-        refuse(network, f"{problem}; set its attribute `features` to {out.shape[2]}")
-    if not out.is_floating_point() or not bool(out.isfinite().all()):
-        refuse(network, f"expected finite floats, got NaN, inf or {out.dtype}")
-    for leaf in tree.leaves(state):
-        if not isinstance(leaf, Tensor) or leaf.ndim == 0 or len(leaf) != n:
-            memory = f"every part of its memory to have N = {n} as axis 0"
-            refuse(network, f"expected {memory}, got {_describe(leaf)}")
+def check_precision(module: nn.Module) -> None:
+    """Refuse floats that neither optimisers nor NumPy can do with."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+            problem = f"its {name} is {tensor.dtype}; expected float32 or float64"
+            refuse(module, f"{problem}: call float(), and use torch.autocast in forward")
 
 
 def refuse(network: nn.Module, problem: str, cause: Exception | None = None) -> NoReturn:
@@ -222,24 +194,33 @@ def parts_of(space: Space) -> Any:
     return tuple(map(parts_of, space)) if isinstance(space, spaces.Tuple) else space
 
 
-def dummy(space: Space, shape: tuple[int, int], device: Any = None) -> Any:
-    """Return a tree [T, N, ...] of zeros, or of the first category where that is not 0."""
-
-    def has_numbers(part: Space) -> bool:
-        return part.shape is not None and np.dtype(part.dtype).kind in "biuf"
-
-    def zeros(part: Space) -> Tensor:
-        first = getattr(part, "start", 0)  # Discrete and MultiDiscrete need not begin at 0
-        leaf = np.broadcast_to(np.asarray(first, part.dtype), shape + (part.shape or ()))
-        return torch.tensor(leaf, device=device)
-
-    check_parts(space, has_numbers, "a network takes arrays of numbers")
-    return tree.map(zeros, parts_of(space))
+def copied(module: nn.Module) -> Any:
+    """Return an independent copy; refuse in a line what cannot be copied."""
+    try:
+        return copy.deepcopy(module, kept_outputs(module))
+    except Exception as error:
+        problem = f"it cannot be copied ({explain(error)})"
+        refuse(module, f"{problem}; expected a module without locks, open files and generators")
 
 
-def device_of(network: nn.Module) -> torch.device:
-    """Return the device of the first weight; the CPU if there is none."""
-    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+def kept_outputs(module: nn.Module) -> dict[int, Tensor]:
+    """Return copies of the outputs that a forward has kept, without their graph, by id.
+
+    They are for deepcopy's memo, as torch copies nothing that has a graph.
+    """
+    kept = (x for part in module.modules() for x in _tensors([*vars(part).values()]))
+    return {id(x): x.detach().clone() for x in kept if not x.is_leaf}
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and dicts."""
+    if isinstance(values, dict):
+        values = [*values.values()]
+    if isinstance(values, list | tuple):
+        for part in values:
+            yield from _tensors(part)
+    elif isinstance(values, Tensor):
+        yield values
 
 
 def name_of(network: nn.Module) -> str:
@@ -247,13 +228,19 @@ def name_of(network: nn.Module) -> str:
     return type(network.module if isinstance(network, ModuleEncoder) else network).__name__
 
 
-def _describe(out: Any) -> str:
+def describe(out: Any) -> str:
+    """Return what a network gave, for messages."""
     return f"shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+
+
+def is_chain(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Return whether the module applies its layers one after the other, and nothing else."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _known_features(module: nn.Module) -> int:
     """Return the features declared by the module, or by a Sequential's last layer; else 0."""
-    if isinstance(module, nn.Sequential) and len(module):
+    if is_chain(module) and len(module):
         return _known_features(module[-1])
     known = getattr(module, "features", getattr(module, "out_features", 0))
     return known if isinstance(known, int) else 0

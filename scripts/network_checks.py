@@ -15,8 +15,9 @@ from seqrl.core.errors import UsageError, explain
 from seqrl.core.seeding import Streams
 from seqrl.envs.env_check import Finding, Play
 from seqrl.envs.observations import observations
-from seqrl.networks.base import Network, as_network, has_memory, name_of, probe
+from seqrl.networks.base import Network, as_network, has_memory, name_of
 from seqrl.networks.cnn import is_image
+from seqrl.networks.contract import probe
 from seqrl.networks.diagnosis.check import check_network
 from seqrl.networks.diagnosis.vital_signs import VitalSigns, first_not_finite
 

@@ -1,5 +1,7 @@
 """Plain modules, probe and check_network: what they accept, and what they say of the rest."""
 
+import threading
+
 import pytest
 import torch
 from gymnasium import spaces
@@ -7,6 +9,7 @@ from torch import nn
 
 from seqrl.core import UsageError
 from seqrl.networks import LSTM, Network, as_network, check_network, probe
+from seqrl.networks.base import copied
 
 VECTOR = spaces.Box(-1, 1, (3,))
 
@@ -120,3 +123,91 @@ def test_as_network_refuses_what_is_no_module():
     module.initial_state = None
     with pytest.raises(UsageError, match=r"derive it from seqrl\.networks\.Network"):
         as_network(module)
+
+
+class Changed(nn.Module):
+    """A user's module that does one thing in another way."""
+
+    def __init__(self, how="", dtype=torch.float32):
+        super().__init__()
+        self.layer, self.how = nn.Linear(3, 4).to(dtype), how
+        if how == "lock":
+            self.held = threading.Lock()
+
+    def forward(self, x):
+        if self.how == "in place":
+            x = x.mul_(0.5)
+        if self.how == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.layer(x)
+        self.kept = {"out": [self.layer(x.to(self.layer.weight.dtype))]}
+        return self.kept["out"][0]
+
+
+class Hidden(Own):
+    """Its initial_state is not that of its forward."""
+
+    def __init__(self, initial):
+        super().__init__()
+        self.initial = initial
+
+    def forward(self, obs, start, state=None):
+        state = torch.zeros(obs.shape[1], 3) if state is None else state
+        return super().forward(obs, start, state)
+
+    def initial_state(self, n):
+        return self.initial(n)
+
+
+@pytest.mark.parametrize(
+    "initial", [lambda n: None, lambda n: torch.zeros(n, 2), lambda n: (torch.zeros(n, 3),)]
+)
+def test_memory_is_that_of_initial_state(initial):
+    for tried in (probe, check_network):
+        with pytest.raises(UsageError, match=r"Hidden: initial_state\(2\) gives .*override"):
+            tried(Hidden(initial), VECTOR)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_another_axis_in_front_of_memory_never_passes_by_chance(layers):
+    class Layered(Hidden):
+        def forward(self, obs, start, state=None):
+            out, state = super().forward(obs, start)
+            return out, state.expand(layers, *state.shape)
+
+    network = Layered(lambda n: torch.zeros(layers, n, 3))
+    with pytest.raises(UsageError, match=r"every part of its memory to have N = \d as axis 0"):
+        probe(network, VECTOR)
+
+
+def test_an_input_that_is_changed_in_place_is_named():
+    with pytest.raises(UsageError, match="Changed: forward changes its observations or memory"):
+        check_network(Changed("in place"), VECTOR)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_the_bits_are_refused_with_the_way_on(dtype):
+    for network in (Changed(dtype=dtype), LSTM(VECTOR, 4).to(dtype), nn.LazyLinear(2, dtype=dtype)):
+        with pytest.raises(
+            UsageError, match=r"expected float32 or float64: call float\(\).*autocas"
+        ):
+            as_network(network)
+    assert check_network(LSTM(Changed("autocast"), 4), VECTOR) == 4
+
+
+def test_what_is_compiled_is_the_network_it_was():
+    network = LSTM(VECTOR, 4, peephole=True)
+    wrapped = torch.compile(network, backend="eager")
+    assert as_network(wrapped) is network and network._compiled_call_impl is not None
+    assert probe(as_network(wrapped), VECTOR) == 4
+    plain = nn.Sequential(nn.Linear(3, 4))
+    assert as_network(torch.compile(plain, backend="eager")).module is plain
+
+
+def test_a_copy_keeps_the_numbers_of_kept_outputs_and_says_what_has_none():
+    module = Changed()
+    out = module(torch.ones(1, 3))
+    (kept,) = copied(module).kept["out"]
+    assert torch.equal(kept, out) and kept.is_leaf
+    with pytest.raises(UsageError, match=r"network Changed: it cannot be copied \(TypeError: can"):
+        copied(Changed("lock"))

@@ -22,7 +22,7 @@ from seqrl.core.arrays import check_memory, host
 from seqrl.core.checks import check_kind, check_unit, check_whole
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch
-from seqrl.networks.base import dummy
+from seqrl.networks.contract import dummy
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -24,7 +25,8 @@ from seqrl.core.errors import RunError, UsageError
 from seqrl.core.saved import NUMBER, PART, RNG, Kept
 from seqrl.core.seeding import Seed, drawing_from, generator, torch_generator
 from seqrl.core.types import Array, Batch, Metrics, Transition
-from seqrl.networks.base import as_network, check_output, has_memory, probe
+from seqrl.networks.base import as_network, has_memory, kept_outputs
+from seqrl.networks.contract import attempt, probe
 
 RNG_SIZES = (16, 5056)  # bytes of a torch generator's state on a GPU, on a CPU
 
@@ -85,6 +87,14 @@ class NetworkAgent(Scheduled):
         self.built = self.checked = False  # are the layers there; has the network been tried
         self.reseed(seed)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return an independent copy; of outputs that a network has kept, the numbers alone."""
+        for module in (self.network, *(part.module for part in self.parts.values())):
+            memo |= kept_outputs(module)
+        made = memo[id(self)] = object.__new__(type(self))
+        vars(made).update(copy.deepcopy(vars(self), memo))
+        return made
+
     def reseed(self, seed: Seed) -> None:
         """Draw from a new stream from now on."""
         self.rng = generator(seed)
@@ -110,13 +120,10 @@ class NetworkAgent(Scheduled):
         """Try the network on the first observations; they build what is lazy."""
         if self.checked:
             return
-        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
+        seen, begins = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
         self.network.eval()
-        # in inference mode, layers built now could not be trained
-        with torch.no_grad(), drawing_from(self.layers_rng):
-            features, state = self.network(*rolled)
-        check_output(self.network, features, state, (1, len(start)))
-        self.network.features = features.shape[-1]
+        with drawing_from(self.layers_rng):
+            attempt(self.network, seen, begins, "the first observations")
         if not self.built:
             self._finish()
         self.checked = True
@@ -186,7 +193,6 @@ class NetworkAgent(Scheduled):
         for group in part.optimizer.param_groups:
             group["lr"] = now
         part.optimizer.step()
-        part.stepped()
         return norm
 
     def drawing(self) -> Any:

@@ -14,11 +14,18 @@ from seqrl.core.arrays import to_numpy, to_tensor
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array, State
 from seqrl.networks.base import Network
+from seqrl.networks.batch_norm import batch_norms
 from seqrl.networks.plain.numpy_adam import NumpyAdam
 from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
 from seqrl.networks.plain.numpy_mlp import NumpyMLP, numpy_mlp
 
 BACKENDS = ("auto", "torch", "numpy")
+
+
+def leaves_its_inputs(layer: nn.Module) -> bool:
+    """Return whether a layer is known to write to nothing it is given: one of ours or torch's."""
+    known = type(layer).__module__.startswith(("seqrl.", "torch.nn.modules."))
+    return known and not getattr(layer, "inplace", False)
 
 
 class Outputs(nn.Module):
@@ -36,11 +43,21 @@ class Outputs(nn.Module):
         self.network, self.layer, self.dueling = network, layer, dueling
         if head is not None:
             self.head = head
+        self.copies = not all(map(leaves_its_inputs, network.modules()))
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Map obs [T, B, ...], start [T, B] and memory to numbers [T, B, K] and memory."""
+        if self.copies:
+            obs, state = tree.map(torch.clone, (obs, state))
         features, state = self.network(obs, start, state)
-        return self.combined(self.layer(features)), state
+        return self.combined(self.layer(features.to(self.layer.weight.dtype))), state
+
+    def train(self, mode: bool = True) -> Outputs:
+        """Set the mode of all layers but those that normalise by running statistics."""
+        super().train(mode)
+        for norm in batch_norms(self.network):
+            norm.training = False
+        return self
 
     def combined(self, out: Array) -> Array:
         """Return the layer's numbers, combined where they are dueling."""
@@ -102,11 +119,6 @@ class Part:
             self.plain.refresh()
         if self.adam is not None and not self.adam.bound:
             self.adam.bind()
-
-    def stepped(self) -> None:
-        """Note that torch's optimiser has changed the weights."""
-        if isinstance(self.plain, NumpyForward):
-            self.plain.forget()
 
     def act(self, obs: Array, start: Array, state: State) -> tuple[Array, State]:
         """Map one step, obs [N, ...], to numbers [N, K] of the same kind of array, and memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, ClassVar
 
@@ -21,7 +20,9 @@ from seqrl.core.arrays import to_numpy, to_tensor
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import NUMBER, PART, Kept, Saved, plain
 from seqrl.core.seeding import Seed
-from seqrl.core.types import Array, Decision, State
+from seqrl.core.types import Array, Batch, Decision, State
+from seqrl.networks.base import copied
+from seqrl.networks.batch_norm import update_statistics
 
 ROUNDING = 1e-5  # of a mean: a spread below it is none
 
@@ -110,7 +111,7 @@ class PolicyAgent(NetworkAgent):
         self.policy = self._part(outputs, draws=False)
         self.parts = {"policy": self.policy}
         if self.has_critic:
-            self.critic = self._part(Outputs(copy.deepcopy(self.network), value))
+            self.critic = self._part(Outputs(copied(self.network), value))
             self.parts["critic"] = self.critic
         self.store = self.make_store()
 
@@ -170,9 +171,9 @@ class PolicyAgent(NetworkAgent):
         """Return the critic's values of a batch's rows [T, B], without a gradient."""
         return self.in_units(self.critic.evaluate(obs, start, state)[..., 0])
 
-    def update_statistics(self, obs: Any, valid: Tensor) -> None:
-        """Show observations to the networks' running statistics, after the last pass over them."""
+    def update_statistics(self, batch: Batch) -> None:
+        """Show a batch to the networks' running statistics, after the last pass over it."""
         for part in self.parts.values():
-            part.module.network.update(obs, valid)
+            update_statistics(part.module.network, batch.obs, batch.start, batch.valid)
 
     SAVED: ClassVar[dict[str, Kept]] = {**NetworkAgent.SAVED, "returns": PART}

@@ -164,7 +164,7 @@ class Reinforce(PolicyAgent):
             if self.has_critic:
                 metrics["train/value_loss"] = (loss.total / loss.count).detach()
                 metrics["train/loss"] = metrics["train/loss"] + metrics["train/value_loss"]
-        self.update_statistics(batch.obs, batch.valid)
+        self.update_statistics(batch)
         self.updates += 1
         return metrics
 

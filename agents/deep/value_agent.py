@@ -28,6 +28,8 @@ from seqrl.core.errors import UsageError
 from seqrl.core.saved import Kept, plain
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch, Decision, Metrics, State, Transition
+from seqrl.networks.base import copied
+from seqrl.networks.batch_norm import update_statistics
 
 NUMBERS = ("loss", "td_error", "grad_norm")
 LOSSES = ("huber", "squared")
@@ -162,7 +164,8 @@ class ValueAgent(NetworkAgent):
         self.parts = {"values": self.values_part}
         self.target_part = self.values_part
         if self.target.target_every:
-            frozen = copy.deepcopy(values).eval().requires_grad_(False)
+            same = copied(self.network), copy.deepcopy(layer)
+            frozen = Outputs(*same, dueling=self.dueling).eval().requires_grad_(False)
             self.target_part = Part(frozen, None, self.device, self.backend)
             self.parts["target"] = self.target_part
         self.store = self.make_store(None if self.values_part.learns_in_numpy else self.device)
@@ -248,8 +251,9 @@ class ValueAgent(NetworkAgent):
         if isinstance(batch.reward, np.ndarray):  # of plain layers, which have none
             return
         timed = slice(None) if self.memory else slice(1)
-        obs = tree.map(lambda leaf: leaf[timed], batch.obs)
-        self.network.update(obs, batch.valid[timed])
+        leaves = batch.obs, batch.start, batch.valid
+        obs, start, valid = tree.map(lambda leaf: leaf[timed], leaves)
+        update_statistics(self.network, obs, start, valid, batch.state)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of Q(s, a) against the targets of a batch."""

@@ -81,7 +81,7 @@ class PPO(PolicyAgent):
         size = -(-flat.reward.shape[1] // self.minibatches)
         for _ in range(self.epochs):
             yield from flat.minibatches(size, self.rng)
-        self.update_statistics(whole.obs, whole.valid)
+        self.update_statistics(whole)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the clipped surrogate (eq. 7) and the entropy bonus of the valid steps."""

@@ -6,7 +6,6 @@ number changes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +17,7 @@ from torch.nn import functional
 from seqrl.core import tree
 from seqrl.core.types import State
 from seqrl.networks.attention import Attention, Block
-from seqrl.networks.base import Core, Network, has_memory
+from seqrl.networks.base import Core, Network, copied, has_memory
 from seqrl.networks.layers import GRULayer, Layer, Memory, PeepholeLayer
 from seqrl.networks.recurrent import Recurrent
 
@@ -52,7 +51,7 @@ def activity(network: Network, obs: Any) -> Activity | None:
     """
     if not has_memory(network):
         return None
-    network = copy.deepcopy(network).eval()
+    network = copied(network).eval()
     device = next((leaf.device for leaf in network.state_dict().values()), torch.device("cpu"))
     obs = tree.map(lambda leaf: torch.as_tensor(np.array(leaf), device=device)[:, None], obs)
     steps = len(next(tree.leaves(obs)))

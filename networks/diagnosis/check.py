@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from seqrl.core import tree
 from seqrl.core.types import State
-from seqrl.networks import base
+from seqrl.networks import base, contract
 from seqrl.networks.base import Network
 
 TOLERANCE = 1e-5
@@ -46,18 +46,31 @@ def check_network(
     Raises UsageError naming the network and the property that fails.
     """
     network = base.as_network(module)
-    device = base.device_of(network) if device is None else device
-    features = base.probe(network, observation_space, device)
+    device = contract.device_of(network) if device is None else device
+    features = contract.probe(network, observation_space, device)
     rollout = sample_rollout(observation_space, steps, envs, seed, device)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with _eval_mode(network):
+        check_inputs(network, rollout)
         out, state = network(rollout.obs, rollout.start)
-        base.check_output(network, out, state, (steps, envs))
+        contract.check_output(network, out, state, (steps, envs))
         for check in (check_stepping, check_memory, check_isolation, check_slices, check_gradients):
             check(network, rollout)
     for key, value in network.state_dict().items():
         _require(network, torch.equal(value, before[key]), f"forward changed {key}")
     return features
+
+
+@torch.no_grad()
+def check_inputs(network: Network, rollout: Rollout) -> None:
+    """Check that forward leaves observations and memory as they are."""
+    obs = tree.map(torch.clone, rollout.obs)
+    _, state = network(obs, rollout.start)
+    before = tree.map(torch.clone, state)
+    network(obs, rollout.start, state)
+    same = largest_gap((obs, state), (rollout.obs, before)) == 0
+    text = "forward changes its observations or memory in place"
+    _require(network, same, f"{text}; expected x = x * 2, not x *= 2 or x.mul_(2)")
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seqrl.core import tree
 from seqrl.networks.base import Network, name_of
+from seqrl.networks.batch_norm import update_statistics
 
 # the layers of torch that multiply their inputs by weights
 WEIGHTED_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
@@ -27,7 +28,7 @@ class VitalSigns(NamedTuple):
 
 def vital_signs(network: Network, obs: Any, start: Tensor) -> VitalSigns:
     """Return the vital signs, after an update of the running statistics."""
-    network.update(obs, torch.ones_like(start))
+    update_statistics(network, obs, start, torch.ones_like(start))
     network.eval()
     inputs: list[Tensor] = []
     hooks = [

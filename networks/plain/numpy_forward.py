@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from seqrl.core.arrays import host
 from seqrl.core.types import State
-from seqrl.networks.base import ModuleEncoder
+from seqrl.networks.base import ModuleEncoder, is_chain
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalize import Normalize
 from seqrl.networks.plain.numpy_layers import CELLS, FORWARDS, Cell, Memory
@@ -17,13 +18,9 @@ from seqrl.networks.recurrent import GRU, LSTM, RNN, Recurrent
 
 
 class Addresses:
-    """Where the weights and buffers of modules lie, to notice when one is replaced or written to.
+    """Where the weights and buffers of modules lie, to notice when one is replaced."""
 
-    versions: count writes in place as well, as torch counts them for each tensor.
-    """
-
-    def __init__(self, modules: Iterable[nn.Module], versions: bool = False) -> None:
-        self.versions = versions
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.homes: list[tuple[dict[str, Any], str]] = [
             (tensors, name)
             for module in modules
@@ -34,9 +31,7 @@ class Addresses:
         ]
         self.known = self._now()
 
-    def _now(self) -> list[Any]:
-        if self.versions:
-            return [(t[name].data_ptr(), t[name]._version) for t, name in self.homes]
+    def _now(self) -> list[int]:
         return [t[name].data_ptr() for t, name in self.homes]
 
     def changed(self) -> bool:
@@ -47,8 +42,8 @@ class Addresses:
 class NumpyForward:
     """Layers as NumPy functions, for one step of N environments.
 
-    It holds a copy of the weights, which `refresh` makes anew where they have changed. Results
-    equal those of torch up to rounding, in the precision of the weights.
+    It holds a copy of the weights, transposed for speed, which `refresh` makes anew where they
+    have changed. Results equal those of torch up to rounding, in the precision of the weights.
     """
 
     def __init__(self, layers: list[nn.Module]) -> None:
@@ -57,7 +52,9 @@ class NumpyForward:
 
     def _copy(self) -> None:
         self.functions: list[Any] = [FUNCTIONS[type(layer)](layer) for layer in self.layers]
-        self._addresses = Addresses(self.layers, versions=True)
+        self._addresses = Addresses(self.layers)
+        arrays: list[Any] = [host(tensors[name]) for tensors, name in self._addresses.homes]
+        self._bytes = [(bytearray(array), memoryview(array)) for array in arrays]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the layers: functions cannot be pickled, and a copy's layers are others."""
@@ -68,13 +65,12 @@ class NumpyForward:
         self.layers = state["layers"]
         self._copy()
 
-    def forget(self) -> None:
-        """Take the weights for changed: a fused optimiser step does not count as a write."""
-        self._addresses.known = []
-
     def refresh(self) -> None:
-        """Copy the weights again, if they have changed."""
-        if self._addresses.changed():
+        """Copy the weights again, if they have changed.
+
+        Their bytes are compared: torch counts no write of a fused optimiser or through `.data`.
+        """
+        if self._addresses.changed() or any(old != now for old, now in self._bytes):
             self._copy()
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
@@ -129,17 +125,16 @@ def numpy_forward(*modules: nn.Module) -> NumpyForward | None:
 
     Plain are MLP on a vector, Discrete or MultiDiscrete space (normalised or not); RNN, LSTM
     without peepholes and GRU on such an encoder; and Linear, Tanh, ReLU, Sigmoid, Identity,
-    Flatten and Sequential of these. Anything else, dropout included, acts through torch.
+    Flatten and Sequential of these. Anything else, dropout and hooks included, acts through torch.
     """
     layers = list(_layers(modules))
-    if layers and all(_is_plain(layer) for layer in layers):
-        return NumpyForward(layers)
-    return None
+    plain = layers and all(_is_plain(layer) for layer in layers)
+    return NumpyForward(layers) if plain and not any(map(_has_hooks, modules)) else None
 
 
 def _layers(modules: Iterable[nn.Module]) -> Iterable[nn.Module]:
     for module in modules:
-        if isinstance(module, nn.Sequential):
+        if is_chain(module):
             yield from _layers(module)
         elif type(module) is ModuleEncoder:
             yield from _layers([module.module])
@@ -157,6 +152,14 @@ def _is_plain(layer: nn.Module) -> bool:
         core: Any = layer
         return not core.source_has_memory and all(type(part) in CELLS for part in core.layers)
     return type(layer) in FORWARDS
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Return whether a hook (such as that of weight_norm) or a patched forward has its say."""
+    return any(
+        part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
+        for part in module.modules()
+    )
 
 
 FUNCTIONS: dict[type[nn.Module], Any] = FORWARDS | dict.fromkeys((RNN, LSTM, GRU), NumpyRecurrent)

@@ -160,7 +160,8 @@ def numpy_mlp(network: nn.Module, layer: nn.Linear) -> NumpyMLP | None:
     if forward is None or type(forward.layers[0]) not in (Numbers, OneHot):
         return None
     pairs = layer_pairs(forward.layers[1:])
-    distinct = len(weights) == 2 * len(pairs)  # no layer comes twice
+    own = [weight for linear, _ in pairs for weight in (linear.weight, linear.bias)]
+    distinct = len(own) == len(weights) == len({id(weight) for weight in own})  # none comes twice
     return NumpyMLP(forward.layers[0], pairs) if pairs and distinct else None
 
 
