@@ -1,6 +1,7 @@
 """Toy environments, layouts and agents that the conformance suites share, as fixtures."""
 
 import logging
+import signal
 import sys
 
 import cloudpickle
@@ -111,6 +112,14 @@ AGENTS = {
     "mc constant": (MonteCarlo, {}),
     "mc off-policy": (MonteCarlo, {"learning_rate": None, "off_policy": True}),
 }
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, in the job of a shell too, which ignores it otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
