@@ -16,7 +16,7 @@ from seqrl.agents import QLearning, TableIndex
 from seqrl.agents.tabular.indexing import offsets
 from seqrl.core import RunError, UsageError
 from seqrl.networks import MLP, encoder
-from seqrl.networks.base import dummy
+from seqrl.networks.contract import dummy
 
 
 def batched(space: gym.Space, observations: list[Any]) -> Any:

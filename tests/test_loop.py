@@ -551,6 +551,7 @@ class Ends:
 def loops_of(new_agent, env="FrozenLake-v1", n=3):
     envs = make(env, n)
     agent = new_agent(envs.single_observation_space, envs.single_action_space)
+    agent.horizon = 200
     loop = Interaction(agent, envs)
     loop.reset(np.random.SeedSequence(1))
     return loop
