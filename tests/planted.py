@@ -22,7 +22,7 @@ FIRST = (
     "policy_gradient schedules q_learning sarsa monte_carlo exploration episodes value "
     "reinforce networks loop"
 ).split()
-ENOUGH = 0.9
+ENOUGH = 1.0
 
 
 class Bug(NamedTuple):
@@ -120,6 +120,21 @@ BUGS = {
         "agents/deep/reinforce.py",
         "self.count = self.batch_steps or float(steps)",
         "self.count = float(steps)",
+    ),
+    "acting on stale weights": Bug(
+        "networks/plain/numpy_forward.py",
+        "if self._addresses.changed() or any(old != now for old, now in self._bytes):",
+        "if self._addresses.changed():",
+    ),
+    "padding in batch norm": Bug(
+        "networks/batch_norm.py",
+        "x = x[valid.flatten()]",
+        "pass",
+    ),
+    "silent cast": Bug(
+        "envs/observations.py",
+        "if not self.real and (lost := cast != batch).any():",
+        "if not self.real and (lost := cast != cast).any():",
     ),
     "horizon kept from the first call": Bug(
         "training/loop/train.py",

@@ -305,6 +305,23 @@ def test_the_policy_that_learns_is_the_one_that_acted(monkeypatch):
     assert seen == [0, 3] and count == 4
 
 
+@pytest.mark.parametrize("name", ["mlp", "gru", "attention"])
+def test_a_policy_with_dropout_learns_as_it_acts(name):
+    """What draws is off in acting and in learning; the value network's dropout is its own."""
+    options = {"hidden": 8} if name == "mlp" else {"layers": 2}
+    agent = agent_of(build(name, BOX, dropout=0.5, **options))
+    update(agent, episodes([1.0, 2.0, 3.0]))
+    obs, start = torch.rand(5, 1, 1), torch.tensor([[True]] + [[False]] * 4)
+    state, acted = None, []
+    for row, opens in zip(obs.numpy(), start.numpy(), strict=True):
+        out, state = agent.policy.act(row, opens, state)
+        acted.append(out)
+    learned = agent.policy.learn(obs, start).detach()
+    torch.testing.assert_close(learned, torch.tensor(np.stack(acted)), atol=1e-6, rtol=1e-5)
+    first, second = (agent.critic.learn(obs, start) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
 def test_the_entropy_bonus_follows_its_schedule(monkeypatch):
     agent, losses = agent_of(baseline="none", entropy_coef="linear:0.8:0"), []
 
