@@ -548,6 +548,24 @@ def test_a_cut_is_valued_with_the_memory_of_the_episode():
     assert found and found == pytest.approx([expected] * len(found), abs=1e-5)
 
 
+def test_where_all_explore_the_network_is_not_asked(monkeypatch):
+    """In the random phase of an image agent; the draws are the same, whoever was asked."""
+    loops = [loop_of("cnn", exploration=EpsilonGreedy(0.7)) for _ in range(2)]
+    asked = []
+    for loop in loops:
+        part, act = loop.agent.values_part, loop.agent.values_part.act
+        counted = partial(lambda act, *leaves: asked[-1].append(1) or act(*leaves), act)
+        monkeypatch.setattr(part, "act", counted)
+    monkeypatch.setattr(loops[1].agent, "_random", lambda start: None)
+    for loop in loops:
+        asked.append([])
+        loop.run(60)
+    assert checkpoint.digest(loops[0].state_dict()) == checkpoint.digest(loops[1].state_dict())
+    fewer, all_turns = map(len, asked)
+    assert all_turns == 20 and 8 <= fewer <= 18  # of turns of three, 0.7 ** 3 are all random
+    assert loop_of("gru").agent._random(np.ones(3, bool)) is None
+
+
 CPU_AND_GPU = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),

@@ -188,9 +188,11 @@ class ValueAgent(NetworkAgent):
     ) -> Decision:
         """Return actions and memory; the first maximum where nothing is to be explored."""
         self._try_once(obs, start)
-        out, state = self.values_part.act(obs, start, state)
-        check_finite(out, obs)
-        action = self._explore(out) if explore else out.argmax(-1)
+        action: Array = self._random(start) if explore else None
+        if action is None:
+            out, state = self.values_part.act(obs, start, state)
+            check_finite(out, obs)
+            action = self._explore(out) if explore else out.argmax(-1)
         action = action + self.first_action if self.first_action else action
         return Decision(action if isinstance(start, np.ndarray) else action.to(start.device), state)
 
@@ -199,6 +201,23 @@ class ValueAgent(NetworkAgent):
         self._try_once(obs, start)
         best = torch.as_tensor(self.values_part.act(obs, start, None)[0]).amax(-1)
         return np.asarray(self._unscaled(best).cpu())
+
+    def _random(self, start: Array) -> np.ndarray | None:
+        """Return random actions [N] where every environment is to take one, else draw nothing.
+
+        The draws are those of `explore`. Only for networks whose turn costs more than the look.
+        """
+        costly = not self.memory and self.values_part.plain is None
+        if not (costly and self.exploration.kind == EPSILON and isinstance(start, np.ndarray)):
+            return None
+        now, rng, actions = self.now(self.exploration.rate), self.rng, []
+        before = rng.bit_generator.state
+        for _ in start:
+            if rng.random() >= now:
+                rng.bit_generator.state = before
+                return None
+            actions.append(int(rng.random() * self.actions))
+        return np.array(actions)
 
     def _explore(self, out: Array) -> Array:
         """Draw actions from the policy: on the host by the very function of the tables."""
