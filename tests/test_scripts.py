@@ -649,7 +649,7 @@ def refusal(err, parts):
 OWN = {
     "made": (2, ["Faulty-v0", "cannot be made", "no such device"]),
     "huge": (2, ["1,000,000,000,000 states x 2 actions", "14,901.2 GiB"]),
-    "text": (2, ["Text(", "Discrete, MultiDiscrete"]),
+    "text": (2, ["observation space: Text", "Discrete, MultiDiscrete"]),
     "reset": (1, ["Faulty-v0", "OSError: no door at its reset"]),
 }
 
