@@ -663,8 +663,8 @@ def test_what_is_not_finite_stops_and_keeps_the_weights(fault, message):
     after = agent.values_part.module.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
     if fault == "output":
-        with pytest.raises(RunError, match="the network gave"):
-            agent.act(np.ones((1, 1), np.float32), np.ones(1, bool))
+        with pytest.raises(RunError, match="the network gave"):  # where it is asked
+            agent.act(np.ones((1, 1), np.float32), np.ones(1, bool), explore=False)
 
 
 @pytest.mark.parametrize(
