@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from seqrl.agents.deep.deep_sarsa import DeepSarsa
     from seqrl.agents.deep.optim import Optim
     from seqrl.agents.deep.policy_agent import PolicyAgent
+    from seqrl.agents.deep.ppo import PPO
     from seqrl.agents.deep.reinforce import Reinforce
     from seqrl.agents.deep.value_agent import TargetNetwork, Updates, ValueAgent
     from seqrl.agents.experience.replay import Sequences
@@ -30,6 +31,7 @@ MODULES = {
     "Exploration": "seqrl.agents.tabular.policy",
     "MonteCarlo": "seqrl.agents.tabular.monte_carlo",
     "Optim": "seqrl.agents.deep.optim",
+    "PPO": "seqrl.agents.deep.ppo",
     "PolicyAgent": "seqrl.agents.deep.policy_agent",
     "QLearning": "seqrl.agents.tabular.q_learning",
     "Rate": "seqrl.agents.schedules",
@@ -48,6 +50,7 @@ MODULES = {
 }
 
 __all__ = [
+    "PPO",
     "Agent",
     "Boltzmann",
     "DeepMonteCarlo",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from seqrl.core.errors import UsageError, closest
@@ -14,6 +16,7 @@ class Entry(NamedTuple):
     line: str
     table: str = ""  # on a table; "" where there is none
     network: str = ""  # on a network
+    numbers: Mapping[str, Any] = {}  # defaults of its own, where the class is another's too
 
 
 AGENTS = {
@@ -34,6 +37,12 @@ AGENTS = {
     ),
     "reinforce": Entry(
         "policy gradient on any network", network="seqrl.agents.deep.reinforce:Reinforce"
+    ),
+    "ppo": Entry("clipped policy gradient on any network", network="seqrl.agents.deep.ppo:PPO"),
+    "a2c": Entry(
+        "advantage actor-critic: ppo with one pass and no clipping",
+        network="seqrl.agents.deep.ppo:PPO",
+        numbers={"rollout": 8, "epochs": 1, "minibatches": 1, "clip": math.inf},
     ),
 }
 

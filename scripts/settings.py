@@ -40,11 +40,14 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     """Return the settings of preset and --config, which overrides it; and a line about it."""
     file = read_file(flag_value(argv, "--config", ""), argv)
     preset = choose_preset(flag_value(argv, "--preset", ""), argv, file)
+    agent = flag_value(argv, "--agent", file.get("agent", preset.agent if preset else ""))
+    own = dict(AGENTS[agent].numbers) if agent in AGENTS else {}
     if preset is None:
-        return file, ""
+        own |= file.get("agent_args", {})
+        return {**file, **({"agent_args": own} if own else {})}, ""
     settings = applicable(preset, argv, file)
     shown = ", ".join(f"{name}={value}" for name, value in flatten(settings).items())
-    agent_args = settings["agent_args"] | file.get("agent_args", {})
+    agent_args = own | settings["agent_args"] | file.get("agent_args", {})
     merged = {**settings, "agent": preset.agent, **file, "agent_args": agent_args}
     return merged, f"preset {preset.name} (--preset none leaves it out): {shown}"
 

@@ -36,6 +36,11 @@ KINDS = {
         "--steps 6000 --num-envs 4 --priority 0.5 --learning-starts 500 --train-every 16",
         500,
     ),
+    "ppo": (
+        "--agent ppo --env CartPole-v1 --network gru --network-arg hidden_size=16 --rollout 32 "
+        "--steps 8000 --num-envs 4",
+        500,
+    ),
     "cnn": ("--agent reinforce --env seqrl/Catch-v0 --network cnn --steps 4000 --num-envs 4", 400),
 }
 UNEQUAL = ("time/fps",)  # depends on the clock

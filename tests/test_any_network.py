@@ -11,6 +11,7 @@ from torch import nn
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
 from seqrl.agents.deep.deep_sarsa import DeepSarsa
+from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
 from seqrl.agents.factory import arguments
 from seqrl.core.errors import UsageError
@@ -23,6 +24,7 @@ from seqrl.training.loop.interaction import Interaction
 BOX = spaces.Box(-1, 1, (4,), np.float32)
 NUMBERS = {
     Reinforce: {"batch_episodes": 2},
+    PPO: {"rollout": 8, "epochs": 2, "minibatches": 2},
     DeepQ: {"learning_starts": 8, "batch_size": 4, "train_every": 8, "sequence_length": 4},
     DeepSarsa: {"batch_size": 8, "train_every": 16, "updates": 2},
     DeepMonteCarlo: {"batch_size": 8, "train_every": 16, "updates": 2},

@@ -78,9 +78,8 @@ def test_with_equal_steps_it_is_q_learning(install, monkeypatch):
     assert tables[0].any()
 
 
-def test_an_agent_on_a_network(install, tmp_path):
-    install("ppo", "agents.deep", "PPO", "agents.registry")
-    flags = "--turns", "32", "--learning-rate", "0.003", "--num-envs", "4"
+def test_an_agent_on_a_network(tmp_path):
+    flags = "--rollout", "32", "--learning-rate", "0.003", "--num-envs", "4"
     summary = run(tmp_path, "ppo", "CartPole-v1", "4000", *flags)
     assert summary["path"].startswith("stepped, torch learner")
     assert summary["eval_mean_reward"] > 40  # 22 at random

@@ -67,6 +67,9 @@ def test_log_probabilities_and_entropies_are_those_of_torch(name, lead):
     got = head.log_prob(out, action)
     assert got.shape == head.entropy(out).shape == lead
     torch.testing.assert_close(got, expected.log_prob(inner(action)).float())
+    on_host = head.log_prob(out.numpy(), action.numpy())
+    assert isinstance(on_host, np.ndarray) and on_host.shape == lead
+    np.testing.assert_allclose(on_host, got.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(head.entropy(out), expected.entropy())
 
 

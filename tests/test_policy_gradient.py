@@ -84,7 +84,7 @@ def test_the_mean_step_is_along_the_exact_gradient(baseline, n, monkeypatch):
         agent.policy.module.layer.weight.copy_(logits)
     found = []
 
-    def gradient_step(part, loss, name):
+    def gradient_step(loss, part, name):
         if name == "policy loss":
             weight = part.module.layer.weight
             (gradient,) = torch.autograd.grad(loss.total / loss.count, weight)

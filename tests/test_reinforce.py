@@ -325,7 +325,7 @@ def test_a_policy_with_dropout_learns_as_it_acts(name):
 def test_the_entropy_bonus_follows_its_schedule(monkeypatch):
     agent, losses = agent_of(baseline="none", entropy_coef="linear:0.8:0"), []
 
-    def gradient_step(part, loss, name):
+    def gradient_step(loss, part, name):
         losses.append((loss.total / loss.count).item())
 
     monkeypatch.setattr(agent, "gradient_step", gradient_step)

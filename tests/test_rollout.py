@@ -1,10 +1,5 @@
-"""Rollouts of a fixed shape, advantages on them, and the PPO of docs/examples."""
+"""Rollouts of a fixed shape, and advantages on them."""
 
-import inspect
-import runpy
-from pathlib import Path
-
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -14,17 +9,10 @@ from seqrl.agents.experience.rollout import Rollout
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Transition
-from seqrl.envs.making import make
-from seqrl.networks.build import build
-from seqrl.training.loop.evaluation import evaluate
-from seqrl.training.loop.interaction import Interaction
-from seqrl.training.loop.train import train
 from seqrl.training.loop.turns import split
 from seqrl.training.runs import checkpoint
 
 GAMMA = 0.5
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
-PPO = runpy.run_path(str(EXAMPLES / "ppo.py"))["PPO"]
 
 
 def turn(obs, start, end="--", valid=(True, True), kind="numpy"):
@@ -154,106 +142,3 @@ def test_a_rollout_is_saved_and_refused_by_name(tmp_path):
     wrong.load_state_dict(saved)
     with pytest.raises(UsageError, match="agent/store/rows/obs"):
         wrong.add(turn([6, 16], [0, 0])._replace(obs=np.zeros((2, 3), np.float32)))
-
-
-# PPO
-
-
-def agent_and_envs(network="mlp", env="CartPole-v1", seed=0, n=4, **more):
-    envs = make(env, n, **({} if "seqrl" in env else {"max_episode_steps": 12}))
-    torch.manual_seed(seed)
-    args = {"hidden": [8]} if network == "mlp" else {"hidden_size": 6, "hidden": [8]}
-    net = build(network, envs.single_observation_space, **args)
-    spaces = envs.single_action_space, envs.single_observation_space
-    return PPO(net, *spaces, seed=seed, **more), envs
-
-
-class Watching(PPO):
-    """Notes how far the first minibatch of every rollout is from the policy that acted."""
-
-    def update(self, batch):
-        metrics = super().update(batch)
-        if self.updates % (self.epochs * self.minibatches) == 1:
-            self.gaps = [*getattr(self, "gaps", []), float(metrics["train/ratio_gap"])]
-        return metrics
-
-
-@pytest.mark.parametrize("network", ["mlp", "rnn", "lstm", "gru", "attention"])
-@pytest.mark.parametrize("backend", ["auto", "torch"])
-def test_the_first_ratio_is_one(network, backend):
-    """Log-probabilities of acting against those of learning, over resets and stored memory."""
-    args = {} if network == "mlp" else {"hidden": [8]}
-    envs = make("CartPole-v1", 4, max_episode_steps=12)
-    net = build(network, envs.single_observation_space, **args)
-    spaces = envs.single_action_space, envs.single_observation_space
-    agent = Watching(net, *spaces, turns=20, backend=backend, seed=0)
-    train(agent, envs, 4 * 20 * 4, seed=0)
-    assert len(agent.gaps) == 4
-    assert max(agent.gaps) < 2e-6
-
-
-@pytest.mark.parametrize("network", ["mlp", "gru"])
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_a_run_goes_on_as_if_it_had_not_stopped(network, env, tmp_path):
-    def loop():
-        agent, envs = agent_and_envs(network, env, turns=10)
-        agent.horizon = 100
-        loop = Interaction(agent, envs)
-        loop.reset(np.random.SeedSequence(3))
-        return loop
-
-    once = loop()
-    once.run(4 * 25)
-    twice = loop()
-    twice.run(4 * 13)
-    checkpoint.save(tmp_path / "it", twice.state_dict())
-    other = loop()
-    other.load_state_dict(checkpoint.load(tmp_path / "it"))
-    other.run(4 * 12)
-    parts = [x.agent.state_dict()["parts"] for x in (once, other)]
-    for leaf, same in zip(*map(tree.leaves, parts), strict=True):
-        np.testing.assert_array_equal(leaf, same)
-    assert once.agent.updates == other.agent.updates == 2 * 16
-
-
-def test_ppo_learns_to_balance():
-    def score(seed):
-        envs = make("CartPole-v1", 8)
-        torch.manual_seed(seed)
-        net = build("mlp", envs.single_observation_space)
-        spaces = envs.single_action_space, envs.single_observation_space
-        agent = PPO(net, *spaces, seed=seed)
-        train(agent, envs, 30_000, seed=seed)
-        return evaluate(agent, envs, 20, seed=1).mean
-
-    assert sorted(score(seed) for seed in range(3))[1] > 200
-
-
-def test_dropout_leaves_the_random_numbers_of_others_alone():
-    envs = make("CartPole-v1", 4)
-    observations, actions = envs.single_observation_space, envs.single_action_space
-    agent = PPO(build("mlp", observations, dropout=0.5), actions, observations, turns=8)
-    before = torch.get_rng_state()
-    train(agent, envs, 64, seed=0)
-    assert agent.updates and torch.equal(torch.get_rng_state(), before)
-
-
-def test_an_algorithm_is_its_loss_and_its_batches():
-    """`loss` and `batches` in at most 90 lines without docstrings and signature, two files."""
-
-    def lines(method):
-        text = inspect.getsource(method).splitlines()
-        return len([line for line in text[2:] if line.strip()])
-
-    assert sum(map(lines, (PPO.loss, PPO.value_loss, PPO.batches))) <= 90
-    imported = {cls.__module__ for cls in PPO.__mro__ if cls.__module__.startswith("seqrl.agents")}
-    bases = "deep.policy_agent", "deep.network_agent", "schedules"
-    assert imported == {f"seqrl.agents.{base}" for base in bases}
-
-
-def test_spaces_of_every_kind_take_part():
-    for env in ("seqrl/TMaze-v0", "Pendulum-v1"):
-        agent, envs = agent_and_envs(env=env, turns=8)
-        train(agent, envs, 4 * 16, seed=0)
-        assert agent.updates == 2 * 16
-    assert isinstance(envs.single_action_space, gym.spaces.Box)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrl.agents import (
+    PPO,
     Boltzmann,
     DeepQ,
     EpsilonGreedy,
@@ -171,7 +172,7 @@ def test_agents_count_env_steps_against_their_horizon() -> None:
         assert [readings[tag]() for tag in look] == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("agent_class", [QLearning, Sarsa, MonteCarlo, Reinforce, DeepQ])
+@pytest.mark.parametrize("agent_class", [QLearning, Sarsa, MonteCarlo, Reinforce, PPO, DeepQ])
 def test_schedules_run_over_each_call(agent_class: Any) -> None:
     """The learning rate of a second call begins where that of the first did, and is saved."""
     envs = make("FrozenLake-v1")

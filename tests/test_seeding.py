@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqrl.agents import DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
+from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
 from seqrl.core import UsageError
 from seqrl.core.seeding import Streams, ints
 from seqrl.envs import make
@@ -13,7 +13,7 @@ from seqrl.networks import build
 from seqrl.training import train
 from seqrl.training.runs import checkpoint
 
-AGENTS = [Reinforce, DeepQ, DeepSarsa, DeepMonteCarlo]
+AGENTS = [Reinforce, PPO, DeepQ, DeepSarsa, DeepMonteCarlo]
 
 
 def digest(agent_class, network, noise):

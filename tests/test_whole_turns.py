@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from seqrl.agents import DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
+from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
 from seqrl.agents.factory import arguments
 from seqrl.envs import make
 from seqrl.networks import build
@@ -19,6 +19,7 @@ AGENTS = {
     "sarsa": (DeepSarsa, EVERY | {"n_step": 2}),
     "monte carlo": (DeepMonteCarlo, EVERY),
     "reinforce": (Reinforce, {"batch_episodes": 2}),
+    "ppo": (PPO, {"rollout": 8, "epochs": 2, "minibatches": 2}),
 }
 LAST = 100
 

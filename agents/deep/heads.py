@@ -1,8 +1,8 @@
 """From features to actions: a distribution for each kind of action space.
 
 A head says how many numbers it wants of the network (`size`), draws actions [..., *shape] from them
-(`out` [..., size]) in NumPy or torch alike, or gives the likeliest ones (`mode`), and in torch the
-log-probability (density) and the entropy in nats, both [...].
+(`out` [..., size]) or gives the likeliest ones (`mode`), and says the log-probability (density) of
+actions [...], all in NumPy or torch alike; in torch the entropy in nats [...].
 """
 
 from __future__ import annotations
@@ -40,7 +40,24 @@ def make_head(space: gym.Space) -> Categorical | Bernoulli | Gaussian:
     )
 
 
-class Categorical(nn.Module):
+def log_softmax(out: np.ndarray) -> np.ndarray:
+    """Return the logarithm of softmax over the last axis."""
+    out = out - out.max(-1, keepdims=True)
+    logs: np.ndarray = out - np.log(np.exp(out).sum(-1, keepdims=True))
+    return logs
+
+
+class Head(nn.Module):
+    """From a network's numbers to actions."""
+
+    size: int  # numbers that it wants
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return what is worth watching besides the entropy, by tag."""
+        return {}
+
+
+class Categorical(Head):
     """One choice, or several at once: softmax over each group of logits."""
 
     def __init__(self, counts: list[int], start: Any = 0, flat: bool = False):
@@ -61,8 +78,15 @@ class Categorical(nn.Module):
             return np.stack(chosen, -1) + self.start
         return torch.stack(chosen, -1) + torch.as_tensor(self.start, device=out.device)
 
-    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, out: Array, action: Array) -> Array:
         """The sum over the groups."""
+        if isinstance(out, np.ndarray):
+            chosen = (action - self.start).reshape(*out.shape[:-1], -1)
+            logs = [log_softmax(part) for part in self._groups(out)]
+            each = [
+                np.take_along_axis(part, chosen[..., i, None], -1) for i, part in enumerate(logs)
+            ]
+            return np.concatenate(each, -1).sum(-1)
         chosen = action - torch.as_tensor(self.start, device=action.device)
         chosen = chosen[..., None] if self.flat else chosen
         parts = [
@@ -81,7 +105,7 @@ class Categorical(nn.Module):
         return [out[..., end - n : end] for n, end in zip(self.counts, ends, strict=True)]
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Head):
     """Independent yes or no, by the sigmoid of each logit."""
 
     def __init__(self, shape: tuple[int, ...]):
@@ -98,8 +122,11 @@ class Bernoulli(nn.Module):
         """1 where it is likelier."""
         return self._shaped(out > 0)
 
-    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, out: Array, action: Array) -> Array:
         """The sum over the entries."""
+        if isinstance(out, np.ndarray):
+            signed = np.where(action.reshape(out.shape), out, -out)
+            return -np.logaddexp(0.0, -signed).sum(-1)
         yes = action.reshape(out.shape).to(out.dtype)
         logs = -nn.functional.binary_cross_entropy_with_logits(out, yes, reduction="none")
         return logs.sum(-1)
@@ -114,7 +141,7 @@ class Bernoulli(nn.Module):
         return yes.astype(np.int8) if isinstance(yes, np.ndarray) else yes.to(torch.int8)
 
 
-class Gaussian(nn.Module):
+class Gaussian(Head):
     """Independent normal actions; the spread is learned, the same in every state.
 
     Works in units of the space: bounded dimensions from -1 to 1. Draws beyond a bound are clipped
@@ -144,8 +171,11 @@ class Gaussian(nn.Module):
             return self.center + self.reach * out
         return self._like(self.center, out) + self._like(self.reach, out) * out
 
-    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, out: Array, action: Array) -> Array:
         """Log-density in the space's own units, the sum over the dimensions."""
+        if isinstance(out, np.ndarray):
+            with torch.no_grad():
+                return self.log_prob(torch.from_numpy(out), torch.from_numpy(action)).numpy()
         unit = (action - self._like(self.center, out)) / self._like(self.reach, out)
         z = (unit.reshape(out.shape) - out) * torch.exp(-self.log_std)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
@@ -154,6 +184,10 @@ class Gaussian(nn.Module):
         """The sum over the dimensions."""
         each = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
         return each.sum() + torch.zeros_like(out[..., 0])
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return the spread, the mean over the dimensions."""
+        return {"train/std": self.log_std.detach().exp().mean()}
 
     def _like(self, array: np.ndarray, out: Tensor) -> Tensor:
         return torch.as_tensor(array, device=out.device)

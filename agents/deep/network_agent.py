@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from seqrl.agents.deep.devices import pick_device
-from seqrl.agents.deep.optim import Optim, clip_gradients, follow
+from seqrl.agents.deep.optim import Optim, clip_gradients
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
@@ -171,8 +172,8 @@ class NetworkAgent(Scheduled):
         """Take the gradient steps that a batch is for."""
         raise NotImplementedError
 
-    def gradient_step(self, part: Part, loss: Loss, name: str = "loss") -> Tensor | float:
-        """Step a part along the gradient of loss / count; return its norm before it was cut.
+    def gradient_step(self, loss: Loss, *parts: Part, name: str = "loss") -> Tensor | float:
+        """Step parts along the gradient of loss / count; return the first's norm before it was cut.
 
         Refused (RunError) by name, with the weights as they were, where a number is not finite.
         """
@@ -180,20 +181,18 @@ class NetworkAgent(Scheduled):
         size = average.item()
         if not math.isfinite(size):
             raise RunError(f"the {name} is {size} at update {self.updates + 1}")
-        assert part.optimizer is not None
         now, most = self.now(self.learning_rate), self.optim.max_grad_norm
-        part.refresh()
+        for part in parts:
+            part.refresh()
         if loss.gradient is not None:
-            return numpy_step(part, loss.gradient / np.float32(loss.count), now, most)
-        weights = follow(part.optimizer, part.module)
-        for weight in weights:
+            return numpy_step(parts[0], loss.gradient / np.float32(loss.count), now, most)
+        for weight in itertools.chain.from_iterable(part.weights for part in parts):
             weight.grad = None  # what zero_grad does, at a third of its cost
         average.backward()
-        norm = clip_gradients(part.module, weights, most)
-        for group in part.optimizer.param_groups:
-            group["lr"] = now
-        part.optimizer.step()
-        return norm
+        norms = [clip_gradients(part.module, part.weights, most) for part in parts]
+        for part in parts:
+            part.step(now)
+        return norms[0]
 
     def drawing(self) -> Any:
         """Let layers such as dropout draw from the agent's own random numbers."""

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqrl.agents.deep.optim import Optim, load_optimizer_state, load_weights, optimizer_state
+from seqrl.agents.deep.optim import (
+    Optim,
+    follow,
+    load_optimizer_state,
+    load_weights,
+    optimizer_state,
+)
 from seqrl.core import schema, tree
 from seqrl.core.arrays import to_numpy, to_tensor
 from seqrl.core.errors import UsageError
@@ -119,6 +125,19 @@ class Part:
             self.plain.refresh()
         if self.adam is not None and not self.adam.bound:
             self.adam.bind()
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """What the optimiser steps: the module's weights of now, where some were replaced."""
+        assert self.optimizer is not None
+        return follow(self.optimizer, self.module)
+
+    def step(self, learning_rate: float) -> None:
+        """Step the weights along their gradients."""
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
 
     def act(self, obs: Array, start: Array, state: State) -> tuple[Array, State]:
         """Map one step, obs [N, ...], to numbers [N, K] of the same kind of array, and memory."""

@@ -16,7 +16,6 @@ from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import Outputs, Part
 from seqrl.core import schema, tree
-from seqrl.core.arrays import to_numpy, to_tensor
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import NUMBER, PART, Kept, Saved, plain
 from seqrl.core.seeding import Seed
@@ -69,6 +68,15 @@ class RunningMoments(Saved):
     }
 
 
+def joined(first: nn.Linear, second: nn.Linear) -> nn.Linear:
+    """Return one layer that gives the numbers of both."""
+    layer = nn.Linear(first.in_features, first.out_features + second.out_features)
+    with torch.no_grad():
+        layer.weight[:] = torch.cat([first.weight, second.weight])
+        layer.bias[:] = torch.cat([first.bias, second.bias])
+    return layer
+
+
 class PolicyAgent(NetworkAgent):
     """The base of agents whose network gives a distribution over actions.
 
@@ -76,8 +84,10 @@ class PolicyAgent(NetworkAgent):
     it learns values in units of the returns' running mean and spread.
     """
 
-    carries_critic = False  # whether a critic with memory is stepped beside the policy
-    keeps_log_prob = False  # whether decisions tell the log-probability of their actions
+    # Whether it learns from turns, not whole episodes: then decisions tell the log-probability of
+    # their actions, and a critic's memory is carried beside the policy's.
+    learns_turns = False
+    shares_network = False  # whether the values are one more number of the policy's network
 
     def __init__(
         self,
@@ -107,10 +117,12 @@ class PolicyAgent(NetworkAgent):
         for layer, gain in ((policy, 0.01), (value, 1.0)):
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
+        if self.shares_network:
+            policy = joined(policy, value)
         outputs = Outputs(self.network, policy, head=self.head)
-        self.policy = self._part(outputs, draws=False)
+        self.policy = self.critic = self._part(outputs, draws=False)
         self.parts = {"policy": self.policy}
-        if self.has_critic:
+        if self.has_critic and not self.shares_network:
             self.critic = self._part(Outputs(copied(self.network), value))
             self.parts["critic"] = self.critic
         self.store = self.make_store()
@@ -131,11 +143,12 @@ class PolicyAgent(NetworkAgent):
         """Return actions and memory; the mode where nothing is to be explored."""
         on_host = isinstance(start, np.ndarray)
         self._try_once(obs, start)
-        both = self.carries_critic and self.memory
-        own, other = (state if state is not None else (None, None)) if both else (state, None)
+        own, other = self.memories(state)
         out, own = self.policy.act(obs, start, own)
-        if both:
+        if self.carries_both:
             other = self.critic.act(obs, start, other)[1]
+        if self.shares_network:
+            out = out[..., :-1]
         if self.temperature != 1:
             with np.errstate(all="ignore"):  # what is not finite is refused
                 out = out / self.temperature
@@ -145,31 +158,62 @@ class PolicyAgent(NetworkAgent):
             action = self.head.sample(out, draw)
         else:
             action = self.head.mode(out)
-        log_prob = self._log_prob(out, action) if self.keeps_log_prob and explore else None
+        log_prob = self.head.log_prob(out, action) if self.learns_turns and explore else None
         if not on_host:
             action, log_prob = tree.map(lambda leaf: leaf.to(start.device), (action, log_prob))
-        return Decision(action, (own, other) if both else own, log_prob)
+        return Decision(action, (own, other) if self.carries_both else own, log_prob)
 
-    def _log_prob(self, out: Array, action: Array) -> Array:
-        with torch.no_grad():
-            found = self.head.log_prob(*to_tensor((out, action), self.device))
-        return to_numpy(found) if isinstance(out, np.ndarray) else found
+    @property
+    def carries_both(self) -> bool:
+        """Whether decisions carry two memories, the policy's and the critic's."""
+        return self.learns_turns and self.memory and not self.shares_network
+
+    def memories(self, state: State) -> tuple[State, State]:
+        """Return the policy's and the critic's memory of what a decision carried."""
+        if self.carries_both:
+            return (None, None) if state is None else state
+        return state, state if self.shares_network else None
 
     def values(self, obs: Array, start: Array) -> np.ndarray | None:
         """Return the critic's values of N observations that open episodes [N]; None without one."""
         if not self.has_critic:
             return None
         self._try_once(obs, start)
-        out, _ = self.critic.act(obs, start, None)
-        return np.asarray(self.in_units(torch.as_tensor(out)[..., 0]).cpu())
+        return np.asarray(torch.as_tensor(self.value_after(obs, start, None)).cpu())
 
-    def in_units(self, out: Tensor) -> Tensor:
+    def value_after(self, obs: Array, start: Array, state: State) -> Array:
+        """Return the critic's values [N] of observations, with the memory before them."""
+        out, _ = self.critic.act(obs, start, self.memories(state)[1])
+        return self.in_units(out[..., -1])
+
+    def in_units(self, out: Array) -> Array:
         """Return what the critic gives [...] as returns."""
         return self.returns.mean + self.returns.std * out
 
     def critic_values(self, obs: Any, start: Tensor, state: State = None) -> Tensor:
         """Return the critic's values of a batch's rows [T, B], without a gradient."""
-        return self.in_units(self.critic.evaluate(obs, start, state)[..., 0])
+        return self.in_units(self.critic.evaluate(obs, start, self.memories(state)[1])[..., -1])
+
+    def learn_both(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the policy's numbers [T, B, K] and the critic's [T, B] of a batch's rows."""
+        own, other = self.memories(batch.state)
+        out = self.policy.learn(batch.obs, batch.start, own)
+        if self.shares_network:
+            return out[..., :-1], out[..., -1]
+        return out, self.critic.learn(batch.obs, batch.start, other)[..., -1]
+
+    def follow_returns(self, returns: Tensor) -> None:
+        """Learn values in the units of more returns [B]; the critic's values stay what they are.
+
+        van Hasselt et al. (2016), section 2.2.
+        """
+        mean, std = self.returns.mean, self.returns.std
+        self.returns.update(returns)
+        layer, scale = self.critic.module.layer, std / self.returns.std
+        with torch.no_grad():
+            layer.weight[-1:] *= scale
+            layer.bias[-1:] *= scale
+            layer.bias[-1:] += (mean - self.returns.mean) / self.returns.std
 
     def update_statistics(self, batch: Batch) -> None:
         """Show a batch to the networks' running statistics, after the last pass over it."""

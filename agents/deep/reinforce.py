@@ -154,13 +154,13 @@ class Reinforce(PolicyAgent):
         """Take a step of the policy and some of the critic."""
         with self.drawing():
             loss = self.loss(batch)
-            norm = self.gradient_step(self.policy, loss, "policy loss")
+            norm = self.gradient_step(loss, self.policy, name="policy loss")
             metrics: dict[str, Any] = {"train/loss": loss.metrics["train/policy_loss"]}
             metrics |= {**loss.metrics, "train/grad_norm": norm}
             metrics["train/learning_rate"] = self.now(self.learning_rate)
             for _ in range(self.value_passes if self.has_critic else 0):
                 loss = self.value_loss(batch)
-                self.gradient_step(self.critic, loss, "value loss")
+                self.gradient_step(loss, self.critic, name="value loss")
             if self.has_critic:
                 metrics["train/value_loss"] = (loss.total / loss.count).detach()
                 metrics["train/loss"] = metrics["train/loss"] + metrics["train/value_loss"]

@@ -19,6 +19,7 @@ from seqrl.core.types import Array
 
 CURVE = 1e-3  # epsilon of `squash`
 SPREAD = 0.9  # eta of `sequence_error`
+ROUNDING = 1e-8  # least spread that is divided by
 
 
 class Loss(NamedTuple):
@@ -192,6 +193,18 @@ def _regression(
 def mean(each: Tensor, valid: Tensor) -> Tensor:
     """Return the mean of what is valid; 0 where nothing is."""
     return torch.where(valid, each, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def normalized(each: Tensor, valid: Tensor) -> Tensor:
+    """Return what is valid with mean 0 and standard deviation 1; 0 where it is all the same."""
+    chosen = each[valid]
+    spread, average = torch.std_mean(chosen, correction=0)
+    return torch.where(valid, (each - average) / (spread + ROUNDING), 0.0)
+
+
+def explained_variance(value: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - Var(target - value) / Var(target) of [B]: 0 is that of a constant."""
+    return 1.0 - (target - value).var(correction=0) / target.var(correction=0).clamp(min=ROUNDING)
 
 
 def sequence_error(error: Tensor, valid: Tensor) -> Tensor:

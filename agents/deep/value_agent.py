@@ -259,7 +259,7 @@ class ValueAgent(NetworkAgent):
         # what is not finite is refused by name
         with np.errstate(all="ignore") if on_host else self.drawing():
             loss = self.loss(batch)
-            norm = self.gradient_step(self.values_part, loss)
+            norm = self.gradient_step(loss, self.values_part)
             self.updates += 1
             total = loss.total if on_host else loss.total.detach()  # without the graph
             self.last = Step(loss._replace(total=total), norm)

@@ -1,0 +1,161 @@
+"""PPO: the clipped policy gradient on any network, with memory or without."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import nn
+
+from seqrl.agents.deep import targets
+from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.policy_agent import PolicyAgent
+from seqrl.agents.deep.targets import Loss
+from seqrl.agents.experience.rollout import Rollout
+from seqrl.agents.schedules import Rate, schedule
+from seqrl.core.arrays import on_device
+from seqrl.core.checks import check_unit, check_whole
+from seqrl.core.errors import UsageError
+from seqrl.core.seeding import Seed
+from seqrl.core.types import Batch, Metrics
+
+
+class PPO(PolicyAgent):
+    """Proximal policy optimisation (Schulman et al., 2017), with generalised advantages.
+
+    A rollout of so many turns of all environments is learned from in some passes, each in as many
+    minibatches, and is then gone: single steps, or with memory whole columns from the memory that
+    entered them. A truncated episode goes on with the value of what followed it. With one pass, one
+    minibatch and `clip` infinite it is the synchronous advantage actor-critic, A2C (Mnih et al.,
+    2016).
+
+    Args:
+        network: a Network or any module from [B, ...] to [B, F]; the value network is another one
+            like it, so both may have memory.
+        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
+        observation_space: lets lazy layers be built at once; without it at the first observation.
+        optim: learning rate, clipping of the gradients of each network, optimiser.
+        gamma: discount in [0, 1].
+        gae_lambda: of the advantages, in [0, 1]: 0 one step, 1 the whole return.
+        rollout: turns before each learning, at least 1.
+        epochs: passes over a rollout, at least 1.
+        minibatches: gradient steps a pass, at least 1.
+        clip: how far a ratio may leave 1 before its gain is cut, above 0; inf for no clipping.
+        value_coef: weight of the value network's squared error, above 0.
+        entropy_coef: weight of the entropy bonus, at least 0, a number or a schedule.
+        target_kl: a rollout is learned from no further once a minibatch's policy is this far from
+            the one that acted, in nats, above 0.
+        share: values come from the policy's own network, by a row of its last layer.
+        backend: "torch", "numpy" or "auto": in what plain networks act.
+        device: "auto", "cpu", "cuda" or "cuda:0".
+        seed: of the agent's own random numbers.
+    """
+
+    learns_turns = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        action_space: gym.Space,
+        observation_space: gym.Space | None = None,
+        *,
+        optim: Optim = Optim("linear:0.002:0", max_grad_norm=0.5),
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        rollout: int = 128,
+        epochs: int = 4,
+        minibatches: int = 4,
+        clip: float = 0.2,
+        value_coef: float = 0.5,
+        entropy_coef: Rate = "linear:0.03:0",
+        target_kl: float = math.inf,
+        share: bool = False,
+        backend: str = "auto",
+        device: str = "auto",
+        seed: Seed = None,
+    ):
+        for name, number in (("clip", clip), ("value_coef", value_coef), ("target_kl", target_kl)):
+            if not number > 0:
+                raise UsageError(f"{name} {number}: expected a number above 0")
+        check_unit("gae_lambda", gae_lambda)
+        self.gae_lambda, self.rollout = gae_lambda, check_whole("rollout", rollout)
+        self.epochs = check_whole("epochs", epochs)
+        self.minibatches = check_whole("minibatches", minibatches)
+        self.clip, self.value_coef, self.target_kl = clip, value_coef, target_kl
+        self.entropy_coef = schedule("entropy_coef", entropy_coef, 0.0, math.inf)
+        self.metrics: dict[str, Any] = {}  # of the newest minibatch
+        self.shares_network = share
+        parts = optim, gamma, True, 1.0
+        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
+
+    def make_store(self) -> Rollout:
+        """Return turns of a fixed number."""
+        return Rollout(self.rollout, self.gamma, self.value_after)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield a full rollout's minibatches, pass after pass, with advantages and returns."""
+        if not self.store.full:
+            return
+        whole = on_device(self.store.take(), self.device)
+        with self.drawing():
+            value = self.critic_values(whole.obs, whole.start, whole.state)
+        leaves = whole.reward, whole.discount, whole.final, whole.extra["over"], value
+        advantage = targets.gae(*leaves, whole.extra["bootstrap"], self.gae_lambda)
+        returns, valid = advantage + value, whole.valid
+        self.follow_returns(returns[valid])
+        explained = targets.explained_variance(value[valid], returns[valid])
+        extra = {"advantage": targets.normalized(advantage, valid), "return": returns}
+        whole = whole._replace(extra=extra)
+        rows = whole if self.memory else whole.steps()
+        size = -(-rows.reward.shape[1] // self.minibatches)
+        first = None
+        for _ in range(self.epochs):
+            for minibatch in rows.minibatches(size, self.rng):
+                yield minibatch
+                first = self.metrics["train/ratio"] if first is None else first
+                self.metrics |= {"train/first_ratio": first, "train/explained_variance": explained}
+                if self.metrics["train/approx_kl"] > self.target_kl:
+                    break
+        self.update_statistics(whole)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the clipped gain, the error of the values and the entropy bonus (eq. 9)."""
+        out, value = self.learn_both(batch)
+        valid, advantage = batch.valid, batch.extra["advantage"]
+        log_ratio = torch.where(valid, self.head.log_prob(out, batch.action) - batch.log_prob, 0.0)
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
+        gain = torch.minimum(ratio * advantage, clipped * advantage)
+        error = ((batch.extra["return"] - self.returns.mean) / self.returns.std - value).square()
+        entropy = self.head.entropy(out)
+        each = self.value_coef * error - gain - self.now(self.entropy_coef) * entropy
+        with torch.no_grad():
+            numbers = {
+                "policy_loss": -gain,
+                "value_loss": error,
+                "entropy": entropy,
+                "approx_kl": ratio - 1 - log_ratio,
+                "clip_fraction": (ratio != clipped).float(),
+            }
+            metrics = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
+            metrics["train/ratio"] = (ratio - 1).abs().max() + 1
+        total = torch.where(valid, each, 0.0).sum()
+        return Loss(total, valid.sum().clamp(min=1), metrics=metrics)
+
+    def update(self, batch: Batch) -> Metrics:
+        """Take a gradient step."""
+        with self.drawing():
+            loss = self.loss(batch)
+            norm = self.gradient_step(loss, *self.parts.values())
+        self.updates += 1
+        self.metrics = {
+            "train/loss": (loss.total / loss.count).detach(),
+            "train/grad_norm": norm,
+            "train/learning_rate": self.now(self.learning_rate),
+            **self.head.metrics(),
+            **loss.metrics,
+        }
+        return self.metrics
