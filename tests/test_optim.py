@@ -1,10 +1,14 @@
 """Devices, optimisers, weights and gradients of agents with a network."""
 
+import inspect
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from seqrl.agents import PPO, Reinforce
 from seqrl.agents.deep.devices import Draw, pick_device
 from seqrl.agents.deep.optim import (
     Optim,
@@ -98,6 +102,27 @@ def test_what_is_no_optimiser_here_is_refused():
             Optim(0.1, 1.0, name)
     with pytest.raises(UsageError, match="weight_decay -1"):
         Optim(0.1, 1.0, weight_decay=-1.0)
+    for eps in (0.0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="adam_eps"):
+            Optim(0.1, 1.0, adam_eps=eps)
+
+
+@pytest.mark.parametrize("agent_class", [Reinforce, PPO])
+def test_a_gradient_after_a_long_rest_is_no_leap_of_a_policy(agent_class):
+    """A thousand of next to nothing, then one a thousandth of the whole clipped norm."""
+    weight = nn.Parameter(torch.zeros(1))
+    optim = inspect.signature(agent_class).parameters["optim"].default
+    leaps = []
+    for eps in (1e-8, optim.adam_eps):
+        optimizer = replace(optim, adam_eps=eps).make([weight])
+        for group in optimizer.param_groups:
+            group["lr"] = 1.0
+        for gradient in [1e-8] * 1000 + [1e-5]:
+            before = weight.item()
+            weight.grad = torch.tensor([gradient])
+            optimizer.step()
+        leaps.append(abs(weight.item() - before))
+    assert leaps[0] > 2.4 and leaps[1] < 0.2
 
 
 def test_weights_that_do_not_fit_are_named():

@@ -28,18 +28,24 @@ class Optim:
     max_grad_norm: gradients are scaled down to this norm, above 0.
     optimizer: by torch's name (SGD, Momentum, Nesterov, RMSprop, Adam, AdamW, ...).
     weight_decay: of the optimiser, at least 0.
+    adam_eps: what Adam and its kin add to the root of the squared gradients, above 0. Where a
+        policy is learned gradients fade to nothing; the first one after that would be a step of the
+        full learning rate for every weight, however small, if nothing were added.
     """
 
     learning_rate: Rate
     max_grad_norm: float
     optimizer: str = "Adam"
     weight_decay: float = 0.0
+    adam_eps: float = 1e-8
 
     def __post_init__(self) -> None:
         if not 0 < self.max_grad_norm < math.inf:
             raise UsageError(f"max_grad_norm {self.max_grad_norm}: expected a number above 0")
         if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"weight_decay {self.weight_decay}: expected a number of at least 0")
+        if not 0 < self.adam_eps < math.inf:
+            raise UsageError(f"adam_eps {self.adam_eps}: expected a number above 0")
         self.make([nn.Parameter(torch.zeros(1))])  # refuse what there is none of
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -58,6 +64,8 @@ class Optim:
             names = [*known, *extra]
             raise UsageError(f"optimizer {name!r}.{closest(name, names)} Known: {', '.join(names)}")
         options: dict[str, Any] = {**extra.get(name, {}), "weight_decay": self.weight_decay}
+        if "Adam" in name:
+            options["eps"] = self.adam_eps
         try:
             try:
                 return cls(listed, lr=0.0, **options, fused=True)

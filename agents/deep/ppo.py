@@ -62,7 +62,7 @@ class PPO(PolicyAgent):
         action_space: gym.Space,
         observation_space: gym.Space | None = None,
         *,
-        optim: Optim = Optim("linear:0.002:0", max_grad_norm=0.5),
+        optim: Optim = Optim("linear:0.002:0", max_grad_norm=0.5, adam_eps=1e-5),
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         rollout: int = 128,

@@ -64,7 +64,7 @@ class Reinforce(PolicyAgent):
         action_space: gym.Space,
         observation_space: gym.Space | None = None,
         *,
-        optim: Optim = Optim("linear:0.005:0", max_grad_norm=0.5),
+        optim: Optim = Optim("linear:0.005:0", max_grad_norm=0.5, adam_eps=1e-5),
         gamma: float = 0.99,
         baseline: str = "value",
         batch_episodes: int = 8,
