@@ -815,10 +815,7 @@ def test_a_lander_lands():
 @pytest.mark.parametrize(
     "name, message",
     [
-        (
-            "optim",
-            "optim 3: expected Optim(learning_rate, max_grad_norm, optimizer, weight_decay, adam_eps)",
-        ),
+        ("optim", "optim 3: expected Optim(learning_rate, max_grad_norm, optimizer, "),
         ("updates", "updates 3: expected Updates(batch_size, train_every, updates)"),
         ("target", "target 3: expected TargetNetwork(target_every, target_rate)"),
         ("replay", "replay 3: expected ReplaySettings(buffer_size, learning_starts, "),
