@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 Config = dict[str, Any]  # what config.toml holds
 
 
-def build_network(name: str, space: gym.Space, args: dict[str, Any]) -> nn.Module:
-    """A network by name, or `module:Class` called as Class(**args).
+def build_network(
+    name: str, space: gym.Space, args: dict[str, Any], normalize: bool = False
+) -> nn.Module:
+    """A network by name, or `module:Class` called as Class(**args), on normalised observations.
 
     A parameter named observation_space is given the space. Raises UsageError in a line.
     """
+    if normalize:
+        from seqrl.networks.normalized import Normalized
+
+        return Normalized(build_network(name, space, args), space)
     from torch import nn
 
     from seqrl.networks.build import build
@@ -95,7 +101,8 @@ def build_network_agent(
     # what a network of the user's draws in its layers comes from there, too
     torch.manual_seed(int(streams.network.generate_state(1)[0]))
     name = config.get("network") or "mlp"
-    network = build_network(name, observation_space, config.get("network_args", {}))
+    made = name, observation_space, config.get("network_args", {})
+    network = build_network(*made, normalize=bool(config.get("normalize_obs")))
     cls = agent_class(config["agent"], network=True)
     numbers = arguments(cls, config["agent_args"])
     return cls(network, action_space, observation_space, **numbers, seed=streams.agent)

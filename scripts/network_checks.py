@@ -33,7 +33,9 @@ def new_network(config: dict[str, Any], space: gym.Space) -> Network:
     """Return a new network of a run, as its seed makes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(Streams.of(config["seed"]).network.generate_state(1)[0]))
-        return as_network(build_network(config["network"], space, config["network_args"]))
+        return as_network(
+            build_network(config["network"], space, config["network_args"], config["normalize_obs"])
+        )
 
 
 def as_rollout(space: gym.Space, seen: Play) -> tuple[Any, Tensor]:

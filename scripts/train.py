@@ -68,6 +68,8 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--restart-workers", type=int, default=0, help="replace as many that die or hang, in all")
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
     add("--network-arg", **repeatable(options.pair), metavar="K=V", help="for the network")
+    whether: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
+    add("--normalize-obs", **whether, help="its observations, by running mean and spread")
     add("--env-arg", **repeatable(options.pair), metavar="K=V", help="for the environment")
     wrapping: dict[str, Any] = {"action": options.WrapperFlag, "dest": "wrappers", "default": []}
     one, arg = options.wrapper_name, options.pair
@@ -149,9 +151,12 @@ def network_config(args: argparse.Namespace) -> dict[str, Any]:
             if getattr(args, flag):
                 name = flag.replace("_", "-")
                 raise UsageError(f"--{name}: that is for tables, a network sees what there is")
-        return {"network": args.network or "mlp", "network_args": dict(args.network_arg)}
-    if args.network_arg:
-        raise UsageError(f"--network-arg: {args.agent} learns a table here; name a --network")
+        found = {"network": args.network or "mlp", "network_args": dict(args.network_arg)}
+        return {**found, "normalize_obs": args.normalize_obs}
+    for flag in ("network_arg", "normalize_obs"):
+        if getattr(args, flag):
+            name = flag.replace("_", "-")
+            raise UsageError(f"--{name}: {args.agent} learns a table here; name a --network")
     return {}
 
 

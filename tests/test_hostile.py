@@ -383,6 +383,7 @@ HARMLESS = {"nothing", "dropped", "empty"}
 FREE = {("state", "state"), ("state", "inc"), ("rng", "has_uint32"), ("np_random", "has_uint32")}
 FREE |= {("inner", "dealer_top_card_suit"), ("inner", "dealer_top_card_value_str")}
 FREE |= {("inner", "fickle_step")}
+FREE |= {("reward_scale", "totals")}  # of no environments, as before the first turn
 
 
 @kinds

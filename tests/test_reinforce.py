@@ -13,11 +13,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
 from seqrl.agents.deep import targets
-from seqrl.agents.deep.policy_agent import RunningMoments
 from seqrl.agents.deep.reinforce import Reinforce
 from seqrl.agents.factory import arguments
 from seqrl.core import tree
 from seqrl.core.errors import RunError, UsageError
+from seqrl.core.moments import RunningMoments
 from seqrl.core.types import Batch, Transition
 from seqrl.envs.adapter import Serial, adapt
 from seqrl.envs.making import make

@@ -41,13 +41,15 @@ class DeepMonteCarlo(ValueAgent):
         loss: str = "squared",
         rescale: bool = False,
         updates: Updates = Updates(batch_size=64, train_every=200, updates=2),
+        normalize_reward: bool = False,
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
     ):
         regression = Regression(gamma, 1, loss, rescale, dueling)
         parts = optim, exploration, regression, updates, TargetNetwork(target_every=0)
-        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
+        others = normalize_reward, backend, device, seed
+        super().__init__(network, action_space, observation_space, *parts, *others)
 
     def make_store(self, device: torch.device | None) -> Episodes:
         """Return episodes, kept until they are over."""

@@ -79,6 +79,7 @@ class DeepQ(ValueAgent):
         target: TargetNetwork = TargetNetwork(target_every=100),
         replay: ReplaySettings = ReplaySettings(),
         sequences: Sequences = Sequences(),
+        normalize_reward: bool = False,
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
@@ -94,7 +95,8 @@ class DeepQ(ValueAgent):
             check_memory(2 * size * row, f"batch_size {size:,}", "take a smaller --batch-size")
         regression = Regression(gamma, n_step, loss, rescale, dueling)
         parts = optim, exploration, regression, updates, target
-        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
+        others = normalize_reward, backend, device, seed
+        super().__init__(network, action_space, observation_space, *parts, *others)
 
     def make_store(self, device: torch.device | None) -> Replay:
         """Return a replay of single steps, or of sequences for a network with memory."""

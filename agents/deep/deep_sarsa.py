@@ -46,6 +46,7 @@ class DeepSarsa(ValueAgent):
         rescale: bool = False,
         updates: Updates = Updates(batch_size=64, train_every=64, updates=4),
         target: TargetNetwork = TargetNetwork(target_every=0),
+        normalize_reward: bool = False,
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
@@ -53,7 +54,8 @@ class DeepSarsa(ValueAgent):
         self.expected = expected
         regression = Regression(gamma, n_step, loss, rescale, dueling)
         parts = optim, exploration, regression, updates, target
-        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
+        others = normalize_reward, backend, device, seed
+        super().__init__(network, action_space, observation_space, *parts, *others)
 
     def make_store(self, device: torch.device | None) -> OnPolicy:
         """Return the newest steps, kept until the action behind them is known."""

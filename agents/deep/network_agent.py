@@ -23,6 +23,7 @@ from seqrl.core import schema, tree
 from seqrl.core.arrays import host_copy, to_tensor
 from seqrl.core.checks import check_choice, check_kind, check_unit
 from seqrl.core.errors import RunError, UsageError
+from seqrl.core.moments import RewardScale
 from seqrl.core.saved import NUMBER, PART, RNG, Kept
 from seqrl.core.seeding import Seed, drawing_from, generator, torch_generator
 from seqrl.core.types import Array, Batch, Metrics, Transition
@@ -73,7 +74,14 @@ class NetworkAgent(Scheduled):
     parts: dict[str, Part]  # what is trained, by name
 
     def __init__(
-        self, network: nn.Module, optim: Optim, gamma: float, backend: str, device: str, seed: Seed
+        self,
+        network: nn.Module,
+        optim: Optim,
+        gamma: float,
+        normalize_reward: bool,
+        backend: str,
+        device: str,
+        seed: Seed,
     ):
         check_unit("gamma", gamma)
         check_choice("backend", backend, BACKENDS)
@@ -82,6 +90,7 @@ class NetworkAgent(Scheduled):
         self.network = as_network(network).to(self.device)
         self.optim, self.gamma, self.backend = optim, gamma, backend
         self.learning_rate = schedule("learning_rate", optim.learning_rate, 0.0, math.inf)
+        self.normalize_reward, self.reward_scale = normalize_reward, RewardScale(gamma)
         self.updates = 0
         self.turn_steps = 0  # env steps of the turn that is being learned from
         self.parts, self.store = {}, None
@@ -148,7 +157,7 @@ class NetworkAgent(Scheduled):
         count = int(step.valid.sum())
         self.steps += count
         self.turn_steps += count
-        self.store.add(step)
+        self.store.add(self.reward_scale.scaled(step) if self.normalize_reward else step)
         metrics: Metrics = {}
         if step.whole:
             for batch in self.batches():
@@ -156,6 +165,11 @@ class NetworkAgent(Scheduled):
             self.end_turn()
             self.turn_steps = 0
         return metrics
+
+    @property
+    def reward_unit(self) -> float:
+        """What rewards are divided by before they are learned from."""
+        return self.reward_scale.unit if self.normalize_reward else 1.0
 
     def end_turn(self) -> None:
         """Do what is due after a turn was learned from."""
@@ -213,6 +227,7 @@ class NetworkAgent(Scheduled):
         "store": PART,
         "updates": NUMBER,
         "turn_steps": NUMBER,
+        "reward_scale": PART,
         **Scheduled.SAVED,
         "rng": RNG,
         "torch_rng": Kept(lambda rng: host_copy(rng.get_state()), check_torch_rng, load_torch_rng),

@@ -15,57 +15,14 @@ from seqrl.agents.deep.heads import make_head
 from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import Outputs, Part
-from seqrl.core import schema, tree
+from seqrl.core import tree
 from seqrl.core.errors import UsageError
-from seqrl.core.saved import NUMBER, PART, Kept, Saved, plain
+from seqrl.core.moments import RunningMoments
+from seqrl.core.saved import PART, Kept
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch, Decision, State
 from seqrl.networks.base import copied
 from seqrl.networks.batch_norm import update_statistics
-
-ROUNDING = 1e-5  # of a mean: a spread below it is none
-
-
-class RunningMoments(Saved):
-    """Mean and spread of all returns so far, weighted by how many there were (Welford)."""
-
-    def __init__(self) -> None:
-        self.mean, self.variance, self.count = 0.0, 1.0, 0
-
-    @property
-    def spread(self) -> float:
-        """The standard deviation; 0 until values have differed by more than rounding."""
-        spread = math.sqrt(self.variance)
-        return spread if self.count and spread > ROUNDING * abs(self.mean) else 0.0
-
-    @property
-    def std(self) -> float:
-        """The standard deviation; 1 where there is none."""
-        return self.spread or 1.0
-
-    def update(self, values: Tensor) -> None:
-        """Add more values [B]; those before the first spread weigh no more than they do."""
-        n, new = len(values), float(values.mean())
-        within = float(values.var(correction=0))
-        before = self.count if self.spread else min(self.count, n)
-        total, gap = before + n, new - self.mean
-        self.mean += gap * n / total
-        between = gap * gap * before * n / total
-        self.variance = (self.variance * before + within * n + between) / total
-        self.count = total
-
-    @staticmethod
-    def check_variance(name: str, saved: Any) -> None:
-        """Refuse what has no square root."""
-        schema.check(name, saved, 0.0)
-        if saved < 0:
-            schema.refuse(name, saved, "at least 0")
-
-    SAVED: ClassVar[dict[str, Kept]] = {
-        "mean": plain(0.0),
-        "variance": plain(check_variance),
-        "count": NUMBER,
-    }
 
 
 def joined(first: nn.Linear, second: nn.Linear) -> nn.Linear:
@@ -98,13 +55,14 @@ class PolicyAgent(NetworkAgent):
         gamma: float,
         critic: bool,
         temperature: float,
+        normalize_reward: bool,
         backend: str,
         device: str,
         seed: Seed,
     ):
         if not 0 < temperature < math.inf:
             raise UsageError(f"temperature {temperature}: expected a number above 0")
-        super().__init__(network, optim, gamma, backend, device, seed)
+        super().__init__(network, optim, gamma, normalize_reward, backend, device, seed)
         self.head = make_head(action_space)
         self.temperature, self.has_critic = temperature, critic
         self.returns = RunningMoments()
@@ -179,7 +137,8 @@ class PolicyAgent(NetworkAgent):
         if not self.has_critic:
             return None
         self._try_once(obs, start)
-        return np.asarray(torch.as_tensor(self.value_after(obs, start, None)).cpu())
+        found = torch.as_tensor(self.value_after(obs, start, None)).cpu()
+        return np.asarray(found) * self.reward_unit
 
     def value_after(self, obs: Array, start: Array, state: State) -> Array:
         """Return the critic's values [N] of observations, with the memory before them."""

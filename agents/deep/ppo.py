@@ -49,6 +49,7 @@ class PPO(PolicyAgent):
         target_kl: a rollout is learned from no further once a minibatch's policy is this far from
             the one that acted, in nats, above 0.
         share: values come from the policy's own network, by a row of its last layer.
+        normalize_reward: divide rewards by the running spread of their discounted sums.
         backend: "torch", "numpy" or "auto": in what plain networks act.
         device: "auto", "cpu", "cuda" or "cuda:0".
         seed: of the agent's own random numbers.
@@ -73,6 +74,7 @@ class PPO(PolicyAgent):
         entropy_coef: Rate = "linear:0.03:0",
         target_kl: float = math.inf,
         share: bool = False,
+        normalize_reward: bool = False,
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
@@ -89,7 +91,8 @@ class PPO(PolicyAgent):
         self.metrics: dict[str, Any] = {}  # of the newest minibatch
         self.shares_network = share
         parts = optim, gamma, True, 1.0
-        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
+        others = normalize_reward, backend, device, seed
+        super().__init__(network, action_space, observation_space, *parts, *others)
 
     def make_store(self) -> Rollout:
         """Return turns of a fixed number."""

@@ -53,6 +53,7 @@ class Reinforce(PolicyAgent):
         value_passes: steps of the value network an update, at least 1.
         entropy_coef: weight of the entropy bonus, at least 0, a number or a schedule.
         temperature: the policy is softmax(out / temperature), above 0.
+        normalize_reward: divide rewards by the running spread of their discounted sums.
         backend: "torch", "numpy" or "auto": in what plain networks act.
         device: "auto", "cpu", "cuda" or "cuda:0".
         seed: of the agent's own random numbers.
@@ -71,6 +72,7 @@ class Reinforce(PolicyAgent):
         value_passes: int = 4,
         entropy_coef: Rate = 0.01,
         temperature: float = 1.0,
+        normalize_reward: bool = False,
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
@@ -84,7 +86,8 @@ class Reinforce(PolicyAgent):
         self.count = 1.0  # what the newest batch's sums are divided by
         self.warned = False  # that cut episodes end where they were cut
         parts = optim, gamma, baseline == "value", temperature
-        super().__init__(network, action_space, observation_space, *parts, backend, device, seed)
+        others = normalize_reward, backend, device, seed
+        super().__init__(network, action_space, observation_space, *parts, *others)
 
     def make_store(self) -> Episodes:
         """Return episodes, kept until enough are over."""

@@ -113,6 +113,7 @@ class ValueAgent(NetworkAgent):
         loss: "squared", or "huber", which is linear beyond 1.
         rescale: learn the values squashed, where returns are large (Pohlen et al., 2018).
         updates: how often is learned, from how much.
+        normalize_reward: divide rewards by the running spread of their discounted sums.
         backend: "torch", "numpy" or "auto": in what plain networks act and learn.
         device: "auto", "cpu", "cuda" or "cuda:0".
         seed: of the agent's own random numbers.
@@ -130,6 +131,7 @@ class ValueAgent(NetworkAgent):
         regression: Regression,
         updates: Updates,
         target: TargetNetwork,
+        normalize_reward: bool,
         backend: str,
         device: str,
         seed: Seed,
@@ -138,7 +140,8 @@ class ValueAgent(NetworkAgent):
             raise UsageError(f"action space {action_space}: action values take Discrete actions")
         check_kind("updates", updates, Updates)
         check_kind("target", target, TargetNetwork)
-        super().__init__(network, optim, regression.gamma, backend, device, seed)
+        others = normalize_reward, backend, device, seed
+        super().__init__(network, optim, regression.gamma, *others)
         if regression.loss not in LOSSES:
             raise UsageError(f"loss {regression.loss!r} is not one of {', '.join(LOSSES)}")
         self.exploration, self.updating, self.target = exploration, updates, target
@@ -200,7 +203,7 @@ class ValueAgent(NetworkAgent):
         """Return the best action's value of N observations that open episodes [N]."""
         self._try_once(obs, start)
         best = torch.as_tensor(self.values_part.act(obs, start, None)[0]).amax(-1)
-        return np.asarray(self._unscaled(best).cpu())
+        return np.asarray(self._unscaled(best).cpu()) * self.reward_unit
 
     def _random(self, start: Array) -> np.ndarray | None:
         """Return random actions [N] where every environment is to take one, else draw nothing.

@@ -13,6 +13,7 @@ from seqrl.core.types import State
 from seqrl.networks.base import ModuleEncoder, is_chain
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalize import Normalize
+from seqrl.networks.normalized import Normalized
 from seqrl.networks.plain.numpy_layers import CELLS, FORWARDS, Cell, Memory
 from seqrl.networks.recurrent import GRU, LSTM, RNN, Recurrent
 
@@ -140,6 +141,8 @@ def _layers(modules: Iterable[nn.Module]) -> Iterable[nn.Module]:
             yield from _layers([module.module])
         elif type(module) is MLP:
             yield from _layers([module.source, module.layers])
+        elif type(module) is Normalized and module.is_vector:
+            yield from _layers([*module.parts, module.network])
         elif type(module) is Normalize or isinstance(module, Recurrent):
             yield from _layers([module.source])
             yield module

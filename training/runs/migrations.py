@@ -6,9 +6,12 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+from seqrl.core.moments import RewardScale
 from seqrl.training.runs import folder as runs
 
 Entries = dict[str, Any]
+# entries of an agent on a network that 0.1 had not
+NEW: Entries = {"turn_steps": 0, "reward_scale": RewardScale(0.0).state_dict()}
 
 
 def from_1(saved: Entries) -> Entries:
@@ -48,13 +51,12 @@ def agent_from_2(agent: Entries) -> Entries:
         others = rename_keys(others, {"experience": "store", "told": "last_numbers"})
         trained = {"values": (learner.get("values"), learner.get("optimizer"))}
         parts = parts_from_2(trained | {"target": (learner.get("target"), None)})
-        return {"parts": parts, "updates": learner["updates"], "turn_steps": 0, **others}
+        return {"parts": parts, "updates": learner["updates"], **NEW, **others}
     if "modules" in agent and "optimizers" in agent:  # REINFORCE
         others = dict(agent)
         modules, optimizers = others.pop("modules"), others.pop("optimizers")
         parts = {name: (modules[name], optimizer) for name, optimizer in optimizers.items()}
-        new = {"turn_steps": 0, "batch_steps": 0.0}
-        return {"parts": parts_from_2(parts), **others, **new}
+        return {"parts": parts_from_2(parts), **others, **NEW, "batch_steps": 0.0}
     return agent
 
 

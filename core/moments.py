@@ -1,0 +1,100 @@
+"""Running mean and spread of numbers, and rewards in units of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from seqrl.core import schema
+from seqrl.core.arrays import host_copy, like
+from seqrl.core.saved import NUMBER, PART, Kept, Saved, plain
+from seqrl.core.types import Array, Transition
+
+ROUNDING = 1e-5  # of a mean: a spread below it is none
+
+
+class RunningMoments(Saved):
+    """Mean and spread of all returns so far, weighted by how many there were (Welford)."""
+
+    def __init__(self) -> None:
+        self.mean, self.variance, self.count = 0.0, 1.0, 0
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation; 0 until values have differed by more than rounding."""
+        spread = math.sqrt(self.variance)
+        return spread if self.count and spread > ROUNDING * abs(self.mean) else 0.0
+
+    @property
+    def std(self) -> float:
+        """The standard deviation; 1 where there is none."""
+        return self.spread or 1.0
+
+    def update(self, values: Array) -> None:
+        """Add more values [B]; those before the first spread weigh no more than they do."""
+        n, new = len(values), float(values.mean())
+        on_host = isinstance(values, np.ndarray)
+        within = float(values.var() if on_host else values.var(correction=0))
+        before = self.count if self.spread else min(self.count, n)
+        total, gap = before + n, new - self.mean
+        self.mean += gap * n / total
+        between = gap * gap * before * n / total
+        self.variance = (self.variance * before + within * n + between) / total
+        self.count = total
+
+    @staticmethod
+    def check_variance(name: str, saved: Any) -> None:
+        """Refuse what has no square root."""
+        schema.check(name, saved, 0.0)
+        if saved < 0:
+            schema.refuse(name, saved, "at least 0")
+
+    SAVED: ClassVar[dict[str, Kept]] = {
+        "mean": plain(0.0),
+        "variance": plain(check_variance),
+        "count": NUMBER,
+    }
+
+
+def check_totals(name: str, value: Array, saved: Any) -> None:
+    """Refuse what are no totals of some environments."""
+    if getattr(saved, "ndim", 0) != 1:
+        schema.refuse(name, saved, "float64 of each environment")
+    schema.check(name, saved, np.zeros(len(saved)))
+
+
+class RewardScale(Saved):
+    """Rewards divided by the running standard deviation of the discounted sums of them.
+
+    The sum of an environment is that of its episode's rewards so far, each discounted once more at
+    every step. As VecNormalize of Stable-Baselines3, without its limits.
+
+    gamma: discount of the sums in [0, 1].
+    """
+
+    def __init__(self, gamma: float):
+        self.gamma, self.moments = gamma, RunningMoments()
+        self.totals: Array = np.zeros(0)  # of the environments
+
+    @property
+    def unit(self) -> float:
+        """What rewards are divided by; 1 until sums have differed."""
+        return self.moments.std
+
+    def scaled(self, step: Transition) -> Transition:
+        """Return a turn with its rewards in the unit of the turns before; take it into account."""
+        if len(self.totals) != len(step.valid):
+            self.totals = np.zeros(len(step.valid))
+        totals, scaled = like(self.totals, step.valid), step.reward / self.unit
+        grown = totals * self.gamma * ~step.start + step.reward
+        self.totals = grown * step.valid + totals * ~step.valid
+        if step.whole:
+            self.moments.update(self.totals)
+        return step._replace(reward=scaled)
+
+    SAVED: ClassVar[dict[str, Kept]] = {
+        "moments": PART,
+        "totals": Kept(host_copy, check_totals, lambda value, saved: np.array(saved)),
+    }

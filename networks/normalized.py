@@ -1,0 +1,73 @@
+"""Any network on normalised observations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium import Space, spaces
+from torch import Tensor, nn
+
+from seqrl.core import tree
+from seqrl.core.errors import UsageError
+from seqrl.core.types import State
+from seqrl.networks.base import Network, as_network, parts_of, refuse
+from seqrl.networks.cnn import is_image
+from seqrl.networks.normalize import Normalize
+from seqrl.networks.vectors import Numbers
+
+
+class Normalized(Network):
+    """A network whose observations of numbers are normalised first (see Normalize), shapes kept.
+
+    network: a Network or any module from [B, ...] to [B, F] that does not normalise itself.
+    space: of the observations; its Boxes are normalised, images and what is counted are left.
+    """
+
+    def __init__(self, network: nn.Module, space: Space) -> None:
+        super().__init__()
+        self.network = as_network(network)
+        if any(isinstance(part, Normalize) for part in network.modules()):
+            refuse(network, "it normalises observations already; leave one of the two out")
+        self.parts = nn.ModuleList()
+        self.which = tree.map(self._place, parts_of(space))
+        if not len(self.parts):
+            raise UsageError(f"observation space {space}: it has no numbers to normalise")
+        self.features = self.network.features
+        self.is_vector = isinstance(space, spaces.Box) and len(space.shape) == 1
+
+    def _place(self, part: Space) -> int:
+        """Return the index in `parts` of what normalises a part of the space; -1 for none."""
+        if not isinstance(part, spaces.Box) or is_image(part):
+            return -1
+        self.parts.append(Normalize(Numbers(part)))
+        return len(self.parts) - 1
+
+    def initial_state(self, n: int) -> State:
+        """Return the network's initial memory."""
+        return self.network.initial_state(n)
+
+    def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Apply the network to the normalised observations."""
+        out, state = self.network(self._normalized(obs), start, state)
+        self.features = self.features or out.shape[-1]
+        return out, state
+
+    def update(self, obs: Any, valid: Tensor) -> None:
+        """Update the running statistics of observations, and those of the network."""
+        self.network.update(self._normalized(obs), valid)
+
+        def update(i: int, leaf: Tensor) -> None:
+            if i >= 0:
+                part: Any = self.parts[i]
+                part.update(leaf, valid)
+
+        tree.map(update, self.which, obs)
+
+    def _normalized(self, obs: Any) -> Any:
+        def normalized(i: int, leaf: Tensor) -> Tensor:
+            if i < 0:
+                return leaf
+            part: Any = self.parts[i]
+            return part.encode(leaf.flatten(0, 1)).view(leaf.shape)
+
+        return tree.map(normalized, self.which, obs)
