@@ -9,9 +9,11 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from seqrl.agents import PPO, Reinforce
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
 from seqrl.agents.deep.deep_sarsa import DeepSarsa
+from seqrl.agents.deep.devices import Draw
 from seqrl.agents.deep.outputs import Outputs
 from seqrl.agents.deep.value_agent import TargetNetwork
 from seqrl.agents.factory import arguments
@@ -223,6 +225,62 @@ def test_a_gradient_that_is_not_finite_is_named_and_the_weights_are_kept():
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
     with pytest.raises(RunError, match="the loss is nan at update 1"):
         updated(quick, batch._replace(reward=batch.reward * float("nan")))
+
+
+# policies: the loss is torch's, what is before and behind it NumPy's
+
+
+POLICIES = {
+    "ppo": (PPO, spaces.Discrete(3), {}),
+    "ppo, shared": (PPO, spaces.Discrete(3), {"share": True}),
+    "ppo, several": (PPO, spaces.MultiDiscrete([2, 3]), {}),
+    "ppo, numbers": (PPO, spaces.Box(-1, 1, (2,), np.float32), {}),  # the critic alone
+    "reinforce": (Reinforce, spaces.MultiBinary(2), {}),
+    "no critic": (Reinforce, spaces.Discrete(3), {"baseline": "mean"}),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_step_as_in_torch(name):
+    cls, actions, more = POLICIES[name]
+    quick, plain = (
+        cls(MLP(BOX), actions, BOX, backend=backend, device="cpu", seed=0, **more)
+        for backend in ("auto", "torch")
+    )
+    plain.load_state_dict(quick.state_dict())
+    assert (quick.learner, plain.learner) == ("NumPy learner", "torch learner")
+    assert quick.policy.learns_in_numpy == (name != "ppo, numbers")
+    for _ in range(20):
+        batch = batch_of()
+        out = plain.policy.act(batch.obs[0].numpy(), np.ones(16, bool), None)[0]
+        out = out[..., :-1] if plain.shares_network else out
+        action = plain.head.sample(torch.tensor(out), Draw(torch.Generator().manual_seed(0)))
+        extra = batch.extra | {"advantage": torch.randn(2, 16)}
+        timed = {"action": torch.stack([action, action]), "log_prob": torch.full((2, 16), -1.0)}
+        batch = batch._replace(**timed, extra=extra)
+        numbers = [agent.update(batch) for agent in (quick, plain)]
+        for tag in numbers[0]:
+            assert float(numbers[0][tag]) == pytest.approx(
+                float(numbers[1][tag]), rel=1e-3, abs=1e-5
+            )
+    agree(quick, plain)
+    values = [x.values(batch.obs[0].numpy(), np.ones(16, bool)) for x in (quick, plain)]
+    if quick.has_critic:
+        np.testing.assert_allclose(*values, atol=1e-4)
+
+
+def test_weights_written_between_two_updates_of_a_policy_are_those_learned():
+    agent = PPO(MLP(BOX), spaces.Discrete(3), BOX, device="cpu", seed=0)
+    batch = batch_of()._replace(log_prob=torch.full((2, 16), -1.0))
+    batch = batch._replace(extra=batch.extra | {"advantage": torch.randn(2, 16)})
+    agent.update(batch)
+    with torch.no_grad():
+        for weight in agent.policy.module.parameters():
+            weight.data = torch.zeros_like(weight)
+    out = agent.policy.learn(batch.obs, batch.start)
+    assert not out.any()
+    agent.update(batch)
+    assert any(weight.any() for weight in agent.policy.module.parameters())
 
 
 # dropout, and values for pictures

@@ -261,7 +261,8 @@ def test_the_value_network_learns_the_returns():
 @pytest.mark.parametrize("name", ["mlp", "gru"])
 def test_padding_changes_nothing(name):
     """The gradient of a batch is the sum of those of its episodes."""
-    agent = agent_of(build(name, BOX, hidden_size=4) if name == "gru" else None, entropy_coef=0.1)
+    network = build(name, BOX, hidden_size=4) if name == "gru" else None
+    agent = agent_of(network, entropy_coef=0.1, backend="torch")
     waiting = episodes([1, 2, 3, 4, 5], [6.0, 7.0], [8.0, 9.0, 1.0])
     agent.store.finished.append(waiting)
     batch = agent.store.take()

@@ -63,7 +63,8 @@ class Categorical(Head):
     def __init__(self, counts: list[int], start: Any = 0, flat: bool = False):
         super().__init__()
         self.counts, self.start, self.flat = counts, start, flat
-        self.size = sum(counts)
+        self.size, self.choices = sum(counts), len(counts)
+        self.ends = np.cumsum(counts).tolist()
 
     def sample(self, out: Array, draw: Draw) -> Array:
         """Gumbel-max: the largest of logits with Gumbel noise (the log of an exponential)."""
@@ -81,12 +82,15 @@ class Categorical(Head):
     def log_prob(self, out: Array, action: Array) -> Array:
         """The sum over the groups."""
         if isinstance(out, np.ndarray):
-            chosen = (action - self.start).reshape(*out.shape[:-1], -1)
-            logs = [log_softmax(part) for part in self._groups(out)]
+            rows, index = (
+                out.reshape(-1, self.size),
+                (action - self.start).reshape(-1, self.choices),
+            )
             each = [
-                np.take_along_axis(part, chosen[..., i, None], -1) for i, part in enumerate(logs)
+                log_softmax(part)[np.arange(len(rows)), index[:, i]]
+                for i, part in enumerate(self._groups(rows))
             ]
-            return np.concatenate(each, -1).sum(-1)
+            return sum(each[1:], each[0]).reshape(out.shape[:-1])
         chosen = action - torch.as_tensor(self.start, device=action.device)
         chosen = chosen[..., None] if self.flat else chosen
         parts = [
@@ -101,8 +105,10 @@ class Categorical(Head):
         return torch.stack([-(log.exp() * log).sum(-1) for log in logs]).sum(0)
 
     def _groups(self, out: Array) -> list[Array]:
-        ends = np.cumsum(self.counts).tolist()
-        return [out[..., end - n : end] for n, end in zip(self.counts, ends, strict=True)]
+        if self.choices == 1:
+            return [out]
+        both = zip(self.counts, self.ends, strict=True)
+        return [out[..., end - n : end] for n, end in both]
 
 
 class Bernoulli(Head):

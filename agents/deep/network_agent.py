@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from seqrl.agents.deep.devices import pick_device
-from seqrl.agents.deep.optim import Optim, clip_gradients
+from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
@@ -199,11 +198,12 @@ class NetworkAgent(Scheduled):
         for part in parts:
             part.refresh()
         if loss.gradient is not None:
-            return numpy_step(parts[0], loss.gradient / np.float32(loss.count), now, most)
-        for weight in itertools.chain.from_iterable(part.weights for part in parts):
-            weight.grad = None  # what zero_grad does, at a third of its cost
-        average.backward()
-        norms = [clip_gradients(part.module, part.weights, most) for part in parts]
+            norms = [parts[0].clip(most, loss.gradient / np.float32(loss.count))]
+        else:
+            for part in parts:
+                part.clear()
+            average.backward()
+            norms = [part.clip(most) for part in parts]
         for part in parts:
             part.step(now)
         return norms[0]
@@ -249,21 +249,6 @@ class NetworkAgent(Scheduled):
                 text = "the network is not built yet: give the agent the observation_space"
                 raise UsageError(text)
             super().load_state_dict(state, name)
-
-
-def numpy_step(part: Part, gradient: np.ndarray, learning_rate: float, most: float) -> float:
-    """Step a part in NumPy, given the gradient by its outputs of the newest learning pass."""
-    assert part.mlp is not None and part.adam is not None
-    flat = part.mlp.backward(part.activations, gradient.reshape(-1, gradient.shape[-1]))
-    norm = math.sqrt(flat @ flat)
-    if not math.isfinite(norm):
-        for weight, view in zip(part.mlp.parameters, part.mlp.views(flat), strict=True):
-            weight.grad = torch.from_numpy(view)
-        clip_gradients(part.module, part.mlp.parameters, most)  # refuses it by name
-    if norm > most:
-        flat *= most / norm
-    part.adam.step(flat, learning_rate)
-    return norm
 
 
 def check_finite(out: Array, obs: Array) -> None:

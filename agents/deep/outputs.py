@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from seqrl.agents.deep.optim import (
     Optim,
+    clip_gradients,
     follow,
     load_optimizer_state,
     load_weights,
@@ -83,7 +85,8 @@ class Part:
         CPU.
     draws: whether layers such as dropout draw while it learns; those of a policy do not, since it
         is to learn as it acts.
-    numpy_loss: whether the loss has a NumPy form. Learning in NumPy (`learns_in_numpy`) needs one,
+    numpy: whether it may learn in NumPy: arrays where batches are arrays, else a tensor that the
+        loss is differentiated by, and NumPy from there on. `learns_in_numpy` says whether it does:
         an MLP without dueling, and Adam without weight decay.
     """
 
@@ -95,7 +98,7 @@ class Part:
         backend: str,
         *,
         draws: bool = True,
-        numpy_loss: bool = False,
+        numpy: bool = False,
     ):
         self.module, self.device, self.draws = module, device, draws
         self.optimizer = None if optim is None else optim.make(module.parameters())
@@ -105,14 +108,19 @@ class Part:
         if device.type == "cpu" and backend != "torch":
             self.mlp = numpy_mlp(module.network, module.layer)
             self.plain = self.mlp or numpy_forward(module.network, module.layer)
-        if numpy_loss and self.mlp is not None and not module.dueling:
-            adam = self.optimizer
-            if type(adam) is torch.optim.Adam and not adam.param_groups[0]["weight_decay"]:
+        if numpy and self.mlp is not None and not module.dueling:
+            adam, own = self.optimizer, len(list(module.parameters()))
+            plain = type(adam) is torch.optim.Adam and not adam.param_groups[0]["weight_decay"]
+            if plain and own == len(self.mlp.parameters):  # a head may have more
+                assert adam is not None
                 self.adam = NumpyAdam(adam, self.mlp)
         if backend == "numpy" and self.plain is None:
             name = type(module.network).__name__
             raise UsageError(f"backend numpy: network {name} is not plain; take auto or torch")
-        self.activations: list[np.ndarray] = []  # of the newest learning pass in NumPy
+        # of the newest learning pass in NumPy: activations, outputs as a tensor, gradient
+        self.activations: list[np.ndarray] = []
+        self.leaf: Tensor | None = None
+        self.gradient: np.ndarray | None = None
 
     @property
     def learns_in_numpy(self) -> bool:
@@ -132,8 +140,38 @@ class Part:
         assert self.optimizer is not None
         return follow(self.optimizer, self.module)
 
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for weight in () if self.learns_in_numpy else self.weights:
+            weight.grad = None  # what zero_grad does, at a third of its cost
+
+    def clip(self, most: float, by_outputs: np.ndarray | None = None) -> Tensor | float:
+        """Scale the gradients to a norm of at most `most`; return what it was before.
+
+        by_outputs: of a loss by the newest outputs, where it was worked out in NumPy.
+        """
+        if by_outputs is None and self.leaf is not None and self.leaf.grad is not None:
+            by_outputs = self.leaf.grad.numpy()
+        if by_outputs is None:
+            return clip_gradients(self.module, self.weights, most)
+        assert self.mlp is not None
+        flat = self.mlp.backward(self.activations, by_outputs.reshape(-1, by_outputs.shape[-1]))
+        norm = math.sqrt(flat @ flat)
+        if not math.isfinite(norm):
+            for weight, view in zip(self.mlp.parameters, self.mlp.views(flat), strict=True):
+                weight.grad = torch.from_numpy(view)
+            clip_gradients(self.module, self.mlp.parameters, most)  # refuses it by name
+        if norm > most:
+            flat *= most / norm
+        self.gradient = flat
+        return norm
+
     def step(self, learning_rate: float) -> None:
         """Step the weights along their gradients."""
+        if self.adam is not None:
+            assert self.gradient is not None
+            self.adam.step(self.gradient, learning_rate)
+            return
         assert self.optimizer is not None
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -162,6 +200,11 @@ class Part:
         if isinstance(start, np.ndarray):
             self.activations = self._in_numpy(obs, start)
             return self.activations[-1].reshape(*start.shape, -1)
+        if self.learns_in_numpy:
+            self.refresh()
+            self.activations = self._in_numpy(obs.numpy(), start.numpy())
+            self.leaf = torch.from_numpy(self.activations[-1]).view(*start.shape, -1)
+            return self.leaf.requires_grad_()
         if not self.draws:
             rest(self.module)
         elif not self.module.training:
@@ -172,6 +215,9 @@ class Part:
         """Map a batch to numbers [T, B, K] without a gradient."""
         if isinstance(start, np.ndarray):
             return self._in_numpy(obs, start)[-1].reshape(*start.shape, -1)
+        if self.learns_in_numpy:
+            self.refresh()
+            return torch.from_numpy(self.evaluate(obs.numpy(), start.numpy()))
         self._rest()
         with torch.no_grad():
             return self.module(obs, start, state)[0]

@@ -87,7 +87,7 @@ class PolicyAgent(NetworkAgent):
 
     def _part(self, outputs: Outputs, draws: bool = True) -> Part:
         placed = outputs.to(self.device)
-        return Part(placed, self.optim, self.device, self.backend, draws=draws)
+        return Part(placed, self.optim, self.device, self.backend, draws=draws, numpy=True)
 
     def make_store(self) -> Any:
         """Return what is learned from."""

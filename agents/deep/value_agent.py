@@ -163,7 +163,7 @@ class ValueAgent(NetworkAgent):
         layer = nn.Linear(self.network.features, self.actions + self.dueling)
         values = Outputs(self.network, layer, dueling=self.dueling).to(self.device)
         args = values, self.optim, self.device, self.backend
-        self.values_part = Part(*args, numpy_loss=not self.rescale)
+        self.values_part = Part(*args, numpy=not self.rescale)
         self.parts = {"values": self.values_part}
         self.target_part = self.values_part
         if self.target.target_every:
