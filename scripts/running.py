@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import sys
@@ -25,6 +26,7 @@ from seqrl.training.runs.progress import Progress
 from seqrl.training.runs.tensorboard import TensorBoard
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+LEARNED, FEW = 10_000, 50  # env steps after which so few updates from whole episodes are told
 Checkpoint = dict[str, Any]
 
 
@@ -182,6 +184,8 @@ def report(
     if config.get("episodes") and loop.steps < config["steps"] // 2 and not interrupted:
         done = f"schedules run over --steps {config['steps']:,}, of which {loop.steps:,} were done"
         print(f"{done}: a smaller --steps would suit these episodes")
+    if config["agent"] == "reinforce" and loop.steps >= LEARNED and agent.updates < FEW:
+        print(few_updates(loop, agent.updates))
     if hasattr(agent, "device_reason"):
         print(f"device {agent.device}: {agent.device_reason}")
     if evaluation is not None:
@@ -193,6 +197,14 @@ def report(
         print(f"\n{policy}\n")
     print(f"saved in  {folder}")
     print(f"see it:   {tensorboard_command()} --logdir {logdir_of(folder, config)}")
+
+
+def few_updates(loop: Interaction, updates: int) -> str:
+    """Return what helps where hardly an episode has ended."""
+    length = loop.books.ep_len_mean
+    long = "none has ended" if math.isnan(length) else f"episodes are {length:,.0f} long"
+    done = f"{updates} updates in {loop.steps:,} steps; {long}"
+    return f"{done}: more environments (--num-envs) or --agent ppo"
 
 
 def logdir_of(folder: Path, config: dict[str, Any]) -> Path:

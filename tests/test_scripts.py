@@ -113,6 +113,14 @@ def type_(capsys):
     return typed
 
 
+@pytest.mark.parametrize("agent, told", [("reinforce", True), ("ppo", False)])
+def test_few_updates_are_told_with_the_way_on(agent, told, type_, here):
+    words = "--env Pendulum-v1 --steps 10000 --num-envs 4 --eval-episodes 0 --preset none"
+    status, out, _ = type_(train, "--agent", agent, *words.split())
+    line = "updates in 10,000 steps; episodes are 200 long: more environments (--num-envs) or "
+    assert status == 0 and (line in out) == told
+
+
 @pytest.fixture
 def process(here):
     """A function that starts a script as a process of its own; none outlives its test."""
