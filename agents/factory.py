@@ -91,9 +91,12 @@ def build_network_agent(
 ) -> Agent:
     """An agent on a network; weights are drawn from the run's own stream."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # small networks lose more to a second thread than they gain
+        # small networks lose more to a second thread than they gain, in torch and in NumPy
+        torch.set_num_threads(1)
+        threadpool_limits(1, user_api="blas")
     if config.get("deterministic"):  # the same bits every time, on a GPU too
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at cuBLAS's first use
         torch.use_deterministic_algorithms(True)

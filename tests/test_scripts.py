@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -1024,3 +1025,23 @@ def test_a_terminal_sees_a_bar_with_return_that_goes_away(process, quiet):
     else:
         assert re.search(rb"\d+%.*15\.0k \[.*steps/s, return 0\.\d+\]", seen)
         assert re.search(rb"\r +\r$", seen)
+
+
+THREADS = """
+from threadpoolctl import threadpool_info
+import torch
+from seqrl.scripts import train
+from seqrl.training.runs.parts import build
+words = ["--agent", "reinforce", "--env", "CartPole-v1"]
+build(train.make_config(train.make_parser(words).read(words)))
+blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+print(blas, torch.get_num_threads())
+"""
+
+
+def test_an_agent_on_a_network_takes_one_thread_unless_told():
+    free = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    run = partial(subprocess.run, capture_output=True, text=True, check=True)
+    for told, expected in (({}, "[1] 1"), ({"OMP_NUM_THREADS": "2"}, "[2] 2")):
+        done = run([sys.executable, "-c", THREADS], env=free | told)
+        assert done.stdout.strip() == expected
