@@ -101,7 +101,7 @@ def test_the_clipped_loss_by_hand():
     assert found["train/policy_loss"] == pytest.approx(-gain / 5)
     assert found["train/value_loss"] == pytest.approx(1)
     assert found["train/entropy"] == pytest.approx(math.log(2))
-    assert found["train/ratio"] == pytest.approx(2)
+    assert found["train/max_ratio"] == pytest.approx(2)
 
 
 def test_a_clipped_step_has_no_gradient_and_without_clipping_it_has():
@@ -218,7 +218,7 @@ def test_the_first_step_is_along_the_exact_gradient(gae_lambda, monkeypatch):
     def counted(batch):
         np.add.at(visits, batch.obs.numpy().ravel(), 1)
         made = loss(batch)
-        assert float(made.metrics["train/ratio"]) == pytest.approx(1, abs=1e-5)
+        assert float(made.metrics["train/max_ratio"]) == pytest.approx(1, abs=1e-5)
         return made
 
     monkeypatch.setattr(agent, "loss", counted)
@@ -239,7 +239,7 @@ class Watching(PPO):
     def update(self, batch):
         metrics = super().update(batch)
         if self.updates % (self.epochs * self.minibatches) == 1:
-            self.gaps = [*getattr(self, "gaps", []), float(metrics["train/ratio"]) - 1]
+            self.gaps = [*getattr(self, "gaps", []), float(metrics["train/max_ratio"]) - 1]
         return metrics
 
 
@@ -282,7 +282,7 @@ def test_new_units_leave_the_values_as_they_are(share):
 def test_learning_stops_where_the_policy_has_moved_too_far():
     agent, envs = agent_and_envs(rollout=16, target_kl=1e-9, optim=Optim(0.01, 0.5))
     train(agent, envs, 4 * 16, seed=0)
-    assert 1 <= agent.updates < 16
+    assert 1 <= agent.updates <= 2
     far, envs = agent_and_envs(rollout=16)
     train(far, envs, 4 * 16, seed=0)
     assert far.updates == 16

@@ -115,13 +115,12 @@ class PPO(PolicyAgent):
         rows = whole if self.memory else whole.steps()
         size = -(-rows.reward.shape[1] // self.minibatches)
         first = None
-        for _ in range(self.epochs):
-            for minibatch in rows.minibatches(size, self.rng):
-                yield minibatch
-                first = self.metrics["train/ratio"] if first is None else first
-                self.metrics |= {"train/first_ratio": first, "train/explained_variance": explained}
-                if self.metrics["train/approx_kl"] > self.target_kl:
-                    break
+        for minibatch in (x for _ in range(self.epochs) for x in rows.minibatches(size, self.rng)):
+            yield minibatch
+            first = self.metrics["train/max_ratio"] if first is None else first
+            self.metrics |= {"train/first_ratio": first, "train/explained_variance": explained}
+            if self.target_kl < math.inf and self.metrics["train/approx_kl"] > self.target_kl:
+                break
         self.update_statistics(whole)
 
     def loss(self, batch: Batch) -> Loss:
@@ -144,7 +143,7 @@ class PPO(PolicyAgent):
                 "clip_fraction": (ratio != clipped).float(),
             }
             metrics = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
-            metrics["train/ratio"] = (ratio - 1).abs().max() + 1
+            metrics["train/max_ratio"] = (ratio - 1).abs().max() + 1
         total = torch.where(valid, each, 0.0).sum()
         return Loss(total, valid.sum().clamp(min=1), metrics=metrics)
 
