@@ -15,8 +15,7 @@ HOME = Path(__file__).parent
 RUNS = {  # name of the picture: flags of the run that it shows
     "policy": "--env FrozenLake-v1 --steps 300000",
     "blackjack": "--agent monte-carlo --env Blackjack-v1 --env-arg sab=True --steps 300000",
-    "memory": "--agent reinforce --network gru --env seqrl/RepeatFirst-v0 --num-envs 32"
-    " --gamma 0.9 --steps 200000",
+    "memory": "--agent ppo --network gru --env seqrl/RepeatFirst-v0 --num-envs 16 --steps 200000",
 }
 FILMED = ("policy",)
 
