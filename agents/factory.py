@@ -30,9 +30,9 @@ def build_network(
     A parameter named observation_space is given the space. Raises UsageError in a line.
     """
     if normalize:
-        from seqrl.networks.normalized import Normalized
+        from seqrl.networks.normalized import Normalized, normalized_space
 
-        return Normalized(build_network(name, space, args), space)
+        return Normalized(build_network(name, normalized_space(space), args), space)
     from torch import nn
 
     from seqrl.networks.build import build
@@ -107,7 +107,8 @@ def build_network_agent(
     made = name, observation_space, config.get("network_args", {})
     network = build_network(*made, normalize=bool(config.get("normalize_obs")))
     cls = agent_class(config["agent"], network=True)
-    numbers = arguments(cls, config["agent_args"])
+    # a config of version 0.1 has no adam_eps; it was this
+    numbers = arguments(cls, {"adam_eps": 1e-8, **config["agent_args"]})
     return cls(network, action_space, observation_space, **numbers, seed=streams.agent)
 
 

@@ -34,7 +34,10 @@ class RunningMoments(Saved):
 
     def update(self, values: Array) -> None:
         """Add more values [B]; those before the first spread weigh no more than they do."""
-        n, new = len(values), float(values.mean())
+        n = len(values)
+        if not n:
+            return
+        new = float(values.mean())
         on_host = isinstance(values, np.ndarray)
         within = float(values.var() if on_host else values.var(correction=0))
         before = self.count if self.spread else min(self.count, n)
@@ -65,6 +68,13 @@ def check_totals(name: str, value: Array, saved: Any) -> None:
     schema.check(name, saved, np.zeros(len(saved)))
 
 
+def check_met(name: str, value: Array, saved: Any) -> None:
+    """Refuse what does not say of each of some environments whether it is."""
+    if getattr(saved, "ndim", 0) != 1:
+        schema.refuse(name, saved, "bool of each environment")
+    schema.check(name, saved, np.zeros(len(saved), bool))
+
+
 class RewardScale(Saved):
     """Rewards divided by the running standard deviation of the discounted sums of them.
 
@@ -77,6 +87,7 @@ class RewardScale(Saved):
     def __init__(self, gamma: float):
         self.gamma, self.moments = gamma, RunningMoments()
         self.totals: Array = np.zeros(0)  # of the environments
+        self.met: Array = np.zeros(0, bool)  # those of a turn whose other steps are still to come
 
     @property
     def unit(self) -> float:
@@ -86,15 +97,18 @@ class RewardScale(Saved):
     def scaled(self, step: Transition) -> Transition:
         """Return a turn with its rewards in the unit of the turns before; take it into account."""
         if len(self.totals) != len(step.valid):
-            self.totals = np.zeros(len(step.valid))
+            self.totals, self.met = np.zeros(len(step.valid)), np.zeros(len(step.valid), bool)
         totals, scaled = like(self.totals, step.valid), step.reward / self.unit
         grown = totals * self.gamma * ~step.start + step.reward
         self.totals = grown * step.valid + totals * ~step.valid
+        met = step.valid | like(self.met, step.valid)
         if step.whole:
-            self.moments.update(self.totals)
+            self.moments.update(self.totals[met])
+        self.met = met & (not step.whole)
         return step._replace(reward=scaled)
 
     SAVED: ClassVar[dict[str, Kept]] = {
         "moments": PART,
         "totals": Kept(host_copy, check_totals, lambda value, saved: np.array(saved)),
+        "met": Kept(host_copy, check_met, lambda value, saved: np.array(saved)),
     }

@@ -72,6 +72,12 @@ class Batch(NamedTuple):
         for first in range(0, len(order), size):
             yield self.columns(order[first : first + size])
 
+    def split(self, count: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield all columns once, in random order, in so many parts, or one a column if fewer."""
+        order = rng.permutation(self.reward.shape[1])
+        for part in np.array_split(order, min(count, len(order))):
+            yield self.columns(part)
+
 
 class Decision(NamedTuple):
     """The action chosen by an agent, its memory after the step and its log-probability."""

@@ -9,7 +9,7 @@ from seqrl.networks.diagnosis.check import check_network
 from seqrl.networks.encoders import encoder
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalize import Normalize
-from seqrl.networks.normalized import Normalized
+from seqrl.networks.normalized import Normalized, normalized_space
 from seqrl.networks.options import activation, initialise
 from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
 from seqrl.networks.recurrent import GRU, LSTM, RNN
@@ -42,6 +42,7 @@ __all__ = [
     "flat",
     "initialise",
     "is_image",
+    "normalized_space",
     "numpy_forward",
     "probe",
 ]

@@ -11,7 +11,6 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 ONE, HALF = np.float32(1.0), np.float32(0.5)
@@ -141,9 +140,12 @@ class Rollout(torch.autograd.Function):
         return torch.from_numpy(h)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients by inputs, U, c and memory."""
+        """Return the gradients by inputs, U, c and memory; they have none themselves."""
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "our GRU kernel has no second derivatives: set seqrl.networks.layers.FEW to 0"
+            )
         weight, start = ctx.saved_tensors
         before, gates = ctx.kept
         (grad,) = grads

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
+import numpy as np
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
@@ -16,10 +17,25 @@ from seqrl.networks.normalize import Normalize
 from seqrl.networks.vectors import Numbers
 
 
+def is_normalized(part: Space) -> TypeGuard[spaces.Box]:
+    """Return whether observations of a space without parts are normalised."""
+    return isinstance(part, spaces.Box) and not is_image(part)
+
+
+def normalized_space(space: Space) -> Space:
+    """Return the space of normalised observations."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: normalized_space(part) for key, part in space.items()})
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([normalized_space(part) for part in space])
+    return spaces.Box(-np.inf, np.inf, space.shape) if is_normalized(space) else space
+
+
 class Normalized(Network):
     """A network whose observations of numbers are normalised first (see Normalize), shapes kept.
 
     network: a Network or any module from [B, ...] to [B, F] that does not normalise itself.
+        Built for `normalized_space(space)`, which is what it sees.
     space: of the observations; its Boxes are normalised, images and what is counted are left.
     """
 
@@ -28,6 +44,8 @@ class Normalized(Network):
         self.network = as_network(network)
         if any(isinstance(part, Normalize) for part in network.modules()):
             refuse(network, "it normalises observations already; leave one of the two out")
+        if any(isinstance(part, Numbers) and part.scaled for part in network.modules()):
+            refuse(network, "it scales uint8 observations; build it for normalized_space(space)")
         self.parts = nn.ModuleList()
         self.which = tree.map(self._place, parts_of(space))
         if not len(self.parts):
@@ -37,7 +55,7 @@ class Normalized(Network):
 
     def _place(self, part: Space) -> int:
         """Return the index in `parts` of what normalises a part of the space; -1 for none."""
-        if not isinstance(part, spaces.Box) or is_image(part):
+        if not is_normalized(part):
             return -1
         self.parts.append(Normalize(Numbers(part)))
         return len(self.parts) - 1

@@ -34,7 +34,9 @@ def new_network(config: dict[str, Any], space: gym.Space) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(Streams.of(config["seed"]).network.generate_state(1)[0]))
         return as_network(
-            build_network(config["network"], space, config["network_args"], config["normalize_obs"])
+            build_network(
+                config["network"], space, config["network_args"], config.get("normalize_obs", False)
+            )
         )
 
 

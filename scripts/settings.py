@@ -41,15 +41,24 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     file = read_file(flag_value(argv, "--config", ""), argv)
     preset = choose_preset(flag_value(argv, "--preset", ""), argv, file)
     agent = flag_value(argv, "--agent", file.get("agent", preset.agent if preset else ""))
-    own = dict(AGENTS[agent].numbers) if agent in AGENTS else {}
+    own, given = own_numbers(agent, file)
     if preset is None:
-        own |= file.get("agent_args", {})
+        own |= given
         return {**file, **({"agent_args": own} if own else {})}, ""
     settings = applicable(preset, argv, file)
     shown = ", ".join(f"{name}={value}" for name, value in flatten(settings).items())
-    agent_args = own | settings["agent_args"] | file.get("agent_args", {})
+    agent_args = own | settings["agent_args"] | given
     merged = {**settings, "agent": preset.agent, **file, "agent_args": agent_args}
     return merged, f"preset {preset.name} (--preset none leaves it out): {shown}"
+
+
+def own_numbers(agent: str, file: Settings) -> tuple[Settings, Settings]:
+    """Return an agent's own defaults, and the numbers of a file without another agent's own."""
+    both = [AGENTS[name].numbers for name in (agent, file.get("agent", agent)) if name in AGENTS]
+    given = file.get("agent_args", {})
+    if file.get("agent", agent) != agent:
+        given = {name: value for name, value in given.items() if not any(name in x for x in both)}
+    return dict(both[0]) if agent in AGENTS else {}, given
 
 
 def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | None:

@@ -66,6 +66,13 @@ def test_tanh_is_right_everywhere():
     np.testing.assert_allclose(found, np.tanh(x.astype(np.float32)), rtol=1e-6, atol=1e-9)
 
 
+def test_a_second_derivative_is_refused():
+    layer, x, start, memory = case(4, 2, 3)
+    y, _ = layer.sequence(x, start, None, (memory,))
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
 def test_what_is_not_a_number_stays_none():
     layer, x, start, memory = case(5, 2, 8, 0.0)
     with torch.no_grad():

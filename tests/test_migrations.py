@@ -31,6 +31,8 @@ def test_an_older_checkpoint_acts_as_it_did_and_goes_on(name):
     np.testing.assert_allclose(action, EXPECTED[name]["action"], rtol=1e-5)
     values = parts.agent.values(obs, start)
     np.testing.assert_allclose(values, EXPECTED[name]["values"], rtol=1e-5)
+    if hasattr(parts.agent, "optim"):
+        assert parts.agent.optim.adam_eps == 1e-8  # as it was
     before = getattr(parts.agent, "updates", 0)
     loop.run(300)
     assert loop.steps == parts.agent.steps == 601

@@ -15,7 +15,15 @@ from seqrl.core import UsageError
 from seqrl.core.moments import RewardScale
 from seqrl.core.types import Transition
 from seqrl.envs import Serial
-from seqrl.networks import MLP, Normalize, Normalized, build, check_network, numpy_forward
+from seqrl.networks import (
+    MLP,
+    Normalize,
+    Normalized,
+    build,
+    check_network,
+    normalized_space,
+    numpy_forward,
+)
 from seqrl.scripts import evaluate
 from seqrl.scripts import train as script
 from seqrl.training import Interaction, train
@@ -73,6 +81,20 @@ def test_rewards_by_hand():
     assert scale.totals.tolist() == [4, 4] and third.reward[1] == pytest.approx(
         1 / np.std([4, 0, 4, 6])
     )
+
+
+def test_filler_does_not_count():
+    """A unit is that of the sums alone, whatever rows stand between them."""
+    units = []
+    for filler in (False, True):
+        scale = RewardScale(1.0)
+        for _ in range(50):
+            for reward, start in ((0.0, True), (1.0, False)):
+                scale.scaled(turn([reward, reward], [start, start]))
+            if filler:
+                scale.scaled(turn([0.0, 0.0], [False, False], [False, False]))
+        units.append(scale.unit)
+    assert units == pytest.approx([0.5, 0.5])
 
 
 def test_a_turn_in_two_parts_is_one():
@@ -192,6 +214,23 @@ def test_twice_or_nothing_is_refused():
     image = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     with pytest.raises(UsageError, match="no numbers to normalise"):
         Normalized(build("cnn", image), image)
+
+
+def test_numbers_of_bytes_are_normalised_too():
+    space = spaces.Box(0, 255, (4,), np.uint8)
+    with pytest.raises(UsageError, match="build it for normalized_space"):
+        Normalized(MLP(space), space)
+    net = Normalized(MLP(normalized_space(space)), space)
+    obs = torch.randint(0, 255, (50, 2, 4), dtype=torch.uint8)
+    net.update(obs, torch.ones(50, 2, dtype=torch.bool))
+    seen = []
+    first = next(layer for layer in net.modules() if isinstance(layer, nn.Linear))
+    first.register_forward_hook(lambda layer, args, out: seen.append(args[0]))
+    net(obs, torch.zeros(50, 2, dtype=torch.bool))
+    assert seen[0].std() == pytest.approx(1, rel=0.05)
+    both = spaces.Dict({"a": space, "n": spaces.Discrete(3)})
+    assert normalized_space(both)["a"].dtype == np.float32
+    assert normalized_space(both)["n"] == both["n"]
 
 
 @every_agent

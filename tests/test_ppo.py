@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from seqrl.agents import PPO
+from seqrl.agents import PPO, Reinforce
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.optim import Optim
 from seqrl.core import tree
@@ -127,6 +127,8 @@ def test_advantages_are_normalised_over_what_is_valid():
     each = torch.tensor([[1.0, 3.0], [2.0, 100.0]])
     valid = torch.tensor([[True, True], [True, False]])
     found = targets.normalized(each, valid)
+    rounding = 1000 * (1 + 1e-7 * torch.randn(5, 1))
+    assert not targets.normalized(rounding, torch.ones(5, 1).bool()).any()
     root = math.sqrt(1.5)
     torch.testing.assert_close(found, torch.tensor([[-root, root], [0.0, 0.0]]))
     assert (
@@ -294,6 +296,7 @@ def test_learning_stops_where_the_policy_has_moved_too_far():
         ({"clip": 0.0}, "clip 0.0: expected a number above 0"),
         ({"target_kl": math.nan}, "target_kl nan: expected"),
         ({"value_coef": -1.0}, "value_coef -1.0: expected"),
+        ({"value_coef": math.inf}, "value_coef inf: expected"),
         ({"gae_lambda": 1.5}, "gae_lambda 1.5"),
         ({"rollout": 0}, "rollout 0"),
         ({"epochs": 0}, "epochs 0"),
@@ -362,6 +365,59 @@ def test_spaces_of_every_kind_take_part(env):
     metrics = train(agent, envs, 4 * 16, seed=0)
     assert agent.updates == 2 * 16 and metrics["steps"] == 64
     assert ("train/std" in agent.metrics) == isinstance(envs.single_action_space, gym.spaces.Box)
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        spaces.Discrete(3, start=1),
+        spaces.Discrete(2, start=-3),
+        spaces.MultiDiscrete([2, 3], start=[1, 1]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("cls", [PPO, Reinforce])
+def test_actions_may_begin_anywhere_where_rows_are_padded(actions, cls):
+    class Env(gym.Env):
+        observation_space, action_space = spaces.Box(-1, 1, (2,), np.float32), actions
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            assert self.action_space.contains(action)
+            return np.zeros(2, np.float32), 1.0, bool(self.np_random.random() < 0.2), False, {}
+
+    space = Env.observation_space
+    net = build("gru", space, hidden=[4], hidden_size=4, seed=0)
+    more = {"rollout": 8, "minibatches": 2} if cls is PPO else {"batch_episodes": 2}
+    agent = cls(net, actions, space, seed=0, **more)
+    train(agent, Serial([Env(), Env()]), 64, seed=0)
+    assert agent.updates
+
+
+@pytest.mark.parametrize("network", ["mlp", "gru"])
+def test_a_rollout_of_filler_alone_is_left_out(network):
+    vector = gym.make_vec("CartPole-v1", num_envs=1, vectorization_mode="vector_entry_point")
+    space, actions = vector.single_observation_space, vector.single_action_space
+    net = build(network, space, hidden=[4], seed=0)
+    agent = PPO(net, actions, space, rollout=1, epochs=1, minibatches=1, seed=0)
+    train(agent, vector, 200, seed=0)
+    assert agent.updates == 200 and math.isfinite(agent.returns.mean)
+
+
+@pytest.mark.parametrize("envs, parts", [(1, 1), (3, 3), (4, 4), (5, 4), (6, 4), (9, 4)])
+def test_a_pass_has_as_many_minibatches_as_asked_for(envs, parts):
+    agent, made = agent_and_envs("gru", n=envs, rollout=6, epochs=1, minibatches=4)
+    train(agent, made, envs * 6, seed=0)
+    assert agent.updates == parts
+
+
+def test_a_rollout_beyond_all_memory_is_refused():
+    agent, envs = agent_and_envs(rollout=10**12)
+    with pytest.raises(UsageError, match="take a smaller --rollout"):
+        train(agent, envs, 8, seed=0)
 
 
 # its place in the house

@@ -183,3 +183,16 @@ def test_an_agents_number_of_another_kind_in_a_file_is_refused(entry, here, caps
     (here / "x.toml").write_text(f"[agent_args]\n{entry}\n")
     err = refused("--agent q-learning --network mlp --config x.toml", capsys)
     assert f"--config: {entry.split()[0]} is" in err and ", expected " in err
+
+
+def test_an_alias_keeps_its_own_numbers(tmp_path):
+    """Those of a file for the agent that it is an alias of are others."""
+    file = tmp_path / "run.toml"
+    text = 'agent = "{}"\n[agent_args]\nrollout = 128\nepochs = 4\ngae_lambda = 0.9\n'
+    own = {"rollout": 8, "epochs": 1, "minibatches": 1, "clip": float("inf"), "gae_lambda": 0.9}
+    for agent, expected in (("ppo", own), ("a2c", own | {"rollout": 128, "epochs": 4})):
+        file.write_text(text.format(agent))
+        found, _ = settings.default_settings(["--agent", "a2c", "--config", str(file)])
+        assert found["agent_args"] == expected
+    found, _ = settings.default_settings(["--agent", "ppo", "--config", str(file)])
+    assert found["agent_args"] == {"gae_lambda": 0.9}

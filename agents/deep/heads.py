@@ -93,6 +93,8 @@ class Categorical(Head):
             return sum(each[1:], each[0]).reshape(out.shape[:-1])
         chosen = action - torch.as_tensor(self.start, device=action.device)
         chosen = chosen[..., None] if self.flat else chosen
+        most = torch.as_tensor(self.counts, device=action.device) - 1
+        chosen = chosen.clamp(most * 0, most)  # where nothing was done stands any number
         parts = [
             torch.log_softmax(part, -1).gather(-1, chosen[..., i, None].long())[..., 0]
             for i, part in enumerate(self._groups(out))

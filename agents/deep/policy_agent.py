@@ -176,7 +176,7 @@ class PolicyAgent(NetworkAgent):
 
     def update_statistics(self, batch: Batch) -> None:
         """Show a batch to the networks' running statistics, after the last pass over it."""
-        for part in self.parts.values():
-            update_statistics(part.module.network, batch.obs, batch.start, batch.valid)
+        for part, state in zip(self.parts.values(), self.memories(batch.state), strict=False):
+            update_statistics(part.module.network, batch.obs, batch.start, batch.valid, state)
 
     SAVED: ClassVar[dict[str, Kept]] = {**NetworkAgent.SAVED, "returns": PART}

@@ -42,7 +42,7 @@ class PPO(PolicyAgent):
         gae_lambda: of the advantages, in [0, 1]: 0 one step, 1 the whole return.
         rollout: turns before each learning, at least 1.
         epochs: passes over a rollout, at least 1.
-        minibatches: gradient steps a pass, at least 1.
+        minibatches: gradient steps a pass, at least 1; with memory one a column at most.
         clip: how far a ratio may leave 1 before its gain is cut, above 0; inf for no clipping.
         value_coef: weight of the value network's squared error, above 0.
         entropy_coef: weight of the entropy bonus, at least 0, a number or a schedule.
@@ -80,7 +80,7 @@ class PPO(PolicyAgent):
         seed: Seed = None,
     ):
         for name, number in (("clip", clip), ("value_coef", value_coef), ("target_kl", target_kl)):
-            if not number > 0:
+            if not number > 0 or (name == "value_coef" and number == math.inf):
                 raise UsageError(f"{name} {number}: expected a number above 0")
         check_unit("gae_lambda", gae_lambda)
         self.gae_lambda, self.rollout = gae_lambda, check_whole("rollout", rollout)
@@ -103,6 +103,8 @@ class PPO(PolicyAgent):
         if not self.store.full:
             return
         whole = on_device(self.store.take(), self.device)
+        if not bool(whole.valid.any()):
+            return
         with self.drawing():
             value = self.critic_values(whole.obs, whole.start, whole.state)
         leaves = whole.reward, whole.discount, whole.final, whole.extra["over"], value
@@ -113,9 +115,8 @@ class PPO(PolicyAgent):
         extra = {"advantage": targets.normalized(advantage, valid), "return": returns}
         whole = whole._replace(extra=extra)
         rows = whole if self.memory else whole.steps()
-        size = -(-rows.reward.shape[1] // self.minibatches)
-        first = None
-        for minibatch in (x for _ in range(self.epochs) for x in rows.minibatches(size, self.rng)):
+        first, passes = None, range(self.epochs)
+        for minibatch in (x for _ in passes for x in rows.split(self.minibatches, self.rng)):
             yield minibatch
             first = self.metrics["train/max_ratio"] if first is None else first
             self.metrics |= {"train/first_ratio": first, "train/explained_variance": explained}

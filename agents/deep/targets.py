@@ -199,7 +199,8 @@ def normalized(each: Tensor, valid: Tensor) -> Tensor:
     """Return what is valid with mean 0 and standard deviation 1; 0 where it is all the same."""
     chosen = each[valid]
     spread, average = torch.std_mean(chosen, correction=0)
-    return torch.where(valid, (each - average) / (spread + ROUNDING), 0.0)
+    differ = valid & (spread > 1e-6 * average.abs())
+    return torch.where(differ, (each - average) / (spread + ROUNDING), 0.0)
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:

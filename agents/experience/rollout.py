@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.core import schema, tree
-from seqrl.core.arrays import as_float32, host_copy, like, zeros
+from seqrl.core.arrays import as_float32, check_memory, host_copy, like, zeros
 from seqrl.core.types import Array, Batch, State, Transition
 
 NAME = "agent/store"  # of the store's entry in a checkpoint
@@ -51,6 +51,8 @@ class Rollout:
         if self.loaded:
             self._adopt(turn, step)
         if self.rows is None or len(self.rows["valid"][0]) != len(step.valid):
+            size = sum(leaf.nbytes for leaf in tree.leaves(turn)) * (self.turns + 1)
+            check_memory(size, f"a rollout of {self.turns:,} turns", "take a smaller --rollout")
             self.rows = tree.map(lambda leaf: zeros(self.turns + 1, leaf), turn)
             self.filled, self.split = 0, False
         if self.split:
