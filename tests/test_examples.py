@@ -81,7 +81,7 @@ def test_with_equal_steps_it_is_q_learning(install, monkeypatch):
 def test_an_agent_on_a_network(tmp_path):
     flags = "--rollout", "32", "--learning-rate", "0.003", "--num-envs", "4"
     summary = run(tmp_path, "ppo", "CartPole-v1", "4000", *flags)
-    assert summary["path"].startswith("stepped, torch learner")
+    assert summary["path"].startswith("stepped, NumPy learner")
     assert summary["eval_mean_reward"] > 40  # 22 at random
 
 
