@@ -8,7 +8,7 @@ DOCS := $(VENV)/installed-docs
 endif
 ROOMS := agents core envs networks scripts training
 
-.PHONY: train test test-slow planted check docs dev bench clean
+.PHONY: train test test-slow planted check docs dev figures bench clean
 
 train: $(RUN)   ## Q-learning on FrozenLake, about half a minute after installing
 	$(PYTHON) scripts/train.py --agent q-learning --env FrozenLake-v1 --steps 300000 --eval-every 60000 --eval-episodes 1000
@@ -29,6 +29,9 @@ check: $(DEV)   ## format, lint, types
 
 docs: $(DOCS)   ## the documentation as a site: docs/_build/index.html
 	$(PYTHON) -m sphinx -b html -W --keep-going -q docs docs/_build
+
+figures: $(DEV)   ## what agents reach: measures what is missing, writes docs/figures.md
+	$(PYTHON) benchmarks/figures.py
 
 bench: $(DEV)   ## the speed of tabular agents beside their peers
 	$(PYTHON) benchmarks/tabular.py
