@@ -12,11 +12,13 @@ from seqrl.core.errors import UsageError, closest
 from seqrl.envs.batched import BatchedEnv, SingleEnv, Task
 from seqrl.envs.tasks.catch import Catch
 from seqrl.envs.tasks.repeat_first import RepeatFirst
+from seqrl.envs.tasks.repeat_previous import RepeatPrevious
 from seqrl.envs.tasks.tmaze import TMaze
 
 TASKS: dict[str, type[Any]] = {
     "seqrl/Catch-v0": Catch,
     "seqrl/RepeatFirst-v0": RepeatFirst,
+    "seqrl/RepeatPrevious-v0": RepeatPrevious,
     "seqrl/TMaze-v0": TMaze,
 }
 BATCH_OPTIONS = ("max_episode_steps", "device", "autoreset_mode")  # of a BatchedEnv, not the task

@@ -20,11 +20,14 @@ from seqrl.envs.registry import TASKS, register_all, task
 register_all()
 
 CATCH, FIRST, TMAZE = "seqrl/Catch-v0", "seqrl/RepeatFirst-v0", "seqrl/TMaze-v0"
+PREVIOUS = "seqrl/RepeatPrevious-v0"
 CASES = [
     (CATCH, {}),
     (CATCH, {"rows": 4, "columns": 6}),
     (FIRST, {}),
     (FIRST, {"decks": 2}),
+    (PREVIOUS, {}),
+    (PREVIOUS, {"decks": 2}),
     (TMAZE, {}),
     (TMAZE, {"length": 1}),
     (TMAZE, {"length": 3, "active": True}),
@@ -336,6 +339,7 @@ def test_single_refuses_to_go_on_after_the_end():
         (TMAZE, {"active": 1}, "active 1: expected True or False"),
         (TMAZE, {"lenght": 3}, "has no option 'lenght', it has .* Did you mean \"length\""),
         (FIRST, {"decks": -1}, "decks -1: expected a whole number of at least 1"),
+        (PREVIOUS, {"lag": 51}, "lag 51: expected fewer than the 51 cards"),
     ],
 )
 def test_wrong_options_are_refused(env_id, options, message):
@@ -485,6 +489,20 @@ def test_repeat_first_card_by_card():
         assert seen.tolist() == [(t + 1) % 4, (t + 1) // 13] and terminated.all() == (t == 50)
 
 
+def test_repeat_previous_card_by_card():
+    envs = batch(PREVIOUS, 2, lag=2)
+    envs.reset(seed=0)
+    decks = np.stack([np.arange(52) % 4, np.arange(52) // 13])
+    place(envs, deck=decks.astype(np.uint8))
+    for t in range(51):
+        obs, reward, terminated, _, info = envs.step([(t + 2) % 4, 0])  # t - 2 in the first
+        right = np.array([1, 1 if t - 2 < 13 else -1])
+        expected = right * (t >= 2) / np.float32(49)
+        np.testing.assert_allclose(reward, expected, rtol=1e-6)
+        seen = info["final_obs"] if t == 50 else obs
+        assert seen.tolist() == [(t + 1) % 4, (t + 1) // 13] and terminated.all() == (t == 50)
+
+
 # --- scores
 
 
@@ -505,7 +523,17 @@ def tmaze_policy(obs, memory):
     return np.where(junction == 1, np.where(memory > 0, UP, DOWN), along), memory
 
 
-OPTIMAL = {CATCH: catch_policy, FIRST: first_policy, TMAZE: tmaze_policy}
+def previous_policy(obs, memory):
+    memory = (*(memory or ()), obs)
+    return memory[-4 if len(memory) > 3 else 0], memory
+
+
+OPTIMAL = {
+    CATCH: catch_policy,
+    FIRST: first_policy,
+    TMAZE: tmaze_policy,
+    PREVIOUS: previous_policy,
+}
 
 
 @pytest.mark.parametrize(
@@ -598,6 +626,22 @@ def test_repeat_first_memoryless_by_trying_every_reactive_policy(decks):
         best = max(best, 2 * right / (cards - 1) - 1)
     assert task(FIRST, decks=decks).scores()["memoryless"] == pytest.approx(best, abs=1e-12)
     assert decks > 1 or best == pytest.approx(-0.4994, abs=5e-5)
+
+
+def test_repeat_previous_without_memory():
+    """Any suit but the one just seen; naming that one is worse."""
+    n = 4_000
+    found = []
+    for shift in (1, 0):
+        envs = batch(PREVIOUS, n)
+        obs, total = envs.reset(seed=0)[0], np.zeros(n)
+        for _ in range(51):
+            obs, reward, _, _, _ = envs.step((obs + shift) % 4)
+            total += reward
+        found.append((total.mean(), total.std() / n**0.5))
+    (best, error), (echo, _) = found
+    assert error < 0.003 and abs(best - envs.task.scores()["memoryless"]) < 4 * error
+    assert echo < best
 
 
 @device
