@@ -28,9 +28,9 @@ class Optim:
     max_grad_norm: gradients are scaled down to this norm, above 0.
     optimizer: by torch's name (SGD, Momentum, Nesterov, RMSprop, Adam, AdamW, ...).
     weight_decay: of the optimiser, at least 0.
-    adam_eps: what Adam and its kin add to the root of the squared gradients, above 0. Where a
-        policy is learned gradients fade to nothing; the first one after that would be a step of the
-        full learning rate for every weight, however small, if nothing were added.
+    adam_eps: what Adam and its kin add to the root of the squared gradients, above 0.
+        Where a policy is learned gradients fade to nothing; the first one after that would be a
+        step of the full learning rate for every weight, however small, if nothing were added.
     """
 
     learning_rate: Rate

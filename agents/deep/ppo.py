@@ -46,8 +46,7 @@ class PPO(PolicyAgent):
         clip: how far a ratio may leave 1 before its gain is cut, above 0; inf for no clipping.
         value_coef: weight of the value network's squared error, above 0.
         entropy_coef: weight of the entropy bonus, at least 0, a number or a schedule.
-        target_kl: a rollout is learned from no further once a minibatch's policy is this far from
-            the one that acted, in nats, above 0.
+        target_kl: nats from the policy that acted, above 0, after which a rollout is left.
         share: values come from the policy's own network, by a row of its last layer.
         normalize_reward: divide rewards by the running spread of their discounted sums.
         backend: "torch", "numpy" or "auto": in what plain networks act.
