@@ -78,9 +78,11 @@ class PolicyAgent(NetworkAgent):
         if self.shares_network:
             policy = joined(policy, value)
         outputs = Outputs(self.network, policy, head=self.head)
-        self.policy = self.critic = self._part(outputs, draws=False)
+        self.policy = self._part(outputs, draws=False)
         self.parts = {"policy": self.policy}
-        if self.has_critic and not self.shares_network:
+        if self.shares_network:
+            self.critic = self.policy
+        elif self.has_critic:
             self.critic = self._part(Outputs(copied(self.network), value))
             self.parts["critic"] = self.critic
         self.store = self.make_store()

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from gymnasium import spaces
+from typing import Any
 
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
 from seqrl.envs.batched import Episodes
-from seqrl.envs.draws import Draws
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 
 
 @dataclass(frozen=True)
-class RepeatPrevious:
-    """`decks` decks of 52 cards are shuffled and dealt one card a step.
+class RepeatPrevious(RepeatFirst):
+    """The cards of RepeatFirst: `decks` decks of 52 cards are shuffled and dealt one card a step.
 
     Observation: the suit (0-3) of the card just dealt. Action: a suit. At each card with `lag`
     others before it, the reward is 1/(judged cards) where the action is the suit of the card `lag`
@@ -26,34 +23,13 @@ class RepeatPrevious:
     back: easy, medium, hard = 1, 2, 3 decks and lags of 3, 31, 63.
     """
 
-    decks: int = 1
     lag: int = 3
 
-    actions: ClassVar[int] = 4
-
     def __post_init__(self) -> None:
-        check_whole("decks", self.decks)
+        super().__post_init__()
         check_whole("lag", self.lag)
         if self.lag >= self.horizon:
             raise UsageError(f"lag {self.lag}: expected fewer than the {self.horizon} cards")
-
-    @property
-    def observation_space(self) -> spaces.Discrete:
-        """Return the space of suits."""
-        return spaces.Discrete(4)
-
-    @property
-    def horizon(self) -> int:
-        """Return the length of every episode."""
-        return 52 * self.decks - 1
-
-    def begin(self, draws: Draws, n: int) -> Episodes:
-        """Return N shuffled decks, uint8 [N, cards]."""
-        return RepeatFirst(self.decks).begin(draws, n)
-
-    def observe(self, xp: Any, episodes: Episodes) -> Array:
-        """Return the suits of the cards just dealt, int64 [N]."""
-        return RepeatFirst(self.decks).observe(xp, episodes)
 
     def advance(self, xp: Any, episodes: Episodes, action: Array) -> tuple[Episodes, Array, Array]:
         """Compute the rewards by comparison with the card `lag` before the one that was seen."""
