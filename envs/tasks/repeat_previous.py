@@ -19,8 +19,7 @@ class RepeatPrevious(RepeatFirst):
     Observation: the suit (0-3) of the card just dealt. Action: a suit. At each card with `lag`
     others before it, the reward is 1/(judged cards) where the action is the suit of the card `lag`
     before, else as much less than 0; at the first ones it is 0. The episode terminates when the
-    last card is dealt. Source: POPGym (Morad et al. 2023), which counts the card just dealt as one
-    back: easy, medium, hard = 1, 2, 3 decks and lags of 3, 31, 63.
+    last card is dealt. Source: POPGym (Morad et al. 2023), whose easy form this is by default.
     """
 
     lag: int = 3
