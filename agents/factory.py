@@ -11,6 +11,7 @@ from seqrl.agents.protocol import Agent
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
+from seqrl.core.action_mask import rest_space
 from seqrl.core.errors import UsageError
 from seqrl.core.named_code import import_named
 from seqrl.core.seeding import Streams
@@ -29,6 +30,7 @@ def build_network(
 
     A parameter named observation_space is given the space. Raises UsageError in a line.
     """
+    space = rest_space(space)
     if normalize:
         from seqrl.networks.normalized import Normalized, normalized_space
 

@@ -1,5 +1,6 @@
 """Making, adapting and saving Gymnasium environments, and our own environments."""
 
+from seqrl.envs.action_mask import ActionMask
 from seqrl.envs.adapter import Environments, Outcome, Serial, Vector, adapt
 from seqrl.envs.finite import FiniteMDP, garnet
 from seqrl.envs.making import find, make, may_never_end, time_limit
@@ -12,6 +13,7 @@ from seqrl.envs.workers import Workers
 register_all()
 
 __all__ = [
+    "ActionMask",
     "Environments",
     "FiniteMDP",
     "Mask",

@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from seqrl.core import tree
+from seqrl.core.action_mask import sample
 from seqrl.core.checks import NO_BOUND
 from seqrl.core.errors import explain
 from seqrl.envs.adapter import Environments
@@ -84,7 +85,7 @@ def play(env: gym.Env, seed: int, steps: int = STEPS, seconds: float = SECONDS) 
     try:
         played.record(reset_observation(played.timed(env.reset, seed=seed)), True)
         while len(played.rewards) < steps and time.perf_counter() < until:
-            action = env.action_space.sample()
+            action = sample(env.action_space, played.observations[-1])
             obs, reward, terminated, truncated, _ = played.timed(env.step, action=action)
             played.rewards.append(float(reward))
             played.record(obs, False)

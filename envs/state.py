@@ -15,9 +15,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import concatenate, create_empty_array
 
 from seqrl.core import schema, tree
+from seqrl.core.action_mask import sample
 from seqrl.core.errors import RunError, explain
 from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
 from seqrl.envs.attributes import Unkept
@@ -150,16 +151,12 @@ def tried(made: Any) -> str:
     with undisturbed():
         try:
             envs: Any = Vector(made) if isinstance(made, gym.vector.VectorEnv) else Serial([made])
-            space = batch_space(envs.single_action_space, envs.num_envs)
-            space.seed(0)
-            actions = [space.sample() for _ in range(TRIAL)]
-            envs.reset(np.random.SeedSequence(0))
-            play(envs, actions[: TRIAL // 4])
+            _, obs = play(envs, envs.reset(np.random.SeedSequence(0)), TRIAL // 4)
             state = copy.deepcopy({"rows": rows_of(envs), "filler": getattr(envs, "_filler", None)})
-            first = play(envs, actions)
+            first, _ = play(envs, obs, TRIAL)
             envs.reset()
             set_state(envs, {**state, "seeds": envs.seeds})
-            again = play(envs, actions)
+            again, _ = play(envs, obs, TRIAL)
         except Exception as error:  # of the user's environment
             return f"{TRIAL} random steps fail: {explain(error)}"
     name = type(made.unwrapped).__name__
@@ -167,16 +164,25 @@ def tried(made: Any) -> str:
     return "" if first == again else f"{what}: it depends on more than what is kept"
 
 
-def play(envs: Any, actions: Sequence[Any]) -> list[bytes]:
-    """Return all that actions lead to, with a reset half-way."""
+def play(envs: Any, obs: Any, steps: int) -> tuple[list[bytes], Any]:
+    """Take random steps, always the same ones, with a reset half-way; return what they lead to.
+
+    The newest observations [N, ...] come behind it.
+    """
+    space, n = envs.single_action_space, envs.num_envs
+    space.seed(0)
     seen: list[Any] = []
-    for i, action in enumerate(actions):
-        if i == len(actions) // 2:
-            seen += tree.leaves(envs.reset())
-        outcome = envs.step(action)
+    for i in range(steps):
+        if i == steps // 2:
+            obs = envs.reset()
+            seen += tree.leaves(obs)
+        actions = [sample(space, tree.take(obs, k)) for k in range(n)]
+        batch: Any = create_empty_array(space, n)
+        outcome = envs.step(concatenate(space, actions, batch))
+        obs = outcome.obs
         seen += [outcome.reward, outcome.terminated, outcome.truncated]
-        seen += [*tree.leaves(outcome.next_obs), *tree.leaves(outcome.obs)]
-    return [np.asarray(leaf).tobytes() for leaf in seen]
+        seen += [*tree.leaves(outcome.next_obs), *tree.leaves(obs)]
+    return [np.asarray(leaf).tobytes() for leaf in seen], obs
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import gymnasium as gym
 from seqrl.core.errors import UsageError, UserError, explain
 from seqrl.core.named_code import import_named
 
+OURS = "seqrl.envs"
 Wrap = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
 
@@ -32,10 +33,15 @@ def named(entries: Any) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def action_mask(source: str) -> dict[str, Any]:
+    """Return a config's entry of the wrapper that shows an action mask (see `ActionMask`)."""
+    return {"name": f"{OURS}:ActionMask", "args": {"source": source}}
+
+
 def is_trusted(name: str) -> bool:
     """Return whether a run's folder, which may be anybody's, may use a wrapper unasked."""
     module, _, attribute = name.partition(":")
-    ours = (module, attribute) == ("seqrl.envs", "Mask")
+    ours = module == OURS and attribute in ("Mask", "ActionMask")
     return ours or (module == "gymnasium.wrappers" and attribute != "RecordVideo")  # writes files
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from gymnasium import Space
 
 from seqrl.core import tree
+from seqrl.core.action_mask import rest_space
 from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import Seed, drawing_from, torch_generator
 from seqrl.networks.attention import Attention
@@ -49,12 +50,14 @@ def build(name: str, observation_space: Space, *, seed: Seed = None, **args: Any
     """Return the network of that name for that space.
 
     seed: of the weights; None draws them from torch's global generator.
+    A space's `action_mask` is not for the network (see `core.action_mask`).
+
     args: the keyword arguments of its class and of the encoder for the space (see `encoder`);
     one of both, such as init or dropout, goes to both. For cores on MultiDiscrete, tokens="gru"
     (or another core) reads the observation as a sequence (see Tokens). Arguments of cores that
     are not given are those of MEMORY_DEFAULTS. Wrong arguments raise a UsageError.
     """
-    name = lookup("network", name, NETWORKS)
+    name, observation_space = lookup("network", name, NETWORKS), rest_space(observation_space)
     try:
         with nullcontext() if seed is None else drawing_from(torch_generator(seed)):
             return _make(name, observation_space, args)

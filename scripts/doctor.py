@@ -143,11 +143,13 @@ def examine_network(config: Config, space: gym.Space, played: Play, report: Repo
     """Check the network on recorded observations; return whether an agent can use it."""
     if not config.get("network"):
         return True
+    from seqrl.core.action_mask import rest_space
     from seqrl.networks.diagnosis.vital_signs import vital_signs
     from seqrl.scripts import network_checks as checks
 
-    network = checks.new_network(config, space)
     obs, start = checks.as_rollout(space, played)
+    space = rest_space(space)
+    network = checks.new_network(config, space)
     failures = checks.check_works(network, space, obs, start)
     report.findings += failures
     if failures:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqrl.agents.factory import build_network
-from seqrl.core import tree
+from seqrl.core import action_mask, tree
 from seqrl.core.errors import UsageError, explain
 from seqrl.core.seeding import Streams
 from seqrl.envs.env_check import Finding, Play
@@ -44,7 +44,8 @@ def as_rollout(space: gym.Space, seen: Play) -> tuple[Any, Tensor]:
     """Return the first observations [T, 1, ...] as a rollout of one environment, and its starts."""
     obs = observations(space).stack(seen.observations[:MAX_OBSERVATIONS])
     start = torch.tensor(seen.start[:MAX_OBSERVATIONS])[:, None]
-    return tree.map(lambda leaf: torch.as_tensor(leaf)[:, None], obs), start
+    seen, _ = action_mask.split(obs)
+    return tree.map(lambda leaf: torch.as_tensor(leaf)[:, None], seen), start
 
 
 def check_works(network: Network, space: gym.Space, obs: Any, start: Tensor) -> list[Finding]:

@@ -75,6 +75,8 @@ def make_parser(argv: Sequence[str]) -> Parser:
     one, arg = options.wrapper_name, options.pair
     add("--wrapper", **wrapping, type=one, metavar="M:C", help="around each, the outermost last")
     add("--wrapper-arg", **wrapping, type=arg, metavar="K=V", help="for the --wrapper before it")
+    mask = "key of the observations' mask of actions, or info, if that has it"
+    add("--action-mask", metavar="KEY", help=mask)
     add("--max-episode-steps", type=int, help="cut episodes after as many steps")
     add("--bins", type=int, help="cut each real dimension into as many equal widths")
     ranges = repeatable(options.dimension_range)
@@ -116,6 +118,7 @@ MINIMUM |= {"bins": 1, "tiles": 1, "restart_workers": 0}
 def make_config(args: argparse.Namespace) -> dict[str, Any]:
     """Return the config of the run, as config.toml will hold it."""
     from seqrl.agents.registry import agent_class
+    from seqrl.envs.wrapping import action_mask
 
     options.check_minimum(args, MINIMUM | {"seeds": 1, "threads": 1})
     config = {name: getattr(args, name) for name in ("agent", "env", *MINIMUM)}
@@ -126,7 +129,8 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     check_early_end(config)
     config["compile"], config["pictures"] = not args.no_compile, not args.no_pictures
     config["env_args"] = dict(args.env_arg)
-    config["wrappers"] = args.wrappers or None
+    masks = [action_mask(args.action_mask)] if args.action_mask else []
+    config["wrappers"] = [*args.wrappers, *masks] or None
     config |= network_config(args)
     config["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
     cls = agent_class(args.agent, bool(args.network))

@@ -34,6 +34,21 @@ class Bug(NamedTuple):
 
 
 BUGS = {
+    "mask ignored in the bootstrap (network)": Bug(
+        "agents/deep/outputs.py",
+        "return self._masked(self._evaluate(obs, start, state), legal)",
+        "return self._evaluate(obs, start, state)",
+    ),
+    "mask ignored in the bootstrap (table)": Bug(
+        "agents/tabular/q_learning.py",
+        "bootstrap = best(m.q, s.next_active, s.next_actions)",
+        "bootstrap = best(m.q, s.next_active, range(m.q.shape[1]))",
+    ),
+    "mask ignored while learning": Bug(
+        "agents/deep/outputs.py",
+        "return self._masked(self._learn(obs, start, state), legal)",
+        "return self._learn(obs, start, state)",
+    ),
     "advantage sign": Bug(
         "agents/deep/reinforce.py",
         "return Loss(-gain - self.now",
@@ -51,8 +66,8 @@ BUGS = {
     ),
     "bootstrap at termination (SARSA)": Bug(
         "agents/tabular/sarsa.py",
-        "        bootstrap = 0.0 if s.terminated else expected(",
-        "        bootstrap = expected(",
+        "        bootstrap = 0.0 if s.terminated else expected_after(",
+        "        bootstrap = expected_after(",
     ),
     "bootstrap at termination (REINFORCE)": Bug(
         "agents/experience/episodes.py",

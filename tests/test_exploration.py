@@ -29,12 +29,13 @@ class Draws:
 
 
 def chances(kind: int, q: list[float], rate: float) -> list[float]:
-    return [probability(kind, np.array([q]), ROW, a, rate) for a in range(len(q))]
+    every = range(len(q))
+    return [probability(kind, np.array([q]), ROW, every, a, rate) for a in every]
 
 
 def drawn(kind: int, q: list[float], rate: float, *draws: float) -> int:
     rng: Any = Draws(*draws)
-    return explore(kind, np.array([q]), ROW, rate, rng)
+    return explore(kind, np.array([q]), ROW, range(len(q)), rate, rng)
 
 
 def test_epsilon_greedy_by_hand() -> None:
@@ -60,7 +61,8 @@ def test_boltzmann_by_hand() -> None:
     assert chances(TEMPERATURE, q, 1.0) == pytest.approx([1 / 7, 2 / 7, 4 / 7], rel=1e-14)
     roots = np.sqrt([1, 2, 4])
     assert chances(TEMPERATURE, q, 2.0) == pytest.approx(roots / roots.sum(), rel=1e-14)
-    assert expected(TEMPERATURE, np.array([q]), ROW, 1.0) == pytest.approx(10 / 7 * math.log(2))
+    worth = expected(TEMPERATURE, np.array([q]), ROW, range(3), 1.0)
+    assert worth == pytest.approx(10 / 7 * math.log(2))
 
 
 def test_boltzmann_draws() -> None:
@@ -76,7 +78,7 @@ def test_extreme_temperatures() -> None:
     assert chances(TEMPERATURE, wide, 1e100) == [1 / 3] * 3
     assert chances(TEMPERATURE, wide, 1e-100) == [0, 1, 0]
     assert chances(TEMPERATURE, [5, 5, 1], 1e-100) == [0.5, 0.5, 0]
-    assert expected(TEMPERATURE, np.array([wide]), ROW, 1e-100) == 1e9
+    assert expected(TEMPERATURE, np.array([wide]), ROW, range(len(wide)), 1e-100) == 1e9
     assert {drawn(TEMPERATURE, wide, 1e-100, u) for u in (0, 0.5, 1 - 2**-53)} == {1}
     cold = QLearning(gym.spaces.Discrete(1), gym.spaces.Discrete(3), exploration=Boltzmann(1e-100))
     cold.q[0] = wide
@@ -97,19 +99,20 @@ def test_chances_are_a_policy(
     n = min(len(first), len(second))
     q, (kind, rate) = np.array([first[:n], second[:n]], float), policy
     for rows in ((0,), (0, 1)):
-        p = [probability(kind, q, rows, a, rate) for a in range(n)]
+        p = [probability(kind, q, rows, range(n), a, rate) for a in range(n)]
         values = [value(q, rows, a) for a in range(n)]
         assert sum(p) == pytest.approx(1, rel=1e-12)
         assert min(p) >= 0
-        assert expected(kind, q, rows, rate) == pytest.approx(np.dot(p, values), abs=1e-9)
-        assert expected(kind, q, rows, rate) <= best(q, rows) + 1e-9
+        assert expected(kind, q, rows, range(n), rate) == pytest.approx(np.dot(p, values), abs=1e-9)
+        assert expected(kind, q, rows, range(n), rate) <= best(q, rows, range(n)) + 1e-9
 
 
 @pytest.mark.parametrize("kind, rate", [(EPSILON, 0.3), (EPSILON, 1.0), (TEMPERATURE, 1.5)])
 def test_draws_have_the_chances(kind: int, rate: float) -> None:
     """Chi-square of 40,000 draws, 4 degrees of freedom: above 18.5 in one of 1,000 cases."""
     q, rng = [0.0, 2.0, 1.0, 2.0, -1.0], generator(11)
-    counts = np.bincount([explore(kind, np.array([q]), ROW, rate, rng) for _ in range(40_000)])
+    state = kind, np.array([q]), ROW, range(5), rate
+    counts = np.bincount([explore(*state, rng) for _ in range(40_000)])
     awaited = 40_000 * np.array(chances(kind, q, rate))
     assert ((counts - awaited) ** 2 / awaited).sum() < 18.5
 

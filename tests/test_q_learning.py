@@ -134,12 +134,12 @@ def test_n_step_of_one_is_one_step_bit_for_bit() -> None:
     one, other = learner(), learner(n_step=2)
     other.prepare(1)
     options = other.options._replace(n_step=1, gamma=0.9)
-    one.options = options
+    one.options, every = options, range(2)
     for _ in range(300):
         s, after, a = rng.integers(3), rng.integers(3), rng.integers(2)
         r, over = rng.normal(), rng.random() < 0.2
         bootstrap = 0.0 if over else other.q[after].max()
-        step = Step(False, (s,), a, 0.0, r, (after,), bool(over), False)
+        step = Step(False, (s,), every, a, 0.0, r, (after,), every, bool(over), False)
         one.learn_step(one.arrays, options, 0, step, 0.3, 0.0, one.rng)
         step_later(other.arrays, options, 0, step, bootstrap, 0.3, 0)
     assert one.q.tobytes() == other.q.tobytes()

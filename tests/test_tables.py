@@ -44,33 +44,43 @@ def test_moving_a_value_by_an_amount_whatever_its_rows() -> None:
 
 
 def test_the_best_actions() -> None:
-    assert (best(TABLE, (0,)), greedy(TABLE, (0,)), ties(TABLE, (0,))) == (3.0, 1, 1)
-    assert (best(TABLE, (0, 1)), greedy(TABLE, (0, 1))) == (3.0, 0)
+    for active, actions, found in [
+        ((0,), range(3), (3.0, 1, 1)),
+        ((0, 1), range(3), (3.0, 0, 1)),
+        ((0,), [0, 2], (2.0, 2, 1)),
+    ]:
+        state = TABLE, active, actions
+        assert (best(*state), greedy(*state), ties(*state)) == found
     flat = np.array([[-2.0, -1.0, -1.0, -3.0, -1.0]])
-    assert (best(flat, (0,)), greedy(flat, (0,)), ties(flat, (0,))) == (-1.0, 1, 3)
+    for actions, found in [(range(5), (-1.0, 1, 3)), ([0, 2, 3, 4], (-1.0, 2, 2))]:
+        state = flat, (0,), actions
+        assert (best(*state), greedy(*state), ties(*state)) == found
 
 
 def test_ties_are_broken_evenly() -> None:
     """Chi-square of 30,000 draws with 2 degrees of freedom: above 13.8 in one of 1,000 cases."""
     flat, rng = np.array([[1.0, 4.0, 4.0, 0.0, 4.0]]), generator(3)
-    counts = np.bincount([greedy_at_random(flat, (0,), rng) for _ in range(30_000)], minlength=5)
+    counts = np.bincount(
+        [greedy_at_random(flat, (0,), range(5), rng) for _ in range(30_000)], minlength=5
+    )
     assert counts[[0, 3]].tolist() == [0, 0]
     assert ((counts[[1, 2, 4]] - 10_000) ** 2 / 10_000).sum() < 13.8
 
 
 def test_without_a_tie_nothing_is_drawn() -> None:
     rng = generator(0)
-    assert greedy_at_random(TABLE, (2,), rng) == 1
+    assert greedy_at_random(TABLE, (2,), range(3), rng) == 1
     assert rng.random() == generator(0).random()
 
 
 @given(st.lists(st.integers(-2, 2), min_size=1, max_size=6), st.integers(0, 2**32))
 def test_a_random_best_action_is_a_best_one(numbers: list[int], seed: int) -> None:
     table = np.array([numbers], float)
-    found = greedy_at_random(table, (0,), generator(seed))
+    state = table, (0,), range(len(numbers))
+    found = greedy_at_random(*state, generator(seed))
     assert numbers[found] == max(numbers)
-    assert greedy(table, (0,)) == numbers.index(max(numbers))
-    assert ties(table, (0,)) == numbers.count(max(numbers))
+    assert greedy(*state) == numbers.index(max(numbers))
+    assert ties(*state) == numbers.count(max(numbers))
 
 
 def test_discounted_return_by_hand() -> None:

@@ -18,7 +18,7 @@ from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
-from seqrl.core import schema, tree
+from seqrl.core import action_mask, schema, tree
 from seqrl.core.arrays import host_copy, to_tensor
 from seqrl.core.checks import check_choice, check_kind, check_unit
 from seqrl.core.errors import RunError, UsageError
@@ -120,7 +120,7 @@ class NetworkAgent(Scheduled):
         """Build at once what can be: by trying the network on the space, if it is given."""
         if space is not None:
             with drawing_from(self.layers_rng):
-                probe(self.network, space)
+                probe(self.network, action_mask.rest_space(space))
             self.checked = True
         if self.network.features and not any(map(is_lazy, self.network.parameters())):
             self._finish()
@@ -129,7 +129,8 @@ class NetworkAgent(Scheduled):
         """Try the network on the first observations; they build what is lazy."""
         if self.checked:
             return
-        seen, begins = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
+        shown = action_mask.split(obs)[0], start
+        seen, begins = tree.map(lambda leaf: leaf[None], to_tensor(shown, self.device))
         self.network.eval()
         with drawing_from(self.layers_rng):
             attempt(self.network, seen, begins, "the first observations")

@@ -17,8 +17,8 @@ from seqrl.agents.deep.optim import (
     load_weights,
     optimizer_state,
 )
-from seqrl.core import schema, tree
-from seqrl.core.arrays import to_numpy, to_tensor
+from seqrl.core import action_mask, schema, tree
+from seqrl.core.arrays import joined, to_numpy, to_tensor
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array, State
 from seqrl.networks.base import Network
@@ -36,19 +36,37 @@ def leaves_its_inputs(layer: nn.Module) -> bool:
     return known and not getattr(layer, "inplace", False)
 
 
+def masked(out: Array, legal: Array) -> Array:
+    """Return numbers [..., K] whose first A are of actions: FORBIDDEN where not legal [..., A]."""
+    count, never = legal.shape[-1], action_mask.FORBIDDEN
+    if isinstance(out, np.ndarray):
+        first: Array = np.where(legal, out[..., :count], np.asarray(never, out.dtype))
+    else:
+        first = torch.where(legal.to(out.device), out[..., :count], never)
+    return first if count == out.shape[-1] else joined([first, out[..., count:]], -1)
+
+
 class Outputs(nn.Module):
     """A network and a linear layer from its features to K numbers of each step.
 
     dueling: the layer gives V(s) and A(s, .); the numbers are V(s) + A(s, a) - mean A(s, .)
         (Wang et al., 2016, eq. 9, with the network's features shared by both).
     head: a module whose weights belong to these numbers (a spread that is learned).
+    of_actions: whether they are of actions, and obey a mask.
     """
 
     def __init__(
-        self, network: Network, layer: nn.Linear, *, dueling: bool = False, head: Any = None
+        self,
+        network: Network,
+        layer: nn.Linear,
+        *,
+        dueling: bool = False,
+        head: Any = None,
+        of_actions: bool = True,
     ):
         super().__init__()
         self.network, self.layer, self.dueling = network, layer, dueling
+        self.of_actions = of_actions
         if head is not None:
             self.head = head
         self.copies = not all(map(leaves_its_inputs, network.modules()))
@@ -180,14 +198,17 @@ class Part:
     def act(self, obs: Array, start: Array, state: State) -> tuple[Array, State]:
         """Map one step, obs [N, ...], to numbers [N, K] of the same kind of array, and memory."""
         on_host = isinstance(start, np.ndarray)
+        obs, legal = action_mask.split(obs)
         if self.plain is not None and on_host:
             self.refresh()
             out, state = self.plain.step(obs, start, state)
-            return self.module.combined(out), state
-        out, state = self.act_in_torch(obs, start, state)
-        return to_numpy(out) if on_host else out, state
+            out = self.module.combined(out)
+        else:
+            out, state = self._act_in_torch(obs, start, state)
+            out = to_numpy(out) if on_host else out
+        return self._masked(out, legal), state
 
-    def act_in_torch(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
+    def _act_in_torch(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
         """Map one step to numbers [N, K] as a tensor on the device, and memory."""
         rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
         self._rest()
@@ -197,6 +218,10 @@ class Part:
 
     def learn(self, obs: Array, start: Array, state: State = None) -> Array:
         """Map a batch to numbers [T, B, K] that a loss may be differentiated by."""
+        obs, legal = action_mask.split(obs)
+        return self._masked(self._learn(obs, start, state), legal)
+
+    def _learn(self, obs: Array, start: Array, state: State) -> Array:
         if isinstance(start, np.ndarray):
             self.activations = self._in_numpy(obs, start)
             return self.activations[-1].reshape(*start.shape, -1)
@@ -213,11 +238,15 @@ class Part:
 
     def evaluate(self, obs: Array, start: Array, state: State = None) -> Array:
         """Map a batch to numbers [T, B, K] without a gradient."""
+        obs, legal = action_mask.split(obs)
+        return self._masked(self._evaluate(obs, start, state), legal)
+
+    def _evaluate(self, obs: Array, start: Array, state: State) -> Array:
         if isinstance(start, np.ndarray):
             return self._in_numpy(obs, start)[-1].reshape(*start.shape, -1)
         if self.learns_in_numpy:
             self.refresh()
-            return torch.from_numpy(self.evaluate(obs.numpy(), start.numpy()))
+            return torch.from_numpy(self._evaluate(obs.numpy(), start.numpy(), state))
         self._rest()
         with torch.no_grad():
             return self.module(obs, start, state)[0]
@@ -226,7 +255,10 @@ class Part:
         """Return the memory behind a batch."""
         self._rest()
         with torch.no_grad():
-            return self.module(obs, start, state)[1]
+            return self.module(action_mask.split(obs)[0], start, state)[1]
+
+    def _masked(self, out: Array, legal: Array | None) -> Array:
+        return out if legal is None or not self.module.of_actions else masked(out, legal)
 
     def _rest(self) -> None:
         if self.module.training:

@@ -15,7 +15,7 @@ from seqrl.agents.deep.heads import make_head
 from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import Outputs, Part
-from seqrl.core import tree
+from seqrl.core import action_mask, tree
 from seqrl.core.errors import UsageError
 from seqrl.core.moments import RunningMoments
 from seqrl.core.saved import PART, Kept
@@ -63,6 +63,7 @@ class PolicyAgent(NetworkAgent):
         if not 0 < temperature < math.inf:
             raise UsageError(f"temperature {temperature}: expected a number above 0")
         super().__init__(network, optim, gamma, normalize_reward, backend, device, seed)
+        action_mask.check_mask(observation_space, action_space)
         self.head = make_head(action_space)
         self.temperature, self.has_critic = temperature, critic
         self.returns = RunningMoments()
@@ -83,7 +84,8 @@ class PolicyAgent(NetworkAgent):
         if self.shares_network:
             self.critic = self.policy
         elif self.has_critic:
-            self.critic = self._part(Outputs(copied(self.network), value))
+            values = Outputs(copied(self.network), value, of_actions=False)
+            self.critic = self._part(values)
             self.parts["critic"] = self.critic
         self.store = self.make_store()
 
@@ -178,7 +180,8 @@ class PolicyAgent(NetworkAgent):
 
     def update_statistics(self, batch: Batch) -> None:
         """Show a batch to the networks' running statistics, after the last pass over it."""
+        leaves = action_mask.split(batch.obs)[0], batch.start, batch.valid
         for part, state in zip(self.parts.values(), self.memories(batch.state), strict=False):
-            update_statistics(part.module.network, batch.obs, batch.start, batch.valid, state)
+            update_statistics(part.module.network, *leaves, state)
 
     SAVED: ClassVar[dict[str, Kept]] = {**NetworkAgent.SAVED, "returns": PART}

@@ -70,7 +70,7 @@ class PPO(PolicyAgent):
         minibatches: int = 4,
         clip: float = 0.2,
         value_coef: float = 0.5,
-        entropy_coef: Rate = "linear:0.03:0",
+        entropy_coef: Rate = "linear:0.06:0",
         target_kl: float = math.inf,
         share: bool = False,
         normalize_reward: bool = False,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from seqrl.core.action_mask import FORBIDDEN
 from seqrl.core.types import Array
 
 CURVE = 1e-3  # epsilon of `squash`
@@ -56,7 +57,10 @@ def double(q: Array, chooser: Array) -> Array:
 
 def expected_greedy(q: Array, epsilon: float) -> Array:
     """Return sum_a pi(a|s) Q(s, a) of an epsilon-greedy policy, of either kind."""
-    return epsilon * q.mean(-1) + (1.0 - epsilon) * highest(q)
+    legal = q > FORBIDDEN / 2
+    where = np.where if isinstance(q, np.ndarray) else torch.where
+    mean = where(legal, q, q * 0).sum(-1) / legal.sum(-1)
+    return epsilon * mean + (1.0 - epsilon) * highest(q)
 
 
 def expected_softmax(q: Array, preferred: Array, temperature: float) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -22,7 +22,7 @@ from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import Outputs, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE, Exploration, explore
-from seqrl.core import schema, tree
+from seqrl.core import action_mask, schema, tree
 from seqrl.core.checks import check_kind, check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import Kept, plain
@@ -138,6 +138,7 @@ class ValueAgent(NetworkAgent):
     ):
         if not isinstance(action_space, spaces.Discrete):
             raise UsageError(f"action space {action_space}: action values take Discrete actions")
+        action_mask.check_mask(observation_space, action_space)
         check_kind("updates", updates, Updates)
         check_kind("target", target, TargetNetwork)
         others = normalize_reward, backend, device, seed
@@ -191,11 +192,12 @@ class ValueAgent(NetworkAgent):
     ) -> Decision:
         """Return actions and memory; the first maximum where nothing is to be explored."""
         self._try_once(obs, start)
-        action: Array = self._random(start) if explore else None
+        legal = action_mask.split(obs)[1]
+        action: Array = self._random(start, legal) if explore else None
         if action is None:
             out, state = self.values_part.act(obs, start, state)
             check_finite(out, obs)
-            action = self._explore(out) if explore else out.argmax(-1)
+            action = self._explore(out, legal) if explore else out.argmax(-1)
         action = action + self.first_action if self.first_action else action
         return Decision(action if isinstance(start, np.ndarray) else action.to(start.device), state)
 
@@ -205,7 +207,7 @@ class ValueAgent(NetworkAgent):
         best = torch.as_tensor(self.values_part.act(obs, start, None)[0]).amax(-1)
         return np.asarray(self._unscaled(best).cpu()) * self.reward_unit
 
-    def _random(self, start: Array) -> np.ndarray | None:
+    def _random(self, start: Array, legal: Array | None) -> np.ndarray | None:
         """Return random actions [N] where every environment is to take one, else draw nothing.
 
         The draws are those of `explore`. Only for networks whose turn costs more than the look.
@@ -215,24 +217,35 @@ class ValueAgent(NetworkAgent):
             return None
         now, rng, actions = self.now(self.exploration.rate), self.rng, []
         before = rng.bit_generator.state
-        for _ in start:
+        for choices in self._choices(len(start), legal):
             if rng.random() >= now:
                 rng.bit_generator.state = before
                 return None
-            actions.append(int(rng.random() * self.actions))
+            actions.append(choices[int(rng.random() * len(choices))])
         return np.array(actions)
 
-    def _explore(self, out: Array) -> Array:
+    def _choices(self, n: int, legal: Array | None) -> list[Sequence[int]]:
+        """Return the actions that each of N environments may take, on the host."""
+        if legal is None:
+            return [range(self.actions)] * n
+        return [np.flatnonzero(row).tolist() for row in legal]
+
+    def _explore(self, out: Array, legal: Array | None) -> Array:
         """Draw actions from the policy: on the host by the very function of the tables."""
         kind, now = self.exploration.kind, self.now(self.exploration.rate)
         if isinstance(out, np.ndarray):
             table: Any = memoryview(out.data)
-            rng = self.rng
-            return np.array([explore(kind, table, (i,), now, rng) for i in range(len(out))])
+            rng, choices = self.rng, enumerate(self._choices(len(out), legal))
+            return np.array([explore(kind, table, (i,), own, now, rng) for i, own in choices])
         draw = Draw(self.torch_rng)
         if kind == TEMPERATURE:
             return (out / now - draw.exponential(out.shape).log()).argmax(-1)
-        anything = (draw.uniform(out.shape[:1]) * self.actions).long()
+        chance = draw.uniform(out.shape[:1])
+        if legal is None:
+            anything = (chance * self.actions).long()
+        else:
+            before = legal.to(out.device).cumsum(-1)
+            anything = (before > chance[:, None] * before[:, -1:]).long().argmax(-1)
         return torch.where(draw.uniform(out.shape[:1]) < now, anything, out.argmax(-1))
 
     # learning
@@ -273,7 +286,7 @@ class ValueAgent(NetworkAgent):
         if isinstance(batch.reward, np.ndarray):  # of plain layers, which have none
             return
         timed = slice(None) if self.memory else slice(1)
-        leaves = batch.obs, batch.start, batch.valid
+        leaves = action_mask.split(batch.obs)[0], batch.start, batch.valid
         obs, start, valid = tree.map(lambda leaf: leaf[timed], leaves)
         update_statistics(self.network, obs, start, valid, batch.state)
 

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from seqrl.core.action_mask import rest_space, split
 from seqrl.core.checks import check_numbers, check_parts, check_whole
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Array
@@ -39,6 +40,7 @@ class TableIndex:
         tiles: int = 1,
         ranges: Mapping[int, tuple[float, float]] | None = None,
     ):
+        self.given, space = space, rest_space(space)
         check_numbers("observation", space)
         check_whole("bins", 1 if bins is None else bins)
         check_whole("tiles", tiles)
@@ -73,6 +75,7 @@ class TableIndex:
 
     def __call__(self, obs: Array) -> list[tuple[int, ...]]:
         """Return the active rows of N observations, a tuple of `tiles` indices each."""
+        obs, _ = split(obs)
         if self._start is not None:
             indices = (obs - self._start if self._start else obs).tolist()
             known = self.size if isinstance(indices[0], int) else 0  # 0.7 is none of them

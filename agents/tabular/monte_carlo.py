@@ -9,10 +9,10 @@ import numpy as np
 
 from seqrl.agents.schedules import Rate
 from seqrl.agents.tabular.indexing import TableIndex
-from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration, expected
-from seqrl.agents.tabular.table import best, greedy, value
+from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration
+from seqrl.agents.tabular.table import best, value
 from seqrl.agents.tabular.tabular_agent import Options, Step, TableArrays, TabularAgent
-from seqrl.agents.tabular.td import forget, note, wait
+from seqrl.agents.tabular.td import expected_after, forget, note, wait
 from seqrl.core.checks import check_unit
 from seqrl.core.seeding import Seed
 
@@ -30,15 +30,15 @@ def monte_carlo(
     """
     if s.start:
         forget(m, i)
-    wait(m, i, s)
+    wait(m, o, i, s)
     if not (s.terminated or s.truncated):
         return
     if s.terminated:
         bootstrap = 0.0
     elif o.off_policy:
-        bootstrap = best(m.q, s.next_active)
+        bootstrap = best(m.q, s.next_active, s.next_actions)
     else:
-        bootstrap = expected(o.kind, m.q, s.next_active, rate)
+        bootstrap = expected_after(m, o, s, rate)
     if o.off_policy:
         learn_off_policy(m, o, i, bootstrap)
     else:
@@ -85,9 +85,21 @@ def learn_off_policy(m: TableArrays, o: Options, i: int, bootstrap: float) -> No
         for j in active:
             m.weight[j, action] += w
             m.q[j, action] += w / m.weight[j, action] * delta
-        if action != greedy(m.q, active):
+        if not was_greedy(m, i, t):
             return
         w = min(w / math.exp(m.log_prob[i, t]), HEAVIEST)
+
+
+def was_greedy(m: TableArrays, i: int, t: int) -> bool:
+    """Whether the action of a waiting step is the first of highest value that could be taken."""
+    active, action = m.active[i, t], m.action[i, t]
+    own = value(m.q, active, action)
+    for other in range(m.q.shape[1]):
+        estimate = value(m.q, active, other)
+        if estimate > own or (estimate == own and other < action):
+            if not m.forbidden[i, t, other]:
+                return False
+    return True
 
 
 class MonteCarlo(TabularAgent):
@@ -148,6 +160,6 @@ class MonteCarlo(TabularAgent):
             grown = {
                 name: np.pad(part, [(0, 0), (0, more)] + [(0, 0)] * (part.ndim - 2))
                 for name, part in m._asdict().items()
-                if name in ("active", "action", "reward", "log_prob")
+                if name in ("active", "action", "reward", "log_prob", "forbidden")
             }
             self.arrays = m._replace(**grown)

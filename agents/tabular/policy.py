@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrl.agents.schedules import Rate, Schedule, linear, schedule
-from seqrl.agents.tabular.table import Active, best, greedy_at_random, ties, value
+from seqrl.agents.tabular.table import Actions, Active, best, greedy_at_random, ties, value
 
 EPSILON, TEMPERATURE = 0, 1
 
@@ -37,57 +37,69 @@ def Boltzmann(temperature: Rate = 1.0) -> Exploration:
 POSITIVE = (1e-100, 1e100)  # so that Q / T stays finite
 
 
-def explore(kind: int, q: np.ndarray, active: Active, rate: float, rng: np.random.Generator) -> int:
+def explore(
+    kind: int,
+    q: np.ndarray,
+    active: Active,
+    actions: Actions,
+    rate: float,
+    rng: np.random.Generator,
+) -> int:
     """Draw an action from pi(.|s); `rate` is epsilon or the temperature."""
     if kind == TEMPERATURE:
-        return sample_softmax(q, active, rate, rng)
+        return sample_softmax(q, active, actions, rate, rng)
     if rng.random() < rate:
-        return int(rng.random() * q.shape[1])
-    return greedy_at_random(q, active, rng)
+        return actions[int(rng.random() * len(actions))]
+    return greedy_at_random(q, active, actions, rng)
 
 
-def probability(kind: int, q: np.ndarray, active: Active, action: int, rate: float) -> float:
+def probability(
+    kind: int, q: np.ndarray, active: Active, actions: Actions, action: int, rate: float
+) -> float:
     """pi(a|s)."""
     if kind == TEMPERATURE:
-        return softmax_weight(q, active, action, rate) / softmax_total(q, active, rate)
-    uniform = rate / q.shape[1]
-    if value(q, active, action) < best(q, active):
+        weight = softmax_weight(q, active, actions, action, rate)
+        return weight / softmax_total(q, active, actions, rate)
+    uniform = rate / len(actions)
+    if value(q, active, action) < best(q, active, actions):
         return uniform
-    return uniform + (1.0 - rate) / ties(q, active)
+    return uniform + (1.0 - rate) / ties(q, active, actions)
 
 
-def expected(kind: int, q: np.ndarray, active: Active, rate: float) -> float:
+def expected(kind: int, q: np.ndarray, active: Active, actions: Actions, rate: float) -> float:
     """Return sum_a pi(a|s) Q(s, a), the value of a state under the exploring policy."""
     total = 0.0
     if kind == TEMPERATURE:
-        for action in range(q.shape[1]):
-            total += softmax_weight(q, active, action, rate) * value(q, active, action)
-        return total / softmax_total(q, active, rate)
-    for action in range(q.shape[1]):
+        for action in actions:
+            total += softmax_weight(q, active, actions, action, rate) * value(q, active, action)
+        return total / softmax_total(q, active, actions, rate)
+    for action in actions:
         total += value(q, active, action)
-    return rate * total / q.shape[1] + (1.0 - rate) * best(q, active)
+    return rate * total / len(actions) + (1.0 - rate) * best(q, active, actions)
 
 
-def softmax_weight(q: np.ndarray, active: Active, action: int, temperature: float) -> float:
+def softmax_weight(
+    q: np.ndarray, active: Active, actions: Actions, action: int, temperature: float
+) -> float:
     """Return exp((Q(s,a) - max Q) / T); without the maximum it could overflow."""
-    return math.exp((value(q, active, action) - best(q, active)) / temperature)
+    return math.exp((value(q, active, action) - best(q, active, actions)) / temperature)
 
 
-def softmax_total(q: np.ndarray, active: Active, temperature: float) -> float:
+def softmax_total(q: np.ndarray, active: Active, actions: Actions, temperature: float) -> float:
     """Return the sum of the weights of all actions."""
     total = 0.0
-    for action in range(q.shape[1]):
-        total += softmax_weight(q, active, action, temperature)
+    for action in actions:
+        total += softmax_weight(q, active, actions, action, temperature)
     return total
 
 
 def sample_softmax(
-    q: np.ndarray, active: Active, temperature: float, rng: np.random.Generator
+    q: np.ndarray, active: Active, actions: Actions, temperature: float, rng: np.random.Generator
 ) -> int:
     """Draw an action in proportion to its weight."""
-    left = rng.random() * softmax_total(q, active, temperature)
-    for action in range(q.shape[1] - 1):
-        left -= softmax_weight(q, active, action, temperature)
+    left = rng.random() * softmax_total(q, active, actions, temperature)
+    for action in actions:
+        left -= softmax_weight(q, active, actions, action, temperature)
         if left < 0.0:
             return action
-    return q.shape[1] - 1
+    return actions[len(actions) - 1]

@@ -28,11 +28,12 @@ def q_learning(
     if s.terminated:
         bootstrap = 0.0
     elif o.double:
-        bootstrap = value(m.twins[1 - coin], s.next_active, greedy(m.twins[coin], s.next_active))
+        action = greedy(m.twins[coin], s.next_active, s.next_actions)
+        bootstrap = value(m.twins[1 - coin], s.next_active, action)
     else:
-        bootstrap = best(m.q, s.next_active)
+        bootstrap = best(m.q, s.next_active, s.next_actions)
     if o.decay > 0.0:
-        if value(m.q, s.active, s.action) < best(m.q, s.active):
+        if value(m.q, s.active, s.action) < best(m.q, s.active, s.actions):
             cut(m, i)
         credit(m, o, i, s.active, s.action, s.reward + o.gamma * bootstrap, alpha)
     elif o.n_step > 1:

@@ -7,11 +7,12 @@ import numpy as np
 
 from seqrl.agents.schedules import Rate, linear
 from seqrl.agents.tabular.indexing import TableIndex
-from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration, expected
+from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration
 from seqrl.agents.tabular.table import value
 from seqrl.agents.tabular.tabular_agent import Options, Step, TableArrays, TabularAgent
 from seqrl.agents.tabular.td import (
     credit,
+    expected_after,
     forget,
     learn_oldest,
     one_step,
@@ -35,9 +36,9 @@ def sarsa(
         forget(m, i)
     if m.waiting[i] == o.n_step:
         learn_waiting(m, o, i, value(m.q, s.active, s.action), alpha)
-    wait(m, i, s)
+    wait(m, o, i, s)
     if s.terminated or s.truncated:
-        bootstrap = 0.0 if s.terminated else expected(o.kind, m.q, s.next_active, rate)
+        bootstrap = 0.0 if s.terminated else expected_after(m, o, s, rate)
         while m.waiting[i] > 0:
             learn_waiting(m, o, i, bootstrap, alpha)
 
@@ -61,7 +62,7 @@ def expected_sarsa(
     """
     if s.start:
         forget(m, i)
-    bootstrap = 0.0 if s.terminated else expected(o.kind, m.q, s.next_active, rate)
+    bootstrap = 0.0 if s.terminated else expected_after(m, o, s, rate)
     if o.decay > 0.0:
         credit(m, o, i, s.active, s.action, s.reward + o.gamma * bootstrap, alpha)
     elif o.n_step > 1:

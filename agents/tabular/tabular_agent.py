@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,8 +13,9 @@ import numpy as np
 from seqrl.agents.schedules import Bound, Rate, Scheduled, rate, schedule
 from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.policy import EPSILON, Exploration, explore, probability
-from seqrl.agents.tabular.table import greedy
+from seqrl.agents.tabular.table import best, greedy
 from seqrl.core import schema, tree
+from seqrl.core.action_mask import check_mask, split
 from seqrl.core.arrays import check_memory
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import RNG, Kept
@@ -43,6 +44,7 @@ class TableArrays(NamedTuple):
     action: np.ndarray  # [N, L]
     reward: np.ndarray  # [N, L]
     log_prob: np.ndarray  # [N, L]
+    forbidden: np.ndarray  # [N, L, A] bool: what a mask forbade (Monte Carlo)
     waiting: np.ndarray  # [N] how many wait
     error: np.ndarray  # [1] running mean of |TD error|
 
@@ -68,10 +70,12 @@ class Step(NamedTuple):
 
     start: bool
     active: Any  # active rows of obs
+    actions: Any  # that could be taken
     action: int
     log_prob: float
     reward: float
     next_active: Any  # active rows of next_obs
+    next_actions: Any  # that may be taken there
     terminated: bool
     truncated: bool
 
@@ -105,6 +109,7 @@ class TabularAgent(Scheduled):
             raise UsageError(f"action space {action_space}: a table takes Discrete actions")
         if not np.isfinite(initial_value):
             raise UsageError(f"initial_value {initial_value}: expected a finite number")
+        check_mask(observation_space.given, action_space)
         self.index = observation_space
         self.options, self.gamma = options, options.gamma
         self.exploration = exploration
@@ -113,6 +118,7 @@ class TabularAgent(Scheduled):
         self.horizon = None
         self._shift = int(action_space.start)
         self._shape = (self.index.total, int(action_space.n))
+        self._all = range(self._shape[1])
         check_table_memory(self._shape, 1 + 2 * options.double)
         self._initial = initial_value
         self._seen: tuple[Any, list[tuple[int, ...]]] = (None, [])
@@ -147,6 +153,7 @@ class TabularAgent(Scheduled):
             action=zeros((n, length), np.int64),
             reward=zeros((n, length)),
             log_prob=zeros((n, length)),
+            forbidden=zeros((n, length, shape[1] * self.counts_visits), np.bool_),
             waiting=zeros((n,), np.int64),
             error=zeros((1,)),
         )
@@ -211,17 +218,19 @@ class TabularAgent(Scheduled):
         self, obs: Array, start: Array, state: State = None, *, explore: bool = True
     ) -> Decision:
         """Return greedy actions (the first maximum, nothing drawn), or explored ones."""
-        states = self._active(obs)
+        states, choices = self._active(obs), self._choices(obs)
         if not explore:
-            actions = [greedy(self._views.q, active) for active in states]
-            return Decision(self._shifted(actions))
-        actions = self._explore(states)
-        log_prob = self._log_prob(states, actions) if self.options.off_policy else None
-        return Decision(self._shifted(actions), None, log_prob)
+            both = zip(states, choices, strict=True)
+            chosen = [greedy(self._views.q, active, actions) for active, actions in both]
+            return Decision(self._shifted(chosen))
+        chosen = self._explore(states, choices)
+        log_prob = self._log_prob(states, choices, chosen) if self.options.off_policy else None
+        return Decision(self._shifted(chosen), None, log_prob)
 
     def values(self, obs: Array, start: Array) -> np.ndarray:
         """Return the best action's value of N observations [N]."""
-        return np.array([self.q[list(active)].mean(0).max() for active in self.index(obs)])
+        both = zip(self.index(obs), self._choices(obs), strict=True)
+        return np.array([best(self.q, active, actions) for active, actions in both])
 
     def _shifted(self, actions: list[int]) -> np.ndarray:
         """Return actions as the environment counts them, from its space's `start`."""
@@ -237,15 +246,24 @@ class TabularAgent(Scheduled):
             self._seen = numbers, self.index(obs)
         return self._seen[1]
 
-    def _explore(self, states: list[tuple[int, ...]]) -> list[int]:
-        kind, q, rate, rng = self.exploration.kind, self._views.q, self._rate(), self.rng
-        return [explore(kind, q, active, rate, rng) for active in states]
+    def _choices(self, obs: Array) -> list[Sequence[int]]:
+        """Return the actions that may be taken at N observations."""
+        legal = split(obs)[1]
+        if legal is None:
+            return [self._all] * len(next(tree.leaves(obs)))
+        return [np.flatnonzero(row).tolist() for row in legal]
 
-    def _log_prob(self, states: list[tuple[int, ...]], actions: list[int]) -> np.ndarray:
-        kind, rate = self.exploration.kind, self._rate()
-        pairs = zip(states, actions, strict=True)
-        chances = [probability(kind, self._views.q, active, a, rate) for active, a in pairs]
-        return np.array([math.log(chance) for chance in chances])
+    def _explore(self, states: list[tuple[int, ...]], choices: list[Sequence[int]]) -> list[int]:
+        kind, q, rate, rng = self.exploration.kind, self._views.q, self._rate(), self.rng
+        both = zip(states, choices, strict=True)
+        return [explore(kind, q, active, actions, rate, rng) for active, actions in both]
+
+    def _log_prob(
+        self, states: list[tuple[int, ...]], choices: list[Sequence[int]], chosen: list[int]
+    ) -> np.ndarray:
+        kind, q, rate = self.exploration.kind, self._views.q, self._rate()
+        taken = zip(states, choices, chosen, strict=True)
+        return np.array([math.log(probability(kind, q, *each, rate)) for each in taken])
 
     def _rate(self) -> float:
         return rate(*self._epsilon, self.steps - self.origin)
@@ -260,10 +278,12 @@ class TabularAgent(Scheduled):
         steps = zip(
             step.start.tolist(),
             self._active(step.obs),
+            self._choices(step.obs),
             action.tolist(),
             [0.0] * self._n if log_prob is None else log_prob.tolist(),
             step.reward.tolist(),
             self._active(step.next_obs),
+            self._choices(step.next_obs),
             step.terminated.tolist(),
             step.truncated.tolist(),
             strict=True,

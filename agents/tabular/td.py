@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqrl.agents.tabular.policy import expected
 from seqrl.agents.tabular.returns import discounted
 from seqrl.agents.tabular.table import Active, move, value
 from seqrl.agents.tabular.tabular_agent import SMOOTHING, Options, Step, TableArrays
@@ -38,6 +39,11 @@ def one_step(
     note(m, delta)
 
 
+def expected_after(m: TableArrays, o: Options, s: Step, rate: float) -> float:
+    """The value of what followed a step, under the exploring policy."""
+    return expected(o.kind, m.q, s.next_active, s.next_actions, rate)
+
+
 def note(m: TableArrays, delta: float) -> None:
     """Update the running mean of |TD error|."""
     m.error[0] += SMOOTHING * (abs(delta) - m.error[0])
@@ -56,7 +62,7 @@ def cut(m: TableArrays, i: int) -> None:
         m.traced[i] = 0
 
 
-def wait(m: TableArrays, i: int, s: Step) -> None:
+def wait(m: TableArrays, o: Options, i: int, s: Step) -> None:
     """Append a step to those of env i that wait."""
     at = m.waiting[i]
     for k in range(len(s.active)):
@@ -64,6 +70,11 @@ def wait(m: TableArrays, i: int, s: Step) -> None:
     m.action[i, at] = s.action
     m.reward[i, at] = s.reward
     m.log_prob[i, at] = s.log_prob
+    if o.off_policy:
+        for action in range(m.forbidden.shape[2]):
+            m.forbidden[i, at, action] = True
+        for action in s.actions:
+            m.forbidden[i, at, action] = False
     m.waiting[i] = at + 1
 
 
@@ -75,7 +86,7 @@ def step_later(
     Sutton & Barto (2018), the box of section 7.2, p. 147. At an episode's end all that wait are
     learned from, each with the rewards that were left.
     """
-    wait(m, i, s)
+    wait(m, o, i, s)
     if s.terminated or s.truncated:
         while m.waiting[i] > 0:
             learn_oldest(m, o, i, bootstrap, alpha, coin)

@@ -13,6 +13,7 @@ from gymnasium import Space, spaces
 from torch import Tensor, nn
 
 from seqrl.core import tree
+from seqrl.core.action_mask import rest_space
 from seqrl.core.types import State
 from seqrl.networks import base, contract
 from seqrl.networks.base import Network
@@ -45,7 +46,7 @@ def check_network(
     gradients reach the parameters and stay within the episode; forward changes nothing.
     Raises UsageError naming the network and the property that fails.
     """
-    network = base.as_network(module)
+    network, observation_space = base.as_network(module), rest_space(observation_space)
     device = contract.device_of(network) if device is None else device
     features = contract.probe(network, observation_space, device)
     rollout = sample_rollout(observation_space, steps, envs, seed, device)

@@ -127,6 +127,7 @@ class World(NamedTuple):
     returns: np.ndarray  # [N] of this episode
     chosen: np.ndarray  # [N] this turn's actions
     log_prob: np.ndarray  # [N] and their log-probabilities
+    every: np.ndarray  # [A] the actions
 
 
 class Ended(NamedTuple):
@@ -197,10 +198,10 @@ def turns(  # type: ignore[no-untyped-def]
             break
         now = rate(epsilon[0], epsilon[1], epsilon[2], epsilon[3], learned + done)
         for i in range(n):
-            actions[i] = policy.explore(o.kind, m.q, (w.state[i],), now, rng)
+            actions[i] = policy.explore(o.kind, m.q, (w.state[i],), w.every, now, rng)
         if o.off_policy:
             for i in range(n):
-                chance = policy.probability(o.kind, m.q, (w.state[i],), actions[i], now)
+                chance = policy.probability(o.kind, m.q, (w.state[i],), w.every, actions[i], now)
                 log_prob[i] = math.log(chance)
         for i in range(n):
             s, a = w.state[i], actions[i]
@@ -209,7 +210,9 @@ def turns(  # type: ignore[no-untyped-def]
             w.elapsed[i] += 1
             cut = w.elapsed[i] >= w.limit
             w.returns[i] += reward
-            step = Step(w.start[i], (s,), a, log_prob[i], reward, (after,), over, cut)
+            step = Step(
+                w.start[i], (s,), w.every, a, log_prob[i], reward, (after,), w.every, over, cut
+            )
             at = learned + done
             size = rate(alpha[0], alpha[1], alpha[2], alpha[3], at)
             later = now
@@ -255,6 +258,7 @@ def turns_each(  # type: ignore[no-untyped-def]
             m.action[k],
             m.reward[k],
             m.log_prob[k],
+            m.forbidden[k],
             m.waiting[k],
             m.error[k],
         )
@@ -272,6 +276,7 @@ def turns_each(  # type: ignore[no-untyped-def]
             w.returns[at],
             w.chosen[at],
             w.log_prob[at],
+            w.every,
         )
         book = Ended(
             ended.step[k], ended.env[k], ended.total[k], ended.length[k], ended.truncated[k]

@@ -73,7 +73,8 @@ class CompiledTurns:
         tables = model.cumulative, model.next_state, model.reward, model.terminated
         limit = self.clocks[0][0]._max_episode_steps if self.clocks[0] else NEVER
         zeros: Any = {name: np.zeros((RUNS, n), kind) for name, kind in EPISODE.items()}
-        self.world = compiled.World(*tables, np.cumsum(model.initial), limit, **zeros)
+        every = np.arange(loop.agent.arrays.q.shape[1])
+        self.world = compiled.World(*tables, np.cumsum(model.initial), limit, **zeros, every=every)
         self.words = np.zeros((RUNS, n + 1, 4), np.uint64)
         kinds = [np.zeros(MOST_EPISODES + RUNS * n, kind) for kind in (int, int, float, int, bool)]
         self.ended = compiled.Ended(*kinds)

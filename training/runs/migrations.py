@@ -6,6 +6,8 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from seqrl.core.moments import RewardScale
 from seqrl.training.runs import folder as runs
 
@@ -44,7 +46,10 @@ def agent_from_2(agent: Entries) -> Entries:
     """Return an agent's entries in schema 3; what is none of 0.1 is left to its checks."""
     if isinstance(agent.get("memory"), dict):  # a table
         agent = rename_keys(agent, {"memory": "arrays"})
-        return {**agent, "arrays": rename_keys(agent["arrays"], {"rows": "active"})}
+        arrays = rename_keys(agent["arrays"], {"rows": "active"})
+        visited, waiting = arrays["weight"].shape, arrays["action"].shape
+        forbidden = np.zeros((*waiting, visited[1] if visited[0] else 0), bool)
+        return {**agent, "arrays": {**arrays, "forbidden": forbidden}}
     if "learner" in agent and "experience" in agent:  # values on a network
         learner, others = agent["learner"] or {"updates": 0}, dict(agent)
         del others["learner"]

@@ -11,6 +11,7 @@ import numpy as np
 from seqrl.agents.factory import Config, build_agent
 from seqrl.agents.protocol import Agent
 from seqrl.agents.tabular.tabular_agent import TabularAgent
+from seqrl.core import action_mask
 from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams
 from seqrl.envs.adapter import Environments
@@ -113,4 +114,4 @@ def network_activity(agent: Any, obs: Any) -> Any:
         return None
     from seqrl.networks.diagnosis.activity import activity
 
-    return activity(agent.network, obs)
+    return activity(agent.network, action_mask.split(obs)[0])
