@@ -10,13 +10,14 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
 
-from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.factory import arguments
+from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.tabular.monte_carlo import MonteCarlo
 from seqrl.agents.tabular.q_learning import QLearning
 from seqrl.agents.tabular.sarsa import Sarsa
@@ -37,15 +38,21 @@ def tabular(cls, env, **options):
     )
 
 
-def recurrent():
+SMALL = {
+    "reinforce": {"batch_episodes": 3},
+    "ppo": {"rollout": 20},
+    "q-learning": {"buffer_size": 300, "learning_starts": 50, "priority": 0.5},
+}
+
+
+def recurrent(name):
+    """The agent of that name on an LSTM, with what is large made small."""
     envs = make("seqrl/RepeatFirst-v0", 3)
     space = envs.single_observation_space
-    torch.manual_seed(0)
-    network = LSTM(MLP(space, 8), 8)
-    agent = Reinforce(
-        network, envs.single_action_space, space, batch_episodes=3, device="cpu", seed=0
-    )
-    return Interaction(agent, envs)
+    network, cls = LSTM(MLP(space, 8), 8), agent_class(name, network=True)
+    given = network, envs.single_action_space, space
+    numbers = {**AGENTS[name].numbers, **SMALL.get(name, {}), "device": "cpu", "seed": 0}
+    return Interaction(cls(*given, **arguments(cls, numbers)), envs)
 
 
 LOOPS = {
@@ -53,7 +60,8 @@ LOOPS = {
     "sarsa": lambda: tabular(Sarsa, "CliffWalking-v1", n_step=3),
     "traces": lambda: tabular(QLearning, "Taxi-v4", trace_decay=0.5),
     "monte-carlo": lambda: tabular(MonteCarlo, "Blackjack-v1"),
-    "lstm": recurrent,
+    # a2c is the same class as ppo
+    **{f"{name}, lstm": partial(recurrent, name) for name in AGENTS if name != "a2c"},
 }
 kinds = pytest.mark.parametrize("kind", LOOPS)
 
@@ -139,7 +147,7 @@ def test_all_damaged_files_are_refused_and_the_entry_is_named(kind, folder):
 
 
 def test_an_optimizers_entry_has_a_name(folder):
-    whole = saved_bytes("lstm", folder)
+    whole = saved_bytes("reinforce, lstm", folder)
     names = [name for name, _ in layout(whole)]
     assert "entry agent/parts/policy/optimizer/0/exp_avg " in names
 
@@ -381,14 +389,21 @@ NONSENSE = {
 # what some slots may be, and lists may be without
 HARMLESS = {"nothing", "dropped", "empty"}
 FREE = {("state", "state"), ("state", "inc"), ("rng", "has_uint32"), ("np_random", "has_uint32")}
-FREE |= {("inner", "dealer_top_card_suit"), ("inner", "dealer_top_card_value_str")}
+FREE |= {
+    ("store", "split"),
+    ("inner", "dealer_top_card_suit"),
+    ("inner", "dealer_top_card_value_str"),
+}
 FREE |= {("inner", "fickle_step")}
 FREE |= {("reward_scale", "totals")}  # of no environments, as before the first turn
 
 
 @kinds
 def test_nonsense_in_any_slot_is_refused_or_does_no_harm(kind, folder):
-    """Refused in one line; what can be taken for a state is one that the run can go on from."""
+    """Refused in one line; what can be taken for a state is one that the run can go on from.
+
+    What an observation or memory is, a store is told with the next turn, which refuses it then.
+    """
     path = folder / f"nonsense {kind}"
     path.write_bytes(saved_bytes(kind, folder))
     state = load(path)
@@ -398,6 +413,7 @@ def test_nonsense_in_any_slot_is_refused_or_does_no_harm(kind, folder):
         for name, value in NONSENSE.items():
             try:
                 loop.load_state_dict(changed(state, place, value))
+                loop.run(7)
             except UsageError as error:
                 refused += 1
                 text = str(error)
@@ -406,7 +422,6 @@ def test_nonsense_in_any_slot_is_refused_or_does_no_harm(kind, folder):
             else:
                 shown = place[0] == "metrics"  # readings, which nothing depends on
                 assert name in HARMLESS or place[-2:] in FREE or shown, (place, name)
-                loop.run(7)
     assert refused > 400
     loop.load_state_dict(state)
     loop.run(50)

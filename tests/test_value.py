@@ -556,14 +556,14 @@ def test_where_all_explore_the_network_is_not_asked(monkeypatch):
         part, act = loop.agent.values_part, loop.agent.values_part.act
         counted = partial(lambda act, *leaves: asked[-1].append(1) or act(*leaves), act)
         monkeypatch.setattr(part, "act", counted)
-    monkeypatch.setattr(loops[1].agent, "_random", lambda start: None)
+    monkeypatch.setattr(loops[1].agent, "_random", lambda *_: None)
     for loop in loops:
         asked.append([])
         loop.run(60)
     assert checkpoint.digest(loops[0].state_dict()) == checkpoint.digest(loops[1].state_dict())
     fewer, all_turns = map(len, asked)
     assert all_turns == 20 and 8 <= fewer <= 18  # of turns of three, 0.7 ** 3 are all random
-    assert loop_of("gru").agent._random(np.ones(3, bool)) is None
+    assert loop_of("gru").agent._random(np.ones(3, bool), None) is None
 
 
 CPU_AND_GPU = [

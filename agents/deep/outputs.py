@@ -204,11 +204,11 @@ class Part:
             out, state = self.plain.step(obs, start, state)
             out = self.module.combined(out)
         else:
-            out, state = self._act_in_torch(obs, start, state)
+            out, state = self.act_in_torch(obs, start, state)
             out = to_numpy(out) if on_host else out
         return self._masked(out, legal), state
 
-    def _act_in_torch(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
+    def act_in_torch(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
         """Map one step to numbers [N, K] as a tensor on the device, and memory."""
         rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
         self._rest()

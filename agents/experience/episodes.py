@@ -180,19 +180,16 @@ def check_ended(name: str, saved: Any) -> None:
     """Refuse what are no episodes that ended together."""
     axes = axes_of(name, saved, (*TIMED, *ENDS))
     timed = dict.fromkeys(TIMED, partial(schema.check_axes, axes, 2))
-    ends = dict.fromkeys(ENDS, partial(schema.check_axes, axes[1:], 1))
-    schema.check(name, saved, timed | ends | {"length": check_lengths(axes, 1)})
+    ends: dict[str, Any] = {"last": partial(schema.check_axes, axes[1:], 1)}
+    ends |= {"terminated": np.zeros(axes[1], bool), "length": check_lengths(axes, 1)}
+    schema.check(name, saved, timed | ends)
+    schema.check(f"{name}/last", saved["last"], tree.map(lambda leaf: leaf[0], saved["obs"]))
 
 
 def check_lengths(axes: tuple[int, ...], least: int) -> schema.Check:
     """Return a check of whole numbers [N], none longer than the columns [T, N]."""
     longest, n = axes
-
-    def checked(name: str, saved: Any) -> None:
-        schema.check_axes((n,), 1, name, saved)
-        schema.whole(least, longest)(name, saved)
-
-    return checked
+    return schema.whole(least, longest, (n,))
 
 
 def padded(leaf: Array, length: int) -> Array:

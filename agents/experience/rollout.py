@@ -72,7 +72,8 @@ class Rollout:
         tree.map(write, column, (step.next_obs, turn["over"]))
 
     def _turn(self, step: Transition) -> dict[str, Any]:
-        assert step.log_prob is not None
+        if step.log_prob is None:
+            schema.refuse("log_prob", None, "the log-probability of each action")
         reward = as_float32(step.reward)
         return {
             "obs": step.obs,
@@ -100,6 +101,8 @@ class Rollout:
         if self.rows is not None:
             first = tree.map(lambda leaf: leaf[0, 0], self.rows)
             schema.check(f"{NAME}/rows", first, tree.take(turn, 0))
+        if self.state is not None:  # an initial one
+            schema.check(f"{NAME}/state", self.state, step.next_state)
         self.rows, self.state = like((self.rows, self.state), step.valid)
         self.loaded = False
 
