@@ -56,6 +56,10 @@ class Batch(NamedTuple):
 
     def columns(self, index: Any) -> Batch:
         """Return some of the columns."""
+        if isinstance(index, np.ndarray) and not isinstance(self.reward, np.ndarray):
+            import torch  # imported here, as tabular agents must not need it
+
+            index = torch.from_numpy(index).to(self.reward.device)  # once, not for every leaf
         timed, extra = tree.map(lambda leaf: leaf[:, index], (self[:8], dict(self.extra)))
         state, weight = tree.map(lambda leaf: leaf[index], (self.state, self.weight))
         return Batch(*timed, state, weight, extra=extra)  # type: ignore

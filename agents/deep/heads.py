@@ -82,29 +82,29 @@ class Categorical(Head):
     def log_prob(self, out: Array, action: Array) -> Array:
         """The sum over the groups."""
         if isinstance(out, np.ndarray):
-            rows, index = (
-                out.reshape(-1, self.size),
-                (action - self.start).reshape(-1, self.choices),
-            )
-            each = [
-                log_softmax(part)[np.arange(len(rows)), index[:, i]]
-                for i, part in enumerate(self._groups(rows))
-            ]
-            return sum(each[1:], each[0]).reshape(out.shape[:-1])
-        chosen = action - torch.as_tensor(self.start, device=action.device)
-        chosen = chosen[..., None] if self.flat else chosen
-        most = torch.as_tensor(self.counts, device=action.device) - 1
-        chosen = chosen.clamp(most * 0, most)  # where nothing was done stands any number
-        parts = [
-            torch.log_softmax(part, -1).gather(-1, chosen[..., i, None].long())[..., 0]
-            for i, part in enumerate(self._groups(out))
+            chosen = (action - self.start).reshape(-1, self.choices)
+            rows, each = out.reshape(-1, self.size), np.arange(len(chosen))
+            logs = [log_softmax(part) for part in self._groups(rows)]
+            parts = [log[each, chosen[:, i]] for i, log in enumerate(logs)]
+            return sum(parts[1:], parts[0]).reshape(out.shape[:-1])
+        if self.flat:
+            indices = [action[..., None] - self.start if self.start else action[..., None]]
+        else:
+            first = torch.as_tensor(self.start, device=action.device)
+            indices = [*(action - first)[..., None].long().unbind(-2)]
+        groups = zip(self._groups(out), indices, self.counts, strict=True)
+        # where nothing was done stands any number
+        chances = [
+            torch.log_softmax(part, -1).gather(-1, index.clamp(0, n - 1))[..., 0]
+            for part, index, n in groups
         ]
-        return torch.stack(parts).sum(0)
+        return sum(chances[1:], chances[0])
 
     def entropy(self, out: Tensor) -> Tensor:
         """The sum over the groups."""
         logs = [torch.log_softmax(part, -1) for part in self._groups(out)]
-        return torch.stack([-(log.exp() * log).sum(-1) for log in logs]).sum(0)
+        each = [-(log.exp() * log).sum(-1) for log in logs]
+        return sum(each[1:], each[0])
 
     def _groups(self, out: Array) -> list[Array]:
         if self.choices == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -158,12 +158,14 @@ class NetworkAgent(Scheduled):
         self.steps += count
         self.turn_steps += count
         self.store.add(self.reward_scale.scaled(step) if self.normalize_reward else step)
-        metrics: Metrics = {}
-        if step.whole:
-            for batch in self.batches():
-                metrics = self.update(batch)
-            self.end_turn()
-            self.turn_steps = 0
+        if not step.whole:
+            return {}
+        told: Metrics | Callable[[], Metrics] = {}
+        for batch in self.batches():
+            told = self.update(batch)
+        metrics = told() if callable(told) else told
+        self.end_turn()
+        self.turn_steps = 0
         return metrics
 
     @property
@@ -182,8 +184,11 @@ class NetworkAgent(Scheduled):
         """Return what is minimised, summed over the valid steps, and their count."""
         raise NotImplementedError
 
-    def update(self, batch: Batch) -> Metrics:
-        """Take the gradient steps that a batch is for."""
+    def update(self, batch: Batch) -> Metrics | Callable[[], Metrics]:
+        """Take the gradient steps that a batch is for; return metrics, or what works them out.
+
+        They are worked out for the last batch of a turn alone.
+        """
         raise NotImplementedError
 
     def gradient_step(self, loss: Loss, *parts: Part, name: str = "loss") -> Tensor | float:

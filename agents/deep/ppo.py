@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.optim import Optim
@@ -87,7 +87,8 @@ class PPO(PolicyAgent):
         self.minibatches = check_whole("minibatches", minibatches)
         self.clip, self.value_coef, self.target_kl = clip, value_coef, target_kl
         self.entropy_coef = schedule("entropy_coef", entropy_coef, 0.0, math.inf)
-        self.metrics: dict[str, Any] = {}  # of the newest minibatch
+        self.newest: tuple[Loss, Any] | None = None  # minibatch: its loss, its gradient's norm
+        self.of_rollout: dict[str, Any] = {}  # metrics of the newest rollout
         self.shares_network = share
         parts = optim, gamma, True, 1.0
         others = normalize_reward, backend, device, seed
@@ -111,15 +112,20 @@ class PPO(PolicyAgent):
         returns, valid = advantage + value, whole.valid
         self.follow_returns(returns[valid])
         explained = targets.explained_variance(value[valid], returns[valid])
-        extra = {"advantage": targets.normalized(advantage, valid), "return": returns}
+        self.of_rollout = {"train/explained_variance": explained}
+        extra = {
+            "advantage": targets.normalized(advantage, valid),
+            "return": (returns - self.returns.mean) / self.returns.std,
+        }
         whole = whole._replace(extra=extra)
         rows = whole if self.memory else whole.steps()
-        first, passes = None, range(self.epochs)
-        for minibatch in (x for _ in passes for x in rows.split(self.minibatches, self.rng)):
+        for minibatch in (
+            x for _ in range(self.epochs) for x in rows.split(self.minibatches, self.rng)
+        ):
             yield minibatch
-            first = self.metrics["train/max_ratio"] if first is None else first
-            self.metrics |= {"train/first_ratio": first, "train/explained_variance": explained}
-            if self.target_kl < math.inf and self.metrics["train/approx_kl"] > self.target_kl:
+            if "train/first_ratio" not in self.of_rollout:
+                self.of_rollout["train/first_ratio"] = self.numbers()["train/max_ratio"]
+            if self.target_kl < math.inf and self.numbers()["train/approx_kl"] > self.target_kl:
                 break
         self.update_statistics(whole)
 
@@ -131,10 +137,12 @@ class PPO(PolicyAgent):
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
         gain = torch.minimum(ratio * advantage, clipped * advantage)
-        error = ((batch.extra["return"] - self.returns.mean) / self.returns.std - value).square()
+        error = (batch.extra["return"] - value).square()
         entropy = self.head.entropy(out)
         each = self.value_coef * error - gain - self.now(self.entropy_coef) * entropy
-        with torch.no_grad():
+
+        @torch.no_grad()
+        def metrics() -> dict[str, Tensor]:
             numbers = {
                 "policy_loss": -gain,
                 "value_loss": error,
@@ -142,22 +150,33 @@ class PPO(PolicyAgent):
                 "approx_kl": ratio - 1 - log_ratio,
                 "clip_fraction": (ratio != clipped).float(),
             }
-            metrics = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
-            metrics["train/max_ratio"] = (ratio - 1).abs().max() + 1
+            means = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
+            return {**means, "train/max_ratio": (ratio - 1).abs().max() + 1}
+
         total = torch.where(valid, each, 0.0).sum()
         return Loss(total, valid.sum().clamp(min=1), metrics=metrics)
 
-    def update(self, batch: Batch) -> Metrics:
+    def update(self, batch: Batch) -> Callable[[], Metrics]:
         """Take a gradient step."""
         with self.drawing():
             loss = self.loss(batch)
-            norm = self.gradient_step(loss, *self.parts.values())
+            self.newest = loss, self.gradient_step(loss, *self.parts.values())
         self.updates += 1
-        self.metrics = {
+        return self.numbers
+
+    def numbers(self) -> Metrics:
+        """Return what the newest minibatch gave."""
+        assert self.newest is not None
+        loss, norm = self.newest
+        return {
             "train/loss": (loss.total / loss.count).detach(),
             "train/grad_norm": norm,
             "train/learning_rate": self.now(self.learning_rate),
             **self.head.metrics(),
-            **loss.metrics,
+            **loss.metrics(),
+            **self.of_rollout,
         }
-        return self.metrics
+
+    def end_turn(self) -> None:
+        """Forget the graph of the newest minibatch, which nothing could copy."""
+        self.newest = None

@@ -7,7 +7,6 @@ as well as tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +30,7 @@ class Loss(NamedTuple):
     error: Array | None = None  # target minus value [T, B]
     valid: Array | None = None  # bool [T, B], of the errors; None for all
     gradient: Array | None = None  # of `total` by the outputs [T, B, K]; None: by autograd
-    metrics: Mapping[str, Any] = {}
+    metrics: Any = None  # by their tags; or a function that works them out, if they are wanted
 
 
 def chosen(q: Array, action: Array) -> Array:
