@@ -17,7 +17,9 @@ from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
 
 NAME = "action_mask"
-FORBIDDEN = -1e9  # what networks' numbers of such actions become: never the largest, of no chance
+HIDE = f"--wrapper seqrl.envs:Mask --wrapper-arg hide={NAME}"
+LEAVE_OUT = f"an entry that is no mask is left out by {HIDE}"
+FORBIDDEN = -1e30  # what networks' numbers of such actions become: never the largest, of no chance
 
 
 def rest_space(space: gym.Space) -> gym.Space:
@@ -39,7 +41,7 @@ def split(obs: Any) -> tuple[Any, Array | None]:
         return obs, None
     left = {name: part for name, part in obs.items() if name != NAME}
     legal = obs[NAME] != 0
-    seen = left if len(left) > 1 else next(iter(left.values()))
+    seen = left if len(left) > 1 else next(iter(left.values()), None)
     return seen, legal | ~legal.any(-1)[..., None]
 
 
@@ -56,18 +58,24 @@ def check_mask(space: gym.Space | None, action_space: gym.Space) -> None:
     """Refuse a mask in an observation space that does not fit the actions."""
     if not (isinstance(space, spaces.Dict) and NAME in space.spaces):
         return
-    shape, expected = space[NAME].shape, (choices(action_space),)
-    if shape != expected:
-        hide = f"--wrapper seqrl.envs:Mask --wrapper-arg hide={NAME}"
-        what = f"{NAME} of shape {shape}: expected {expected}, a number for each choice"
-        raise UsageError(f"{what}; an entry that is no mask is left out by {hide}")
+    mask: Any = space[NAME]
+    check_size(mask.shape, action_space)
+    if isinstance(mask, spaces.Box) and not (0 <= mask.low.min() and mask.high.max() <= 1):
+        raise UsageError(f"{NAME} of {mask}: expected numbers from 0 to 1; {LEAVE_OUT}")
+
+
+def check_size(shape: Any, action_space: gym.Space) -> None:
+    """Refuse a mask of another shape than that of a number for each choice."""
+    if shape != (choices(action_space),):
+        expected = f"expected ({choices(action_space)},), a number for each choice"
+        raise UsageError(f"{NAME} of shape {tuple(shape or ())}: {expected}; {LEAVE_OUT}")
 
 
 def sample(action_space: gym.Space, obs: Any) -> Any:
     """Draw an action of a space that may be taken at an observation of one environment."""
-    _, legal = split(obs)
-    if legal is None:
+    if not (isinstance(obs, dict) and NAME in obs):
         return action_space.sample()
+    _, legal = split({**obs, NAME: np.asarray(obs[NAME])})
     mask: Any = np.asarray(legal, np.int8)
     if isinstance(action_space, spaces.MultiDiscrete):
         mask = tuple(np.split(mask, np.cumsum(action_space.nvec)[:-1]))

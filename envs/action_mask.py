@@ -11,6 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from seqrl.core.action_mask import NAME, choices
 from seqrl.core.errors import RunError, UsageError
+from seqrl.envs.batches import brief
 
 INFO = "info"
 
@@ -55,7 +56,15 @@ class ActionMask(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if self.source != INFO:
             mask = parts.pop(self.source)
         elif NAME in info:
-            mask = np.hstack(info[NAME]).astype(np.int8)
+            mask = self._flat(info[NAME])
         else:
             raise RunError(f"info has no {NAME!r}, only {', '.join(map(str, info)) or 'nothing'}")
         return {**parts, NAME: mask}
+
+    def _flat(self, mask: Any) -> np.ndarray:
+        """Return a mask, or one for each choice, as an array."""
+        try:
+            return np.hstack(mask)
+        except (TypeError, ValueError) as error:
+            found = f"info[{NAME!r}] is {brief(mask)}"
+            raise RunError(f"{found}: expected {self.count} numbers, 0 or 1") from error

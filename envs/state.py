@@ -169,7 +169,7 @@ def play(envs: Any, obs: Any, steps: int) -> tuple[list[bytes], Any]:
 
     The newest observations [N, ...] come behind it.
     """
-    space, n = envs.single_action_space, envs.num_envs
+    space, n = copy.deepcopy(envs.single_action_space), envs.num_envs  # they may draw from theirs
     space.seed(0)
     seen: list[Any] = []
     for i in range(steps):

@@ -33,9 +33,15 @@ def named(entries: Any) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def action_mask(source: str) -> dict[str, Any]:
-    """Return a config's entry of the wrapper that shows an action mask (see `ActionMask`)."""
-    return {"name": f"{OURS}:ActionMask", "args": {"source": source}}
+def with_action_mask(entries: list[Any], source: str | None) -> list[Any]:
+    """Return a config's wrappers with the one that shows an action mask (see `ActionMask`).
+
+    It takes the place of one that is there already; with no source they stay as they are.
+    """
+    if source is None:
+        return entries
+    own = {"name": f"{OURS}:ActionMask", "args": {"source": source}}
+    return [*(entry for entry in entries if entry.get("name") != own["name"]), own]
 
 
 def is_trusted(name: str) -> bool:

@@ -78,10 +78,12 @@ def examine(config: Config, report: Report) -> None:
 
 def examine_environment(config: Config, envs: Environments, report: Report) -> Play | None:
     """Check an environment by random actions; return them, None if it is unusable."""
+    from seqrl.core.action_mask import check_mask
     from seqrl.envs import env_check
     from seqrl.envs.state import why_unkept
 
     seed, env = config["seed"], single_env(config)
+    check_mask(env.observation_space, env.action_space)
     played = env_check.play(env, seed)
     report_environment(config, envs, played, report)
     report.findings += env_check.check_running(played) + env_check.check_finite(played)

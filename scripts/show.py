@@ -34,8 +34,8 @@ def draw_policy(agent: Agent, envs: Environments) -> str | None:
     """Return a table's greedy policy on a grid world's map, beside the optimal one where known."""
     env = envs.envs[0] if isinstance(envs, Serial) else None
     grid = None if env is None else grid_of(env)
-    if env is None or grid is None or not isinstance(agent, TabularAgent):
-        return None
+    if env is None or grid is None or not isinstance(agent, TabularAgent) or agent.index.masked:
+        return None  # a mask comes with an observation, and the table knows none
     learned = draw_grid(grid, agent.q.argmax(1))
     best = optimal_policy(env, agent.options.gamma)
     return learned if best is None else side_by_side(learned, draw_grid(grid, best))
@@ -61,6 +61,8 @@ def show_table(agent: Agent, envs: Environments) -> str:
     """Return values and policy as text: on a map, on Blackjack's maps, or as a list of states."""
     if not isinstance(agent, TabularAgent):
         raise UsageError(f"{type(agent).__name__} has no table to show")
+    if agent.index.masked:
+        return show_states(agent)
     grid = grid_of(envs.envs[0]) if isinstance(envs, Serial) else None
     if grid is not None:
         return show_grid(grid, agent.q, draw_policy(agent, envs))
@@ -105,8 +107,10 @@ def show_states(agent: TabularAgent, most: int = 50) -> str:
     changed = np.flatnonzero((agent.q != agent.q[0, 0]).any(1))
     order = changed[np.argsort(-agent.q[changed].max(1), kind="stable")][:most]
     head = f"{len(changed):,} of {len(agent.q):,} rows learned, the {len(order)} of highest value"
+    # what may be taken is told with an observation, and not known here
+    first = {row: "?" if agent.index.masked else agent.q[row].argmax() for row in order}
     lines = [
-        f"{row:8}  {agent.q[row].argmax():6}  " + " ".join(f"{x:10.4f}" for x in agent.q[row])
+        f"{row:8}  {first[row]:>6}  " + " ".join(f"{x:10.4f}" for x in agent.q[row])
         for row in order
     ]
     return "\n".join([head, "     row  greedy  Q", *lines])

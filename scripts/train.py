@@ -118,7 +118,7 @@ MINIMUM |= {"bins": 1, "tiles": 1, "restart_workers": 0}
 def make_config(args: argparse.Namespace) -> dict[str, Any]:
     """Return the config of the run, as config.toml will hold it."""
     from seqrl.agents.registry import agent_class
-    from seqrl.envs.wrapping import action_mask
+    from seqrl.envs.wrapping import with_action_mask
 
     options.check_minimum(args, MINIMUM | {"seeds": 1, "threads": 1})
     config = {name: getattr(args, name) for name in ("agent", "env", *MINIMUM)}
@@ -129,8 +129,7 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     check_early_end(config)
     config["compile"], config["pictures"] = not args.no_compile, not args.no_pictures
     config["env_args"] = dict(args.env_arg)
-    masks = [action_mask(args.action_mask)] if args.action_mask else []
-    config["wrappers"] = [*args.wrappers, *masks] or None
+    config["wrappers"] = with_action_mask(args.wrappers, args.action_mask) or None
     config |= network_config(args)
     config["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
     cls = agent_class(args.agent, bool(args.network))

@@ -29,11 +29,12 @@ from seqrl.agents import (
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.outputs import masked
 from seqrl.agents.tabular.indexing import TableIndex
-from seqrl.core import Batch, Transition, UsageError, action_mask
+from seqrl.core import Batch, RunError, Transition, UsageError, action_mask
 from seqrl.core.arrays import on_device
-from seqrl.envs import ActionMask, Serial, make
+from seqrl.envs import ActionMask, Serial, make, wrapping
 from seqrl.envs.env_check import play
 from seqrl.envs.state import why_unkept
+from seqrl.scripts.show import draw_policy, show_table
 from seqrl.training import Interaction, evaluate, train
 from seqrl.training.runs.checkpoint import digest
 
@@ -261,15 +262,19 @@ def test_off_policy_an_action_is_greedy_among_those_that_could_be_taken(forbidde
 def test_values_of_what_is_forbidden_count_nowhere(kind):
     q = kind(np.array([[5.0, 2.0, 1.0], [5.0, 2.0, 1.0]], np.float32))
     legal = kind(np.array([[False, True, True], [True, True, True]]))
-    seen = masked(q, legal)
+    seen = masked(q, legal, [3])
     assert targets.highest(seen).tolist() == [2, 5]
-    assert targets.double(seen, masked(q * 3, legal)).tolist() == [2, 5]
+    assert targets.double(seen, masked(q * 3, legal, [3])).tolist() == [2, 5]
     expected = targets.expected_greedy(seen, 0.4)
     assert expected.tolist() == pytest.approx([0.4 * 1.5 + 0.6 * 2, 0.4 * 8 / 3 + 0.6 * 5])
     soft = targets.expected_softmax(seen, seen, 1.0)
     weights = np.exp([5.0, 2.0, 1.0])
     whole = float((weights * [5, 2, 1]).sum() / weights.sum())
     assert soft.tolist() == pytest.approx([1.7310586, whole], abs=1e-6)
+    hot = targets.expected_softmax(seen, seen, 1e20)
+    assert hot.tolist() == pytest.approx([1.5, 8 / 3], abs=1e-6)
+    low = kind(np.array([[-1e9, -2e9]], np.float32))  # values that are low are not forbidden
+    assert targets.expected_greedy(low, 1.0).tolist() == pytest.approx([-1.5e9])
 
 
 @pytest.mark.parametrize("backend", ["auto", "torch"])
@@ -326,6 +331,22 @@ def test_a_mask_of_choices_for_several_actions_at_once():
     assert set(found[:, 0]) == {1} and set(found[:, 1]) == {0, 2}
     one = {"x": obs["x"][0], "action_mask": obs["action_mask"][0]}
     assert {tuple(action_mask.sample(actions, one)) for _ in range(50)} == {(1, 0), (1, 2)}
+
+
+def test_a_choice_that_may_be_taken_in_no_way_is_free():
+    """Of [2, 3] nothing is allowed of the second: its probabilities are those without a mask."""
+    out = torch.tensor([[0.5, -0.5, 1.0, 2.0, 3.0]])
+    seen = masked(out, torch.tensor([[True, False, False, False, False]]), [2, 3])
+    assert seen[0].tolist() == pytest.approx([0.5, action_mask.FORBIDDEN, 1, 2, 3])
+
+
+@pytest.mark.parametrize("mask", [[[0, 1]], [[0, 1, 1, 1]]])
+@pytest.mark.parametrize("cls", [PPO, DeepQ, Reinforce])
+def test_without_a_space_a_mask_is_checked_at_the_first_observation(cls, mask):
+    agent = cls(networks.build("mlp", spaces.Box(-1, 1, (2,)), seed=0), THREE, seed=0)
+    obs = {"x": np.ones((1, 2), np.float32), "action_mask": np.array(mask)}
+    with pytest.raises(UsageError, match=r"action_mask of shape .*: expected \(3,\)"):
+        agent.act(obs, np.ones(1, bool))
 
 
 def test_explored_values_on_a_device_are_of_what_may_be_taken():
@@ -413,6 +434,62 @@ def test_what_does_not_fit_is_refused_in_a_line(make_it, message):
     with pytest.raises(UsageError, match=message) as caught:
         make_it()
     assert "\n" not in str(caught.value)
+
+
+class Told(gym.Env):
+    """Tells in info what it is given for a mask."""
+
+    observation_space, action_space = spaces.Discrete(2), spaces.Discrete(3)
+
+    def __init__(self, mask):
+        self.mask = mask
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {"action_mask": self.mask}
+
+
+@pytest.mark.parametrize("mask", [[1, 0.9, 0], [256, 1, 0], [np.nan, 1, 0], [1, 0], None, "abc", 2])
+def test_an_info_with_something_else_is_refused_in_a_line(mask):
+    envs = Serial([ActionMask(Told(mask))])
+    with pytest.raises(RunError, match="action_mask") as caught:
+        envs.reset(np.random.SeedSequence(0))
+    assert "\n" not in str(caught.value)
+    Serial([ActionMask(Told([True, False, 1.0]))]).reset(np.random.SeedSequence(0))
+
+
+class Drawing(Told):
+    """Draws from its own action space, whose state is not kept."""
+
+    def step(self, action):
+        return int(self.action_space.sample() > 1), 0.0, False, False, {}
+
+
+def test_an_environment_that_draws_from_its_action_space_is_found_out():
+    env = Drawing(None)
+    env.action_space = spaces.Discrete(3)
+    assert "differ" in why_unkept(Serial([env]))
+
+
+def test_a_config_is_given_the_mask_once():
+    given = wrapping.with_action_mask([], "info")
+    assert wrapping.with_action_mask(given, "legal") == wrapping.with_action_mask([], "legal")
+    assert wrapping.with_action_mask(given, None) == given
+
+
+def test_a_masked_table_is_shown_without_a_policy():
+    envs = make("CliffWalking-v1", wrappers=[Walled])
+    agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+    train(agent, envs, steps=2_000, seed=0)
+    shown = show_table(agent, envs)
+    assert "  ?  " in shown and "policy" not in shown and draw_policy(agent, envs) is None
+
+
+class Walled(ActionMask):
+    """Forbids the first action everywhere."""
+
+    def shown(self, obs, info):
+        return super().shown(obs, {"action_mask": np.array([0, 1, 1, 1])})
 
 
 def test_an_info_without_a_mask_is_named():

@@ -8,6 +8,7 @@ actions [...], all in NumPy or torch alike; in torch the entropy in nats [...].
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -51,6 +52,7 @@ class Head(nn.Module):
     """From a network's numbers to actions."""
 
     size: int  # numbers that it wants
+    counts: Sequence[int] = ()  # of them that are of each choice of one among several
 
     def metrics(self) -> dict[str, Tensor]:
         """Return what is worth watching besides the entropy, by tag."""

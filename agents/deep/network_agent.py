@@ -75,6 +75,7 @@ class NetworkAgent(Scheduled):
     def __init__(
         self,
         network: nn.Module,
+        action_space: gym.Space,
         optim: Optim,
         gamma: float,
         normalize_reward: bool,
@@ -87,6 +88,7 @@ class NetworkAgent(Scheduled):
         check_kind("optim", optim, Optim)
         self.device, self.device_reason = pick_device(device)
         self.network = as_network(network).to(self.device)
+        self.action_space = action_space
         self.optim, self.gamma, self.backend = optim, gamma, backend
         self.learning_rate = schedule("learning_rate", optim.learning_rate, 0.0, math.inf)
         self.normalize_reward, self.reward_scale = normalize_reward, RewardScale(gamma)
@@ -119,6 +121,7 @@ class NetworkAgent(Scheduled):
     def _prepare(self, space: gym.Space | None) -> None:
         """Build at once what can be: by trying the network on the space, if it is given."""
         if space is not None:
+            action_mask.check_mask(space, self.action_space)
             with drawing_from(self.layers_rng):
                 probe(self.network, action_mask.rest_space(space))
             self.checked = True
@@ -129,8 +132,11 @@ class NetworkAgent(Scheduled):
         """Try the network on the first observations; they build what is lazy."""
         if self.checked:
             return
-        shown = action_mask.split(obs)[0], start
-        seen, begins = tree.map(lambda leaf: leaf[None], to_tensor(shown, self.device))
+        shown, legal = action_mask.split(obs)
+        if legal is not None:
+            action_mask.check_size(legal.shape[1:], self.action_space)
+        rolled = to_tensor((shown, start), self.device)
+        seen, begins = tree.map(lambda leaf: leaf[None], rolled)
         self.network.eval()
         with drawing_from(self.layers_rng):
             attempt(self.network, seen, begins, "the first observations")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,16 @@ def leaves_its_inputs(layer: nn.Module) -> bool:
     return known and not getattr(layer, "inplace", False)
 
 
-def masked(out: Array, legal: Array) -> Array:
-    """Return numbers [..., K] whose first A are of actions: FORBIDDEN where not legal [..., A]."""
+def masked(out: Array, legal: Array, choices: Sequence[int]) -> Array:
+    """Return numbers [..., K] whose first A are of actions: FORBIDDEN where not legal [..., A].
+
+    Of a choice that may be taken in no way at all every one may be.
+    """
     count, never = legal.shape[-1], action_mask.FORBIDDEN
+    if len(choices) > 1:
+        ends = np.cumsum(choices).tolist()
+        groups = [legal[..., end - n : end] for n, end in zip(choices, ends, strict=True)]
+        legal = joined([group | ~group.any(-1)[..., None] for group in groups], -1)
     if isinstance(out, np.ndarray):
         first: Array = np.where(legal, out[..., :count], np.asarray(never, out.dtype))
     else:
@@ -52,7 +60,7 @@ class Outputs(nn.Module):
     dueling: the layer gives V(s) and A(s, .); the numbers are V(s) + A(s, a) - mean A(s, .)
         (Wang et al., 2016, eq. 9, with the network's features shared by both).
     head: a module whose weights belong to these numbers (a spread that is learned).
-    of_actions: whether they are of actions, and obey a mask.
+    choices: how many of the first numbers are of each choice among actions, which obeys a mask.
     """
 
     def __init__(
@@ -62,11 +70,11 @@ class Outputs(nn.Module):
         *,
         dueling: bool = False,
         head: Any = None,
-        of_actions: bool = True,
+        choices: Sequence[int] = (),
     ):
         super().__init__()
         self.network, self.layer, self.dueling = network, layer, dueling
-        self.of_actions = of_actions
+        self.choices = choices
         if head is not None:
             self.head = head
         self.copies = not all(map(leaves_its_inputs, network.modules()))
@@ -258,7 +266,8 @@ class Part:
             return self.module(action_mask.split(obs)[0], start, state)[1]
 
     def _masked(self, out: Array, legal: Array | None) -> Array:
-        return out if legal is None or not self.module.of_actions else masked(out, legal)
+        choices = self.module.choices
+        return masked(out, legal, choices) if legal is not None and choices else out
 
     def _rest(self) -> None:
         if self.module.training:

@@ -62,8 +62,8 @@ class PolicyAgent(NetworkAgent):
     ):
         if not 0 < temperature < math.inf:
             raise UsageError(f"temperature {temperature}: expected a number above 0")
-        super().__init__(network, optim, gamma, normalize_reward, backend, device, seed)
-        action_mask.check_mask(observation_space, action_space)
+        numbers = optim, gamma, normalize_reward, backend, device, seed
+        super().__init__(network, action_space, *numbers)
         self.head = make_head(action_space)
         self.temperature, self.has_critic = temperature, critic
         self.returns = RunningMoments()
@@ -78,14 +78,13 @@ class PolicyAgent(NetworkAgent):
             nn.init.zeros_(layer.bias)
         if self.shares_network:
             policy = joined(policy, value)
-        outputs = Outputs(self.network, policy, head=self.head)
+        outputs = Outputs(self.network, policy, head=self.head, choices=self.head.counts)
         self.policy = self._part(outputs, draws=False)
         self.parts = {"policy": self.policy}
         if self.shares_network:
             self.critic = self.policy
         elif self.has_critic:
-            values = Outputs(copied(self.network), value, of_actions=False)
-            self.critic = self._part(values)
+            self.critic = self._part(Outputs(copied(self.network), value))
             self.parts["critic"] = self.critic
         self.store = self.make_store()
 

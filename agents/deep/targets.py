@@ -67,7 +67,8 @@ def expected_softmax(q: Array, preferred: Array, temperature: float) -> Array:
     if isinstance(q, np.ndarray):
         both = torch.from_numpy(q), torch.from_numpy(preferred)
         return expected_softmax(*both, temperature).numpy()
-    return (torch.softmax(preferred / temperature, -1) * q).sum(-1)
+    chance = torch.softmax(preferred / temperature, -1)
+    return (torch.where(q > FORBIDDEN / 2, q, 0.0) * chance).sum(-1)
 
 
 def n_step(reward: Array, discount: Array, final: Array, value: Array, n: int) -> Array:

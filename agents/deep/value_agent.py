@@ -138,11 +138,10 @@ class ValueAgent(NetworkAgent):
     ):
         if not isinstance(action_space, spaces.Discrete):
             raise UsageError(f"action space {action_space}: action values take Discrete actions")
-        action_mask.check_mask(observation_space, action_space)
         check_kind("updates", updates, Updates)
         check_kind("target", target, TargetNetwork)
         others = normalize_reward, backend, device, seed
-        super().__init__(network, optim, regression.gamma, *others)
+        super().__init__(network, action_space, optim, regression.gamma, *others)
         if regression.loss not in LOSSES:
             raise UsageError(f"loss {regression.loss!r} is not one of {', '.join(LOSSES)}")
         self.exploration, self.updating, self.target = exploration, updates, target
@@ -162,14 +161,15 @@ class ValueAgent(NetworkAgent):
     def _build(self) -> None:
         """Make values, target network and store."""
         layer = nn.Linear(self.network.features, self.actions + self.dueling)
-        values = Outputs(self.network, layer, dueling=self.dueling).to(self.device)
+        options: dict[str, Any] = {"dueling": self.dueling, "choices": [self.actions]}
+        values = Outputs(self.network, layer, **options).to(self.device)
         args = values, self.optim, self.device, self.backend
         self.values_part = Part(*args, numpy=not self.rescale)
         self.parts = {"values": self.values_part}
         self.target_part = self.values_part
         if self.target.target_every:
             same = copied(self.network), copy.deepcopy(layer)
-            frozen = Outputs(*same, dueling=self.dueling).eval().requires_grad_(False)
+            frozen = Outputs(*same, **options).eval().requires_grad_(False)
             self.target_part = Part(frozen, None, self.device, self.backend)
             self.parts["target"] = self.target_part
         self.store = self.make_store(None if self.values_part.learns_in_numpy else self.device)

@@ -14,7 +14,7 @@ from typing import Any
 
 from seqrl.agents import schedules
 from seqrl.agents.tabular import policy, returns, table, td
-from seqrl.agents.tabular.monte_carlo import MonteCarlo, monte_carlo
+from seqrl.agents.tabular.monte_carlo import MonteCarlo, monte_carlo, was_greedy
 from seqrl.agents.tabular.q_learning import QLearning, q_learning
 from seqrl.agents.tabular.sarsa import Sarsa, expected_sarsa, learn_waiting, sarsa
 
@@ -27,7 +27,7 @@ ALGORITHMS: dict[type, tuple[Callable[..., None], ...]] = {
 LEARN_STEPS = [learn_step for several in ALGORITHMS.values() for learn_step in several]
 SHARED = (schedules, policy, returns, table, td)
 # what nearly every step passes through; a call would copy the arrays' descriptions one by one
-INLINE = (*LEARN_STEPS, learn_waiting, td.one_step, td.wait, td.forget, policy.explore)
+INLINE = (*LEARN_STEPS, learn_waiting, was_greedy, td.one_step, td.wait, td.forget, policy.explore)
 
 
 def modules() -> list[ModuleType]:

@@ -41,6 +41,9 @@ class TableIndex:
         ranges: Mapping[int, tuple[float, float]] | None = None,
     ):
         self.given, space = space, rest_space(space)
+        self.masked = (
+            space is not self.given
+        )  # whether observations tell which actions may be taken
         check_numbers("observation", space)
         check_whole("bins", 1 if bins is None else bins)
         check_whole("tiles", tiles)
@@ -75,7 +78,8 @@ class TableIndex:
 
     def __call__(self, obs: Array) -> list[tuple[int, ...]]:
         """Return the active rows of N observations, a tuple of `tiles` indices each."""
-        obs, _ = split(obs)
+        if self.masked:
+            obs, _ = split(obs)
         if self._start is not None:
             indices = (obs - self._start if self._start else obs).tolist()
             known = self.size if isinstance(indices[0], int) else 0  # 0.7 is none of them

@@ -30,7 +30,7 @@ def monte_carlo(
     """
     if s.start:
         forget(m, i)
-    wait(m, o, i, s)
+    wait(m, i, s)
     if not (s.terminated or s.truncated):
         return
     if s.terminated:
@@ -92,14 +92,13 @@ def learn_off_policy(m: TableArrays, o: Options, i: int, bootstrap: float) -> No
 
 def was_greedy(m: TableArrays, i: int, t: int) -> bool:
     """Whether the action of a waiting step is the first of highest value that could be taken."""
-    active, action = m.active[i, t], m.action[i, t]
-    own = value(m.q, active, action)
-    for other in range(m.q.shape[1]):
-        estimate = value(m.q, active, other)
-        if estimate > own or (estimate == own and other < action):
-            if not m.forbidden[i, t, other]:
-                return False
-    return True
+    active, masked = m.active[i, t], m.forbidden.shape[2] > 0
+    chosen, highest = -1, -math.inf
+    for action in range(m.q.shape[1]):
+        estimate = value(m.q, active, action)
+        if estimate > highest and not (masked and m.forbidden[i, t, action]):
+            chosen, highest = action, estimate
+    return chosen == m.action[i, t]
 
 
 class MonteCarlo(TabularAgent):

@@ -36,7 +36,7 @@ def sarsa(
         forget(m, i)
     if m.waiting[i] == o.n_step:
         learn_waiting(m, o, i, value(m.q, s.active, s.action), alpha)
-    wait(m, o, i, s)
+    wait(m, i, s)
     if s.terminated or s.truncated:
         bootstrap = 0.0 if s.terminated else expected_after(m, o, s, rate)
         while m.waiting[i] > 0:

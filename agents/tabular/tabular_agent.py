@@ -44,7 +44,7 @@ class TableArrays(NamedTuple):
     action: np.ndarray  # [N, L]
     reward: np.ndarray  # [N, L]
     log_prob: np.ndarray  # [N, L]
-    forbidden: np.ndarray  # [N, L, A] bool: what a mask forbade (Monte Carlo)
+    forbidden: np.ndarray  # [N, L, A] bool: what a mask forbade, where it is asked for again
     waiting: np.ndarray  # [N] how many wait
     error: np.ndarray  # [1] running mean of |TD error|
 
@@ -119,6 +119,7 @@ class TabularAgent(Scheduled):
         self._shift = int(action_space.start)
         self._shape = (self.index.total, int(action_space.n))
         self._all = range(self._shape[1])
+        self._remembers_masks = options.off_policy and self.index.masked
         check_table_memory(self._shape, 1 + 2 * options.double)
         self._initial = initial_value
         self._seen: tuple[Any, list[tuple[int, ...]]] = (None, [])
@@ -153,7 +154,7 @@ class TabularAgent(Scheduled):
             action=zeros((n, length), np.int64),
             reward=zeros((n, length)),
             log_prob=zeros((n, length)),
-            forbidden=zeros((n, length, shape[1] * self.counts_visits), np.bool_),
+            forbidden=zeros((n, length, shape[1] * self._remembers_masks), np.bool_),
             waiting=zeros((n,), np.int64),
             error=zeros((1,)),
         )
@@ -218,7 +219,8 @@ class TabularAgent(Scheduled):
         self, obs: Array, start: Array, state: State = None, *, explore: bool = True
     ) -> Decision:
         """Return greedy actions (the first maximum, nothing drawn), or explored ones."""
-        states, choices = self._active(obs), self._choices(obs)
+        states = self._active(obs)
+        choices = self._choices(obs, len(states))
         if not explore:
             both = zip(states, choices, strict=True)
             chosen = [greedy(self._views.q, active, actions) for active, actions in both]
@@ -229,7 +231,8 @@ class TabularAgent(Scheduled):
 
     def values(self, obs: Array, start: Array) -> np.ndarray:
         """Return the best action's value of N observations [N]."""
-        both = zip(self.index(obs), self._choices(obs), strict=True)
+        states = self.index(obs)
+        both = zip(states, self._choices(obs, len(states)), strict=True)
         return np.array([best(self.q, active, actions) for active, actions in both])
 
     def _shifted(self, actions: list[int]) -> np.ndarray:
@@ -246,11 +249,11 @@ class TabularAgent(Scheduled):
             self._seen = numbers, self.index(obs)
         return self._seen[1]
 
-    def _choices(self, obs: Array) -> list[Sequence[int]]:
+    def _choices(self, obs: Array, n: int) -> list[Sequence[int]]:
         """Return the actions that may be taken at N observations."""
-        legal = split(obs)[1]
-        if legal is None:
-            return [self._all] * len(next(tree.leaves(obs)))
+        if not self.index.masked:
+            return [self._all] * n
+        legal: Any = split(obs)[1]
         return [np.flatnonzero(row).tolist() for row in legal]
 
     def _explore(self, states: list[tuple[int, ...]], choices: list[Sequence[int]]) -> list[int]:
@@ -278,12 +281,12 @@ class TabularAgent(Scheduled):
         steps = zip(
             step.start.tolist(),
             self._active(step.obs),
-            self._choices(step.obs),
+            self._choices(step.obs, self._n),
             action.tolist(),
             [0.0] * self._n if log_prob is None else log_prob.tolist(),
             step.reward.tolist(),
             self._active(step.next_obs),
-            self._choices(step.next_obs),
+            self._choices(step.next_obs, self._n),
             step.terminated.tolist(),
             step.truncated.tolist(),
             strict=True,

@@ -62,7 +62,7 @@ def cut(m: TableArrays, i: int) -> None:
         m.traced[i] = 0
 
 
-def wait(m: TableArrays, o: Options, i: int, s: Step) -> None:
+def wait(m: TableArrays, i: int, s: Step) -> None:
     """Append a step to those of env i that wait."""
     at = m.waiting[i]
     for k in range(len(s.active)):
@@ -70,7 +70,7 @@ def wait(m: TableArrays, o: Options, i: int, s: Step) -> None:
     m.action[i, at] = s.action
     m.reward[i, at] = s.reward
     m.log_prob[i, at] = s.log_prob
-    if o.off_policy:
+    if m.forbidden.shape[2] > 0:
         for action in range(m.forbidden.shape[2]):
             m.forbidden[i, at, action] = True
         for action in s.actions:
@@ -86,7 +86,7 @@ def step_later(
     Sutton & Barto (2018), the box of section 7.2, p. 147. At an episode's end all that wait are
     learned from, each with the rewards that were left.
     """
-    wait(m, o, i, s)
+    wait(m, i, s)
     if s.terminated or s.truncated:
         while m.waiting[i] > 0:
             learn_oldest(m, o, i, bootstrap, alpha, coin)

@@ -22,7 +22,7 @@ def hysteretic_q(
     """Q(S,A) <- Q(S,A) + (alpha or SHARE alpha) [R + gamma max_a Q(S',a) - Q(S,A)]."""
     target = s.reward
     if not s.terminated:
-        target += o.gamma * best(m.q, s.next_active)
+        target += o.gamma * best(m.q, s.next_active, s.next_actions)
     if target < value(m.q, s.active, s.action):
         alpha *= SHARE
     one_step(m, o, s.active, s.action, target, alpha)

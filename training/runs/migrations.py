@@ -42,14 +42,25 @@ def from_2(saved: Entries) -> Entries:
     return {**saved, "schema": 3}
 
 
+def from_3(saved: Entries) -> Entries:
+    """Migrate schema 3, before there were action masks."""
+    loop = saved.get("loop")
+    agent = loop.get("agent") if isinstance(loop, dict) else None
+    arrays = agent.get("arrays") if isinstance(agent, dict) else None
+    if isinstance(loop, dict) and isinstance(agent, dict) and isinstance(arrays, dict):
+        waiting: Any = arrays.get("action")
+        forbidden = np.zeros((*np.shape(waiting), 0), np.bool_)
+        agent = {**agent, "arrays": {**arrays, "forbidden": forbidden}}
+        saved = {**saved, "loop": {**loop, "agent": agent}}
+    return {**saved, "schema": 4}
+
+
 def agent_from_2(agent: Entries) -> Entries:
     """Return an agent's entries in schema 3; what is none of 0.1 is left to its checks."""
     if isinstance(agent.get("memory"), dict):  # a table
         agent = rename_keys(agent, {"memory": "arrays"})
         arrays = rename_keys(agent["arrays"], {"rows": "active"})
-        visited, waiting = arrays["weight"].shape, arrays["action"].shape
-        forbidden = np.zeros((*waiting, visited[1] if visited[0] else 0), bool)
-        return {**agent, "arrays": {**arrays, "forbidden": forbidden}}
+        return {**agent, "arrays": arrays}
     if "learner" in agent and "experience" in agent:  # values on a network
         learner, others = agent["learner"] or {"updates": 0}, dict(agent)
         del others["learner"]
@@ -81,4 +92,4 @@ def rename_keys(entries: Entries, names: dict[str, str]) -> Entries:
     return {names.get(name, name): entry for name, entry in entries.items()}
 
 
-MIGRATIONS: dict[int, Callable[[Entries], Entries]] = {1: from_1, 2: from_2}
+MIGRATIONS: dict[int, Callable[[Entries], Entries]] = {1: from_1, 2: from_2, 3: from_3}
