@@ -2,8 +2,8 @@
 
 `python benchmarks/ppo.py` (one thread): CartPole-v1, 8 environments x 128 turns, 4 passes of 4
 minibatches. Without memory two layers of 64; with memory an LSTM of 128, CartPole's velocities
-hidden, networks of policy and values apart and shared. Peers are left out where they are not
-installed (`pip install stable-baselines3 sb3-contrib`).
+hidden, networks of policy and values apart and shared; then 8, 64 and 1,024 environments. Peers are
+left out where they are not installed (`pip install stable-baselines3 sb3-contrib`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def masked() -> gym.Env:
     return Mask(gym.make("CartPole-v1"), keep=[0, 2])
 
 
-def ours(network: str = "mlp", share: bool = False, **args: Any) -> Run:
-    """Return a function that trains our PPO for some env steps."""
+def ours(network: str = "mlp", share: bool = False, num_envs: int = ENVS, **args: Any) -> Run:
+    """Return a function that trains our PPO for some env steps, a rollout at least."""
     wrappers = [partial(Mask, keep=[0, 2])] if args else []
-    envs = make("CartPole-v1", ENVS, wrappers=wrappers)
+    envs = make("CartPole-v1", num_envs, wrappers=wrappers)
     space = envs.single_observation_space
     agent = PPO(
         build(network, space, seed=0, **args),
@@ -48,7 +48,7 @@ def ours(network: str = "mlp", share: bool = False, **args: Any) -> Run:
         device="cpu",
         seed=0,
     )
-    return lambda steps: train(agent, envs, steps, seed=0)
+    return lambda steps: train(agent, envs, max(steps, num_envs * TURNS), seed=0)
 
 
 def sb3(share: bool | None = None) -> Run:
@@ -88,6 +88,9 @@ def main() -> None:
         runs = own | ({peer: make_run() for peer, make_run in peers.items()} if there else {})
         cases = {f"{name}: {case}": (run, args.steps) for case, run in runs.items()}
         report(interleaved(cases, args.rounds), list(cases)[-1])
+    many = {f"seqrl PPO, {n:,} environments": ours(num_envs=n) for n in (8, 64, 1024)}
+    most = {name: (run, max(args.steps, 1024 * TURNS)) for name, run in many.items()}
+    report(interleaved(most, args.rounds), next(iter(most)))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,23 @@ def training_cases(steps: int, n: int) -> Cases:
     }
     for name, network in ours.items():
         calls[f"seqrl {name}"] = lambda network=network: network(x, start)[0]
-    return {name: lambda f=f: f().square().mean().backward() for name, f in calls.items()}
+    return {name: lambda f=f: train_once(f()) for name, f in calls.items()}
+
+
+def kernel_cases(steps: int) -> Cases:
+    """Return cases of torch's GRU and ours of few columns, forward and backward."""
+    cases: Cases = {}
+    for n in (1, 2, 4, 8, 16, 32):
+        x, start = torch.randn(steps, n, INPUTS), torch.rand(steps, n) < START_RATE
+        peer, ours = nn.GRU(INPUTS, 64), GRU(INPUTS, 64)
+        cases[f"nn.GRU, one call, no resets, N={n}"] = lambda f=peer, x=x: train_once(f(x)[0])
+        cases[f"seqrl GRU, N={n}"] = lambda f=ours, x=x, s=start: train_once(f(x, s)[0])
+    return cases
+
+
+def train_once(out: Tensor) -> None:
+    """Take the gradient of the outputs' mean square."""
+    out.square().mean().backward()
 
 
 def acting_cases(n: int) -> Cases:
@@ -179,6 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = medians(training_cases(args.steps, args.envs), args.repeats, 1)
     sizes = f"T={args.steps}, N={args.envs}, H={HIDDEN}, start probability {START_RATE}"
     print_table(f"forward + backward, {sizes}", "ms", 1e3, results, "nn.LSTM per step, masked")
+    results = medians(kernel_cases(args.steps), args.repeats, 1)
+    print_table(
+        f"GRU of 64 units, T={args.steps}", "ms", 1e3, results, "nn.GRU, one call, no resets, N=1"
+    )
     results = medians(acting_cases(args.envs), args.repeats, 50)
     print_table(f"acting, N={args.envs}", "us", 1e6, results, "nn.LSTMCell by hand")
     return 0
