@@ -10,9 +10,12 @@ MEMORYLESS = {"repeat-first": -0.5, "tmaze-10": 0.5, "tmaze-50": 0.5}
 EXCUSED = ("reinforce", "tmaze-50", "rnn")  # too long for the gradients of Elman's network
 
 
-def score_of(agent, task, network, seed):
-    """The greedy score after training; one seed in two is enough where chance decides."""
-    return BENCHMARK["cell"](task, agent, network, seed).score
+def is_told(agent, task, network, seed):
+    """Whether the greedy score after training is that of a network with memory, or without."""
+    score = BENCHMARK["cell"](task, agent, network, seed).score
+    if network == "mlp":
+        return score == pytest.approx(MEMORYLESS[task], abs=0.05)
+    return score >= 0.95
 
 
 @pytest.mark.slow
@@ -20,8 +23,6 @@ def score_of(agent, task, network, seed):
 @pytest.mark.parametrize("task", MEMORYLESS)
 @pytest.mark.parametrize("agent", BENCHMARK["BUDGET"])
 def test_the_network_alone_makes_the_difference(agent, task, network):
-    score = score_of(agent, task, network, 0)
-    if network == "mlp":
-        assert score == pytest.approx(MEMORYLESS[task], abs=0.05)
-    elif (agent, task, network) != EXCUSED:
-        assert score >= 0.95 or score_of(agent, task, network, 3) >= 0.95
+    """One seed in two is enough: chance decides who finds the end of the corridor."""
+    if (agent, task, network) != EXCUSED:
+        assert any(is_told(agent, task, network, seed) for seed in (0, 3))
