@@ -14,7 +14,7 @@ train: $(RUN)   ## Q-learning on FrozenLake, about half a minute after installin
 	$(PYTHON) scripts/train.py --agent q-learning --env FrozenLake-v1 --steps 300000 --eval-every 60000 --eval-episodes 1000
 
 test: $(DEV)   ## the fast suite
-	$(PYTHON) -m pytest -q -m "not slow"
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(DEV)   ## learning figures, kills, soak
 	$(PYTHON) -m pytest -q -m slow
