@@ -635,7 +635,7 @@ def test_a_hundred_accidents(faulty, tmp_path, capsys):
         note = tmp_path / str(trial)
 
         def maker(i, row=row, at=at, break_=break_, note=note):
-            env = faulty(LONG, break_, at=at if i == row else 10**9)
+            env = faulty(LONG, break_, at=at if i == row else 10**9, view="box")
             env.note = note
             return env
 
