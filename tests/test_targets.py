@@ -19,7 +19,7 @@ def test_double_takes_the_value_of_the_other_networks_choice():
 @pytest.mark.parametrize("array", [np.asarray, torch.tensor])
 def test_the_expected_value_is_that_of_the_tables(kind, rate, array):
     q = np.array([[1.0, -2.0, 0.5], [0.0, 0.0, 3.0], [2.0, 2.0, 2.0]])
-    by_row = [policy.expected(kind, q, (i,), rate) for i in range(3)]
+    by_row = [policy.expected(kind, q, (i,), range(3), rate) for i in range(3)]
     if kind == EPSILON:
         found = targets.expected_greedy(array(q), rate)
     else:
