@@ -38,8 +38,8 @@ KINDS = {
     ),
     "ppo": (
         "--agent ppo --env CartPole-v1 --network gru --network-arg hidden_size=16 --rollout 32 "
-        "--steps 8000 --num-envs 4",
-        500,
+        "--steps 3000 --num-envs 4",
+        200,
     ),
     "cnn": ("--agent reinforce --env seqrl/Catch-v0 --network cnn --steps 4000 --num-envs 4", 400),
 }
