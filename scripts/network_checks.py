@@ -44,8 +44,8 @@ def as_rollout(space: gym.Space, seen: Play) -> tuple[Any, Tensor]:
     """Return the first observations [T, 1, ...] as a rollout of one environment, and its starts."""
     obs = observations(space).stack(seen.observations[:MAX_OBSERVATIONS])
     start = torch.tensor(seen.start[:MAX_OBSERVATIONS])[:, None]
-    seen, _ = action_mask.split(obs)
-    return tree.map(lambda leaf: torch.as_tensor(leaf)[:, None], seen), start
+    shown, _ = action_mask.split(obs)
+    return tree.map(lambda leaf: torch.as_tensor(leaf)[:, None], shown), start
 
 
 def check_works(network: Network, space: gym.Space, obs: Any, start: Tensor) -> list[Finding]:

@@ -59,8 +59,7 @@ def agent_from_2(agent: Entries) -> Entries:
     """Return an agent's entries in schema 3; what is none of 0.1 is left to its checks."""
     if isinstance(agent.get("memory"), dict):  # a table
         agent = rename_keys(agent, {"memory": "arrays"})
-        arrays = rename_keys(agent["arrays"], {"rows": "active"})
-        return {**agent, "arrays": arrays}
+        return {**agent, "arrays": rename_keys(agent["arrays"], {"rows": "active"})}
     if "learner" in agent and "experience" in agent:  # values on a network
         learner, others = agent["learner"] or {"updates": 0}, dict(agent)
         del others["learner"]
