@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from seqrl.core.errors import UsageError
 from seqrl.scripts.options import Parser, check_minimum, guarded
-
-if TYPE_CHECKING:
-    from seqrl.training.runs.parts import RunParts
 
 
 @guarded
@@ -35,7 +30,9 @@ def main(argv: Sequence[str]) -> int:
     args = parser.read(argv)
     check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
     allowed = {"env": args.env, "network": args.network, "wrappers": args.wrapper}
-    parts = load(Path(args.run), allowed, best=args.best)
+    from seqrl.training.runs.load import load_parts
+
+    parts = load_parts(Path(args.run), allowed, best=args.best)
     from seqrl.scripts.show import show_table, verdict
     from seqrl.training.loop.evaluation import evaluate
 
@@ -51,32 +48,6 @@ def main(argv: Sequence[str]) -> int:
 
         save(parts, found, args.seed, args.picture, args.gif)
     return 0
-
-
-def load(folder: Path, allowed: Mapping[str, Any], *, best: bool = False) -> RunParts:
-    """Return the parts of a run from its newest checkpoint, or from its best one.
-
-    Its folder is not trusted: `allowed` has to name again any code that it would import.
-    """
-    from seqrl.core.errors import explain
-    from seqrl.scripts.resume import allowed_config, build_parts
-    from seqrl.training.runs import folder as runs
-    from seqrl.training.runs import saved_run
-
-    config = allowed_config(folder, allowed)
-    if best and not runs.best_path(folder).exists():
-        raise UsageError(f"{folder}: no best agent was kept; train with --eval-every to keep it")
-    saved = saved_run.read(runs.best_path(folder)) if best else saved_run.newest(folder)
-    if saved is None:
-        raise UsageError(f"{folder}: nothing was saved there")
-    parts = build_parts(folder, config)
-    try:
-        parts.agent.load_state_dict(saved["loop"]["agent"])
-    except UsageError as error:
-        raise UsageError(f"{folder}: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{folder} holds no run of this version: {explain(error)}") from error
-    return parts
 
 
 if __name__ == "__main__":

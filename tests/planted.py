@@ -19,7 +19,7 @@ ROOMS = ("agents", "core", "envs", "networks", "scripts", "training")
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "typings")
 # tried first, as most bugs end here; then the rest of the fast suite
 FIRST = (
-    "policy_gradient schedules q_learning sarsa monte_carlo exploration episodes value "
+    "action_mask policy_gradient schedules q_learning sarsa monte_carlo exploration episodes value "
     "reinforce networks loop rollout ppo normalize gru_kernel"
 ).split()
 ENOUGH = 1.0
