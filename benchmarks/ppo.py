@@ -3,7 +3,8 @@
 `python benchmarks/ppo.py` (one thread): CartPole-v1, 8 environments x 128 turns, 4 passes of 4
 minibatches. Without memory two layers of 64; with memory an LSTM of 128, CartPole's velocities
 hidden, networks of policy and values apart and shared; then 8, 64 and 1,024 environments. Peers are
-left out where they are not installed (`pip install stable-baselines3 sb3-contrib`).
+a single file in CleanRL's manner, and Stable-Baselines3 where it is installed (`pip install
+stable-baselines3 sb3-contrib`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from single_file import single_file_ppo
 from timing import interleaved, report
 
 from seqrl.agents import PPO
@@ -70,6 +72,12 @@ def sb3(share: bool | None = None) -> Run:
     return lambda steps: model.learn(max(steps, ENVS * TURNS))
 
 
+def single_file(lstm: int = 0) -> Run:
+    """Return a function that trains the PPO of a single file."""
+    make_env = masked if lstm else partial(gym.make, "CartPole-v1")
+    return single_file_ppo(make_env, ENVS, TURNS, PASSES, MINIBATCHES, lstm)
+
+
 def main() -> None:
     """Measure, and print a line a case."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,16 +86,22 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     lstm = {"network": "lstm", "hidden_size": HIDDEN, "hidden": []}
-    groups: dict[str, tuple[dict[str, Run], dict[str, Callable[[], Run]]]] = {
-        "no memory": ({"seqrl PPO": ours()}, {"SB3 PPO": sb3}),
-        "LSTM, apart": ({"seqrl PPO": ours(**lstm)}, {"contrib": lambda: sb3(False)}),
-        "LSTM, shared": ({"seqrl PPO": ours(share=True, **lstm)}, {"contrib": lambda: sb3(True)}),
+    of_lstm, one_file = ours(share=True, **lstm), "a single file"
+    groups: dict[str, tuple[dict[str, Run], Callable[[], Run]]] = {
+        "no memory": ({"seqrl PPO": ours(), one_file: single_file()}, sb3),
+        "LSTM, apart": ({"seqrl PPO": ours(**lstm)}, lambda: sb3(False)),
+        "LSTM, shared": (
+            {"seqrl PPO": of_lstm, one_file: single_file(HIDDEN)},
+            lambda: sb3(True),
+        ),
     }
     there = all(map(importlib.util.find_spec, ("stable_baselines3", "sb3_contrib")))
-    for name, (own, peers) in groups.items():
-        runs = own | ({peer: make_run() for peer, make_run in peers.items()} if there else {})
+    for name, (runs, peer) in groups.items():
+        runs = runs | ({"Stable-Baselines3": peer()} if there else {})
         cases = {f"{name}: {case}": (run, args.steps) for case, run in runs.items()}
-        report(interleaved(cases, args.rounds), list(cases)[-1])
+        rates = interleaved(cases, args.rounds)
+        for case in list(cases)[1:]:
+            report(rates, case)
     many = {f"seqrl PPO, {n:,} environments": ours(num_envs=n) for n in (8, 64, 1024)}
     most = {name: (run, max(args.steps, 1024 * TURNS)) for name, run in many.items()}
     report(interleaved(most, args.rounds), next(iter(most)))
