@@ -1,8 +1,8 @@
 """PPO as a single file has it, to be timed beside ours: what CleanRL's users run.
 
 In the manner of CleanRL's `ppo.py` and `ppo_atari_lstm.py` (Huang et al., 2022), written for this
-comparison: a vector of environments, a buffer of tensors, one optimiser over policy and values; with
-memory one LSTM that both share, stepped with masks, and whole columns as minibatches.
+comparison: a vector of environments, a buffer of tensors, one optimiser over policy and values;
+with memory one LSTM that both share, stepped with masks, and whole columns as minibatches.
 """
 
 from __future__ import annotations
