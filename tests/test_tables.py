@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from seqrl.agents import EpsilonGreedy, MonteCarlo, QLearning, Sarsa, TableIndex
 from seqrl.agents.tabular import td
-from seqrl.agents.tabular.returns import discounted
+from seqrl.agents.tabular.returns import n_step_return
 from seqrl.agents.tabular.table import best, greedy, greedy_at_random, move, ties, value
 from seqrl.core import Transition, generator, tree
 from seqrl.envs import make
@@ -83,11 +83,11 @@ def test_a_random_best_action_is_a_best_one(numbers: list[int], seed: int) -> No
     assert ties(*state) == numbers.count(max(numbers))
 
 
-def test_discounted_return_by_hand() -> None:
+def test_n_step_return_by_hand() -> None:
     """1 + 2/2 + 4/4 + 16/8 = 5."""
-    assert discounted(np.array([[9.0, 9, 9], [1.0, 2, 4]]), 1, 3, 16.0, 0.5) == 5.0
-    assert discounted(np.array([[7.0]]), 0, 0, 16.0, 0.5) == 16.0
-    assert discounted(np.array([[1.0, 2.0]]), 0, 2, 9.0, 0.0) == 1.0
+    assert n_step_return(np.array([[9.0, 9, 9], [1.0, 2, 4]]), 1, 3, 16.0, 0.5) == 5.0
+    assert n_step_return(np.array([[7.0]]), 0, 0, 16.0, 0.5) == 16.0
+    assert n_step_return(np.array([[1.0, 2.0]]), 0, 2, 9.0, 0.0) == 1.0
 
 
 def agent_of(cls: Any, **numbers: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def discounted(rewards: np.ndarray, i: int, n: int, bootstrap: float, gamma: float) -> float:
+def n_step_return(rewards: np.ndarray, i: int, n: int, bootstrap: float, gamma: float) -> float:
     """R_1 + gamma R_2 + ... + gamma^n `bootstrap` of the first n rewards [N, L] of env i.
 
     `bootstrap` is the value of what follows. Sutton & Barto (2018), eq. 7.1, p. 143 (the n-step

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from seqrl.agents.tabular.policy import expected
-from seqrl.agents.tabular.returns import discounted
+from seqrl.agents.tabular.returns import n_step_return
 from seqrl.agents.tabular.table import Active, move, value
 from seqrl.agents.tabular.tabular_agent import SMOOTHING, Options, Step, TableArrays
 from seqrl.core.checks import check_choice, check_unit, check_whole
@@ -99,7 +99,7 @@ def learn_oldest(
 ) -> None:
     """Learn from the oldest waiting step of env i, and move the others up."""
     n = m.waiting[i]
-    target = discounted(m.reward, i, n, bootstrap, o.gamma)
+    target = n_step_return(m.reward, i, n, bootstrap, o.gamma)
     one_step(m, o, m.active[i, 0], m.action[i, 0], target, alpha, coin)
     for k in range(n - 1):
         for j in range(m.active.shape[2]):
