@@ -10,7 +10,7 @@ import numpy as np
 from seqrl.core import schema
 from seqrl.core.arrays import host_copy, like
 from seqrl.core.saved import NUMBER, PART, Kept, Saved, plain
-from seqrl.core.types import Array, Transition
+from seqrl.core.types import Array, Batch, Transition
 
 ROUNDING = 1e-5  # of a mean: a spread below it is none
 
@@ -79,7 +79,8 @@ class RewardScale(Saved):
     """Rewards divided by the running standard deviation of the discounted sums of them.
 
     The sum of an environment is that of its episode's rewards so far, each discounted once more at
-    every step. As VecNormalize of Stable-Baselines3, without its limits.
+    every step. Rewards are kept as they are and divided when they are learned from: by one unit a
+    batch, to which its own turns belong. As VecNormalize of Stable-Baselines3, without its limits.
 
     gamma: discount of the sums in [0, 1].
     """
@@ -94,18 +95,21 @@ class RewardScale(Saved):
         """What rewards are divided by; 1 until sums have differed."""
         return self.moments.std
 
-    def scaled(self, step: Transition) -> Transition:
-        """Return a turn with its rewards in the unit of the turns before; take it into account."""
+    def follow(self, step: Transition) -> None:
+        """Take a turn into account."""
         if len(self.totals) != len(step.valid):
             self.totals, self.met = np.zeros(len(step.valid)), np.zeros(len(step.valid), bool)
-        totals, scaled = like(self.totals, step.valid), step.reward / self.unit
+        totals = like(self.totals, step.valid)
         grown = totals * self.gamma * ~step.start + step.reward
         self.totals = grown * step.valid + totals * ~step.valid
         met = step.valid | like(self.met, step.valid)
         if step.whole:
             self.moments.update(self.totals[met])
         self.met = met & (not step.whole)
-        return step._replace(reward=scaled)
+
+    def scaled(self, batch: Batch) -> Batch:
+        """Return a batch with its rewards in today's unit."""
+        return batch._replace(reward=batch.reward / self.unit)
 
     SAVED: ClassVar[dict[str, Kept]] = {
         "moments": PART,

@@ -49,7 +49,8 @@ class Normalized(Network):
         self.parts = nn.ModuleList()
         self.which = tree.map(self._place, parts_of(space))
         if not len(self.parts):
-            raise UsageError(f"observation space {space}: it has no numbers to normalise")
+            remedy = "leave --normalize-obs out"
+            raise UsageError(f"observation space {space}: no numbers to normalise; {remedy}")
         self.features = self.network.features
         self.is_vector = isinstance(space, spaces.Box) and len(space.shape) == 1
 

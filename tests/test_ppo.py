@@ -1,7 +1,9 @@
 """PPO: its loss by hand, its gradient against the exact one, ratios, saving, learning."""
 
+import copy
 import inspect
 import math
+import pickle
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +16,7 @@ from seqrl.agents import PPO, Reinforce
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.optim import Optim
 from seqrl.core import tree
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Batch
 from seqrl.envs import Serial
 from seqrl.envs.making import make
@@ -259,6 +261,30 @@ def test_the_first_ratio_is_one(network, backend, share):
     assert len(agent.gaps) == 4
     assert max(agent.gaps) < 1e-5
     assert float(agent.of_rollout["train/first_ratio"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_was_done_is_kept_without_a_graph():
+    """A Gaussian's spread is a parameter, and a rollout is learned from several times."""
+    space = spaces.Box(-1, 1, (3,))
+    agent = PPO(build("mlp", space), spaces.Box(-1, 1, (2,)), space, device="cpu")
+    decision = agent.act(torch.zeros(4, 3), torch.ones(4, dtype=torch.bool))
+    assert decision.log_prob is not None and not decision.log_prob.requires_grad
+
+
+def test_an_agent_can_be_copied_after_a_step_that_failed(monkeypatch):
+    envs = make("CartPole-v1", 2)
+    space = envs.single_observation_space
+    agent = PPO(build("mlp", space), envs.single_action_space, space, rollout=8, device="cpu")
+    agent.horizon = 64
+    loop = Interaction(agent, envs)
+    loop.reset()
+    loop.run(16)
+    monkeypatch.setattr(agent, "gradient_step", lambda *_: (_ for _ in ()).throw(RunError("nan")))
+    with pytest.raises(RunError):
+        loop.run(16)
+    monkeypatch.undo()
+    copy.deepcopy(agent)
+    pickle.loads(pickle.dumps(agent))
 
 
 @pytest.mark.parametrize("network", ["mlp", "gru"])

@@ -124,6 +124,44 @@ def test_filler_is_a_final_row_and_its_step_before_bootstraps():
     assert found[0, 0] == 1 + 0.5 * 20 - 10 and found[1, 0] == 0
 
 
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_episode_left_for_a_new_one_is_not_bridged(kind, parts):
+    """Its last step is of no use, the one before goes on with the value of what was seen then."""
+    store = Rollout(4, GAMMA, value)
+    store.add(turn([1, 11], [1, 1], kind=kind))
+    store.add(turn([2, 12], [0, 0], "-t", kind=kind))
+    if parts == 2:  # an exact end has split a turn, and its other steps never come
+        store.add(split(turn([3, 13], [0, 1], kind=kind), 1)[0])
+    store.add(turn([100, 110], [1, 1], kind=kind))
+    batch = store.take()
+    assert plain(batch.obs[..., 0]) == [[1, 11], [2, 12], [100, 110], [101, 111]]
+    assert plain(batch.valid) == [[True, True], [False, True], [True, True], [False, False]]
+    leaves = batch.reward, batch.discount, batch.final, batch.extra["over"]
+    found = targets.gae(*leaves, value(batch.obs, None, None), batch.extra["bootstrap"], 1.0)
+    assert plain(found[:, 0]) == [1 + GAMMA * 20 - 10, 0, 100 + GAMMA * 1010 - 1000, 0]
+
+
+def test_a_loaded_rollout_of_other_environments_is_dropped():
+    store = Rollout(4, GAMMA, value)
+    store.load_state_dict(filled("numpy", turns=4).state_dict())
+    store.state = np.zeros((2, 3))
+    one = tree.map(lambda leaf: leaf[:1], tuple(turn([7, 8], [1, 1]))[:-1])
+    store.add(Transition(*one))
+    assert len(store) == 1 and plain(store.take().obs[..., 0]) == [[7], [8]]
+
+
+def test_a_single_advantage_is_left_as_it_is():
+    assert plain(
+        targets.normalized(torch.tensor([[3.0], [5.0]]), torch.tensor([[True], [False]]))
+    ) == [[3], [0]]
+
+
+def test_constant_targets_are_explained_by_nothing():
+    found = targets.explained_variance(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0 + 1e-6]))
+    assert found == 0
+
+
 def test_a_rollout_is_saved_and_refused_by_name(tmp_path):
     store = filled("numpy", turns=4)
     checkpoint.save(tmp_path / "it", {"store": store.state_dict()})

@@ -60,7 +60,7 @@ class DeepMonteCarlo(ValueAgent):
         """Yield finished episodes with their returns; without memory as steps, in random order."""
         if not self.due or not len(self.store):
             return
-        whole = self.store.take()
+        whole = self.in_reward_units(self.store.take())
         if not self.on_host:
             whole = on_device(whole, self.device)
         leaves = whole.reward, whole.discount, whole.final, self._bootstrap(whole)

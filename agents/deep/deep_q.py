@@ -115,7 +115,8 @@ class DeepQ(ValueAgent):
         if self.steps <= self.replay.learning_starts or not self.due or not len(self.store):
             return
         for _ in range(self.due * self.updating.updates):
-            yield self.store.sample(self.updating.batch_size, self.rng, self.now(self.importance))
+            size, importance = self.updating.batch_size, self.now(self.importance)
+            yield self.in_reward_units(self.store.sample(size, self.rng, importance))
 
     def next_value(self, q: Array, online: Callable[[], Array], batch: Batch, rows: slice) -> Array:
         """Return max_a Q(s, a), or the target network's Q of what the network itself would do."""

@@ -73,7 +73,7 @@ class DeepSarsa(ValueAgent):
         """Yield the steps that are ready, by time, or sequences with memory, `updates` times."""
         if not self.due or not len(self.store):
             return
-        ready, size = self.store.take(), self.updating.batch_size
+        ready, size = self.in_reward_units(self.store.take()), self.updating.batch_size
         for _ in range(self.updating.updates):
             for first in range(0, ready.reward.shape[1], size):
                 yield ready.columns(slice(first, first + size))

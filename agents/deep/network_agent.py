@@ -163,7 +163,9 @@ class NetworkAgent(Scheduled):
         count = int(step.valid.sum())
         self.steps += count
         self.turn_steps += count
-        self.store.add(self.reward_scale.scaled(step) if self.normalize_reward else step)
+        if self.normalize_reward:
+            self.reward_scale.follow(step)
+        self.store.add(step)
         if not step.whole:
             return {}
         told: Metrics | Callable[[], Metrics] = {}
@@ -178,6 +180,10 @@ class NetworkAgent(Scheduled):
     def reward_unit(self) -> float:
         """What rewards are divided by before they are learned from."""
         return self.reward_scale.unit if self.normalize_reward else 1.0
+
+    def in_reward_units(self, batch: Batch) -> Batch:
+        """Return a batch of the store with its rewards as they are to be learned from."""
+        return self.reward_scale.scaled(batch) if self.normalize_reward else batch
 
     def end_turn(self) -> None:
         """Do what is due after a turn was learned from."""
@@ -205,7 +211,8 @@ class NetworkAgent(Scheduled):
         average = loss.total / loss.count
         size = average.item()
         if not math.isfinite(size):
-            raise RunError(f"the {name} is {size} at update {self.updates + 1}")
+            remedy = "try a smaller --learning-rate, or --normalize-reward where rewards are large"
+            raise RunError(f"the {name} is {size} at update {self.updates + 1}: {remedy}")
         now, most = self.now(self.learning_rate), self.optim.max_grad_norm
         for part in parts:
             part.refresh()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -60,8 +59,8 @@ class PolicyAgent(NetworkAgent):
         device: str,
         seed: Seed,
     ):
-        if not 0 < temperature < math.inf:
-            raise UsageError(f"temperature {temperature}: expected a number above 0")
+        if not 1e-6 <= temperature <= 1e6:  # a mask's numbers stay finite, and forbidding
+            raise UsageError(f"temperature {temperature}: expected a number from 1e-6 to 1e6")
         numbers = optim, gamma, normalize_reward, backend, device, seed
         super().__init__(network, action_space, *numbers)
         self.head = make_head(action_space)
@@ -114,12 +113,12 @@ class PolicyAgent(NetworkAgent):
             with np.errstate(all="ignore"):  # what is not finite is refused
                 out = out / self.temperature
         check_finite(out, obs)
-        if explore:
-            draw = Draw(self.rng if on_host else self.torch_rng)
-            action = self.head.sample(out, draw)
-        else:
-            action = self.head.mode(out)
-        log_prob = self.head.log_prob(out, action) if self.learns_turns and explore else None
+        with torch.no_grad():  # the spread of continuous actions is a parameter
+            if explore:
+                action = self.head.sample(out, Draw(self.rng if on_host else self.torch_rng))
+            else:
+                action = self.head.mode(out)
+            log_prob = self.head.log_prob(out, action) if self.learns_turns and explore else None
         if not on_host:
             action, log_prob = tree.map(lambda leaf: leaf.to(start.device), (action, log_prob))
         return Decision(action, (own, other) if self.carries_both else own, log_prob)

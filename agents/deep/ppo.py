@@ -102,7 +102,7 @@ class PPO(PolicyAgent):
         """Yield a full rollout's minibatches, pass after pass, with advantages and returns."""
         if not self.store.full:
             return
-        whole = on_device(self.store.take(), self.device)
+        whole = on_device(self.in_reward_units(self.store.take()), self.device)
         if not bool(whole.valid.any()):
             return
         with self.drawing():
@@ -158,9 +158,11 @@ class PPO(PolicyAgent):
 
     def update(self, batch: Batch) -> Callable[[], Metrics]:
         """Take a gradient step."""
+        self.newest = None  # where the step fails, nothing is left that could not be copied
         with self.drawing():
             loss = self.loss(batch)
-            self.newest = loss, self.gradient_step(loss, *self.parts.values())
+            norm = self.gradient_step(loss, *self.parts.values())
+        self.newest = loss, norm
         self.updates += 1
         return self.numbers
 

@@ -97,7 +97,7 @@ class Reinforce(PolicyAgent):
         """Yield all finished episodes, when they are enough, with returns and advantages."""
         if len(self.store) < self.batch_episodes or self.store.waits:
             return
-        whole = on_device(self.store.take(), self.device)
+        whole = on_device(self.in_reward_units(self.store.take()), self.device)
         with self.drawing():
             values = self._baseline(whole)  # [T + 1, B]
         bootstrap = values if self.has_critic else values * 0.0

@@ -200,16 +200,26 @@ def mean(each: Tensor, valid: Tensor) -> Tensor:
 
 
 def normalized(each: Tensor, valid: Tensor) -> Tensor:
-    """Return what is valid with mean 0 and standard deviation 1; 0 where it is all the same."""
+    """Return what is valid with mean 0 and standard deviation 1; 0 where it is all the same.
+
+    A single one is left as it is: it has no spread.
+    """
     chosen = each[valid]
+    if len(chosen) == 1:
+        return torch.where(valid, each, 0.0)
     spread, average = torch.std_mean(chosen, correction=0)
     differ = valid & (spread > 1e-6 * average.abs())
     return torch.where(differ, (each - average) / (spread + ROUNDING), 0.0)
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - Var(target - value) / Var(target) of [B]: 0 is that of a constant."""
-    return 1.0 - (target - value).var(correction=0) / target.var(correction=0).clamp(min=ROUNDING)
+    """Return 1 - Var(target - value) / Var(target) of [B]: 0 is that of a constant.
+
+    It is 0 as well where the targets differ by no more than rounding.
+    """
+    spread, average = torch.std_mean(target, correction=0)
+    explained = 1.0 - ((target - value).std(correction=0) / spread.clamp(min=ROUNDING)).square()
+    return torch.where(spread > 1e-5 * average.abs() + ROUNDING, explained, 0.0)
 
 
 def sequence_error(error: Tensor, valid: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from seqrl.core.arrays import as_float32, check_memory, host_copy, like, zeros
 from seqrl.core.types import Array, Batch, State, Transition
 
 NAME = "agent/store"  # of the store's entry in a checkpoint
+NEWEST = "valid", "over", "bootstrap"  # of the newest turn, what the next one may change or ask
 Value = Callable[[Array, Array, State], Array]
 
 
@@ -20,7 +21,8 @@ class Rollout:
 
     No row is inserted where an episode ends. So "bootstrap" [T + 1, N] of a batch's extra leaves
     holds the value of what followed a truncated step, and "over" where an episode ended. A row
-    that is not valid is a `final` one: filler, or what an exact end has split from its turn.
+    that is not valid is a `final` one: filler, what an exact end has split from its turn, or the
+    last step of an episode that was left for a new one, of which nothing says what followed.
 
     turns: T, at least 1.
     gamma: of the discounts in a batch.
@@ -55,13 +57,17 @@ class Rollout:
             check_memory(size, f"a rollout of {self.turns:,} turns", "take a smaller --rollout")
             self.rows = tree.map(lambda leaf: zeros(self.turns + 1, leaf), turn)
             self.filled, self.split = 0, False
+        if self.split and bool((step.valid & self.rows["valid"][self.filled - 1]).any()):
+            self.filled, self.split = self.filled - 1, False  # its other steps never came
+        valid, over, bootstrap = (self.rows[name][self.filled - 1] for name in NEWEST)
         if self.split:
-            newest = tree.take(self.rows, self.filled - 1)
-            turn["valid"] = turn["valid"] | newest["valid"]
-            turn["bootstrap"] = turn["bootstrap"] + newest["bootstrap"]
+            turn["valid"] = turn["valid"] | valid
+            turn["bootstrap"] = turn["bootstrap"] + bootstrap
             self.filled -= 1
         elif self.filled == 0:
             self.state = step.state
+        else:
+            self.rows["valid"][self.filled - 1] = valid & (over | ~step.start)
 
         def write(column: Array, leaf: Array) -> None:
             column[self.filled] = leaf
@@ -97,14 +103,19 @@ class Rollout:
         return as_float32(np.where(cut, value, 0.0)) if on_host else (value * cut).float()
 
     def _adopt(self, turn: dict[str, Any], step: Transition) -> None:
-        """Check that what was loaded fits the turn; bring it into the turn's kind of arrays."""
+        """Check that what was loaded fits the turn; bring it into the turn's kind of arrays.
+
+        Turns of another number of environments are dropped.
+        """
+        self.loaded = False
+        if self.rows is None or self.rows["valid"].shape[1] != len(step.valid):
+            self.rows = self.state = None
         if self.rows is not None:
             first = tree.map(lambda leaf: leaf[0, 0], self.rows)
             schema.check(f"{NAME}/rows", first, tree.take(turn, 0))
         if self.state is not None:  # an initial one
             schema.check(f"{NAME}/state", self.state, step.next_state)
         self.rows, self.state = like((self.rows, self.state), step.valid)
-        self.loaded = False
 
     def take(self) -> Batch:
         """Return the turns that are there; they are gone."""
