@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqrl.training.loop.evaluation import evaluate
     from seqrl.training.loop.train import train
+    from seqrl.training.runs.policy import load
 
     __version__: str
 
-__all__ = ["__version__", "evaluate", "train"]
+__all__ = ["__version__", "evaluate", "load", "train"]
 
-MODULES = {"evaluate": "seqrl.training.loop.evaluation", "train": "seqrl.training.loop.train"}
+MODULES = {
+    "evaluate": "seqrl.training.loop.evaluation",
+    "load": "seqrl.training.runs.policy",
+    "train": "seqrl.training.loop.train",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,7 @@ ARROWS = {
         *("training", "training.loop", "training.pictures"),
     },
     "training.comparison": {"envs", "training", "training.runs"},
-    "root": {"scripts", "training.loop"},
+    "root": {"scripts", "training.loop", "training.runs"},
 }
 ARROWS["scripts"] = set(ARROWS)
 DOTTED = re.compile(r"seqrl\.(\w+)[\w.:]*")  # also in a registry, whose modules come later
@@ -220,6 +220,7 @@ from seqrl.scripts import train, evaluate
 options = ["--steps", "500", "--eval-episodes", "3", "--run-dir", {str(tmp_path / "run")!r}]
 assert train.main(options) == 0
 assert evaluate.main([{str(tmp_path / "run")!r}, "--episodes", "2"]) == 0
+assert seqrl.load({str(tmp_path / "run")!r}).predict(0) in range(4)
 """)
     assert "tensorboard" in held
     assert "torch" not in held

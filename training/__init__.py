@@ -1,5 +1,6 @@
 """Time: the loop, evaluation, logging, checkpoints, statistics."""
 
+from importlib import import_module
 from typing import Any
 
 from seqrl.training.loop.books import Episode
@@ -15,10 +16,12 @@ __all__ = [
     "Evaluation",
     "Interaction",
     "Logger",
+    "Policy",
     "Recorder",
     "Runs",
     "TensorBoard",
     "evaluate",
+    "load",
     "results",
     "run",
     "train",
@@ -26,10 +29,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """TensorBoard's packages take 0.2 s to import; only who logs pays."""
-    if name == "TensorBoard":
-        from seqrl.training.runs.tensorboard import TensorBoard
+LAZY = {
+    "Policy": "seqrl.training.runs.policy",
+    "TensorBoard": "seqrl.training.runs.tensorboard",
+    "load": "seqrl.training.runs.policy",
+}
 
-        return TensorBoard
+
+def __getattr__(name: str) -> Any:
+    """TensorBoard's packages take 0.2 s to import; only who logs or loads a run pays."""
+    if name in LAZY:
+        return getattr(import_module(LAZY[name]), name)
     raise AttributeError(name)

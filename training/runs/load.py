@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seqrl.core.errors import UsageError, explain
 from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs import parts as run_parts
 from seqrl.training.runs import saved_run
-from seqrl.training.runs.parts import RunParts, build
+from seqrl.training.runs.parts import RunParts
 
 CODE = ("env", "network")  # settings that may import code
+Build = Callable[[dict[str, Any]], RunParts]
 
 
-def load_parts(folder: Path, allowed: Mapping[str, Any], *, best: bool = False) -> RunParts:
+def load_parts(
+    folder: Path, allowed: Mapping[str, Any], *, best: bool = False, build: Build = run_parts.build
+) -> RunParts:
     """Return the parts of a run from its newest checkpoint, or from its best one.
 
-    Its folder is not trusted: `allowed` has to name again any code that it would import.
+    Its folder is not trusted: `allowed` has to name again any code that it would import. `build`
+    makes the parts from the config.
     """
     config = allowed_config(folder, allowed)
     if best and not runs.best_path(folder).exists():
@@ -26,7 +31,7 @@ def load_parts(folder: Path, allowed: Mapping[str, Any], *, best: bool = False) 
     saved = saved_run.read(runs.best_path(folder)) if best else saved_run.newest(folder)
     if saved is None:
         raise UsageError(f"{folder}: nothing was saved there")
-    parts = build_parts(folder, config)
+    parts = build_parts(folder, config, build)
     try:
         parts.agent.load_state_dict(saved["loop"]["agent"])
     except UsageError as error:
@@ -45,7 +50,7 @@ def allowed_config(folder: Path, allowed: Mapping[str, Any]) -> dict[str, Any]:
     for flag in CODE:
         code, own = allowed.get(flag), str(config.get(flag) or "")
         if ":" in own and own != code:
-            remedy = f"to allow it, add --{flag} {own}"
+            remedy = f"to allow it, add --{flag} {own} (in Python {flag}={own!r})"
             raise UsageError(f"{folder}: its {flag} imports code; {remedy}")
         if code not in (None, own):
             found = f"its {flag} is {own}" if own else f"it has no {flag}, it learned a table"
@@ -60,14 +65,14 @@ def check_wrappers(folder: Path, config: dict[str, Any], typed: Sequence[str]) -
     names = [name for name, _ in named(config.get("wrappers"))]
     for name in names:
         if not (is_trusted(name) or name in typed):
-            remedy = f"to allow it, add --wrapper {name}"
+            remedy = f"to allow it, add --wrapper {name} (in Python wrappers=[{name!r}])"
             raise UsageError(f"{folder}: its wrapper imports code; {remedy}")
     for name in typed:
         if name not in names:
             raise UsageError(f"--wrapper {name}: the run has no such wrapper, and keeps its own")
 
 
-def build_parts(folder: Path, config: dict[str, Any]) -> RunParts:
+def build_parts(folder: Path, config: dict[str, Any], build: Build = run_parts.build) -> RunParts:
     """Build the parts of a run; raise UsageError for a config of an older version."""
     try:
         return build(config)

@@ -72,6 +72,12 @@ def build(config: Config) -> RunParts:
     return RunParts(config, streams, envs, agent)
 
 
+def build_single(config: Config) -> RunParts:
+    """Build the agent of a run, and one environment on the CPU in place of the run's."""
+    streams, envs = Streams.of(config["seed"]), cpu_envs(config)
+    return RunParts(config, streams, envs, agent_for(config, envs, streams))
+
+
 def agent_for(config: Config, envs: Environments, streams: Streams) -> Agent:
     """Return the agent of a run, for environments like `envs`."""
     spaces = envs.single_observation_space, envs.single_action_space
@@ -102,10 +108,15 @@ def agent_pictures(config: dict[str, Any], seed: np.random.SeedSequence | None) 
 
 
 def picture_envs(config: dict[str, Any], **more: Any) -> Environments:
-    """Build one environment of a run on the CPU, with further arguments."""
+    """Build one environment of a run to be drawn, with further arguments."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame renders without a screen
+    return cpu_envs(config, **more)
+
+
+def cpu_envs(config: dict[str, Any], n: int = 1, **more: Any) -> Environments:
+    """Build N environments of a run on the CPU and in this process, with further arguments."""
     args = {name: x for name, x in config["env_args"].items() if name != "device"}
-    return build_envs({**config, "num_envs": 1, "env_args": args | more})
+    return build_envs({**config, "num_envs": n, "env_args": args | more})
 
 
 def network_activity(agent: Any, obs: Any) -> Any:

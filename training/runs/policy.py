@@ -1,0 +1,96 @@
+"""A run's agent as a policy: one observation in, one action out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrl.core import tree
+from seqrl.core.errors import UsageError
+from seqrl.core.types import State
+from seqrl.envs.adapter import Environments
+from seqrl.envs.batches import unbatcher
+from seqrl.envs.observations import Misfit, observations
+from seqrl.training.runs.load import load_parts
+from seqrl.training.runs.parts import RunParts, build_single, cpu_envs
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    best: bool = False,
+    env: str | None = None,
+    network: str | None = None,
+    wrappers: Sequence[str] = (),
+) -> Policy:
+    """Return the policy that a run has learned.
+
+    folder: of the run, as training printed it.
+    best: the agent of the best evaluation (--eval-every keeps it), not the last one.
+    env, network, wrappers: module:Name once more of what the run has of your code, because a folder
+        may be anybody's and its code is not imported unasked.
+    Raises UsageError for what is no run.
+    """
+    allowed = {"env": env, "network": network, "wrappers": tuple(wrappers)}
+    parts = load_parts(Path(folder), allowed, best=best, build=build_single)
+    parts.envs.close()
+    return Policy(parts)
+
+
+class Policy:
+    """What a run has learned, for one episode at a time.
+
+    `agent` is the run's, for batches; `config` holds the run's settings; `observation_space` and
+    `action_space` are those of its environments inside the run's wrappers.
+    """
+
+    def __init__(self, parts: RunParts):
+        self.agent, self.config = parts.agent, parts.config
+        self.observation_space = parts.envs.single_observation_space
+        self.action_space = parts.envs.single_action_space
+        self._observations = observations(self.observation_space, "policy")
+        self._unbatch = unbatcher(self.action_space)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode: the next observation opens another one."""
+        self._start, self._state = np.ones(1, bool), None
+
+    _state: State
+
+    def predict(self, obs: Any, *, explore: bool = False) -> Any:
+        """Return the action for one observation, as `env.step` of the run's environment takes it.
+
+        The greedy one, as `evaluate` plays; `explore` draws as training did at its end. What the
+        agent remembers is carried from call to call until `reset`.
+        Raises UsageError for an observation that is not of `observation_space`.
+        """
+        try:
+            batch = self._observations.stack([obs])
+        except Misfit as error:
+            raise UsageError(self._refusal(obs, error)) from error
+        decision = self.agent.act(batch, self._start, self._state, explore=explore)
+        self._start, self._state = np.zeros(1, bool), decision.state
+        return self._unbatch(decision.action)[0]
+
+    def _refusal(self, obs: Any, error: Misfit) -> str:
+        """Return what is wrong with an observation: there are several, or it is of another kind."""
+        try:
+            n = len(next(tree.leaves(obs)))
+            self._observations.check(obs, n)
+        except (ValueError, TypeError, LookupError, AttributeError, StopIteration):
+            return f"{error}; expected one of policy.observation_space"
+        several = f"a batch of {n} observations: predict takes one"
+        return f"{several}; policy.agent.act(obs, start, state) takes N at once"
+
+    def make_envs(self, n: int = 1, **env_args: Any) -> Environments:
+        """Return N environments of the run in its wrappers, on the CPU and in this process.
+
+        `env_args` add to the run's own, such as render_mode="human". Of one, the Gymnasium
+        environment itself is `policy.make_envs().envs[0]`.
+        """
+        return cpu_envs(self.config, n, **env_args)
