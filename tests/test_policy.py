@@ -1,6 +1,8 @@
 """A policy from a run's folder: it plays as `evaluate` does, one observation at a time."""
 
+import json
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,3 +175,15 @@ def test_what_is_no_run_is_refused(tmp_path):
 def test_the_names_are_the_same_everywhere():
     assert seqrl.load is training.load
     assert training.Policy.__module__ == "seqrl.training.runs.policy"
+
+
+STORED = Path(__file__).parent / "data" / "runs"  # as the program wrote them before 0.2
+EXPECTED = json.loads((STORED / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_stored_run_is_loaded_and_acts_as_it_did(name):
+    """What later versions write may differ, but these folders are people's runs."""
+    policy = seqrl.load(STORED / name)
+    actions = [policy.predict(obs) for obs in EXPECTED[name]["observations"]]
+    np.testing.assert_allclose(actions, EXPECTED[name]["actions"], rtol=1e-4, atol=1e-5)
