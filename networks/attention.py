@@ -144,7 +144,7 @@ class Window:
         k, v = (self._chunks(x, self.span, heads) for x in (keys, values))
         out = functional.scaled_dot_product_attention(q, k, v, self.mask, dropout)
         out = out.transpose(1, 2).flatten(2)
-        return out.unflatten(0, (len(queries), -1)).flatten(1, 2)[:, : self.steps]
+        return out.unflatten(0, (queries.shape[0], -1)).flatten(1, 2)[:, : self.steps]
 
     def _chunks(self, x: Tensor, size: int, heads: int) -> Tensor:
         if self.padding:

@@ -65,8 +65,8 @@ class ModuleEncoder(Encoder):
     def encode(self, obs: Any) -> Tensor:
         """Return the module's output; raise UsageError unless it is [B, features]."""
         out = self.module(obs)
-        count = len(next(tree.leaves(obs)))
-        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != count:
+        count = next(tree.leaves(obs)).shape[0]  # not len, which a trace takes for a constant
+        if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[0] != count:
             got = f"got {describe(out)}; flatten and project to one row an observation"
             refuse(self, f"expected output [B, features] with B = {count}, {got}")
         self.features = self.features or out.shape[1]

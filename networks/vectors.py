@@ -34,7 +34,7 @@ class Numbers(Encoder):
 
     def encode(self, obs: Tensor) -> Tensor:
         """Map [B, ...] to [B, features]."""
-        x = obs.reshape(len(obs), self.features).to(self.scale.dtype)
+        x = obs.reshape(obs.shape[0], self.features).to(self.scale.dtype)
         return x / self.scale if self.scaled else x
 
     def forward(self, obs: Tensor, start: Tensor, state: State = None) -> tuple[Tensor, State]:
@@ -60,8 +60,8 @@ class OneHot(Encoder):
 
     def encode(self, obs: Tensor) -> Tensor:
         """Map integers [B] or [B, ...] to [B, features]."""
-        columns = obs.reshape(len(obs), -1).long() + self.shift
-        return self.like.new_zeros(len(obs), self.features).scatter_(1, columns, 1.0)
+        columns = obs.reshape(obs.shape[0], -1).long() + self.shift
+        return self.like.new_zeros(obs.shape[0], self.features).scatter_(1, columns, 1.0)
 
 
 class Embedding(Encoder):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqrl.scripts.options import Parser, check_minimum, guarded
+from seqrl.scripts.options import Parser, add_run_flags, check_minimum, guarded
 
 
 @guarded
@@ -14,15 +14,10 @@ def main(argv: Sequence[str]) -> int:
     """Load a run, evaluate it, print the result."""
     parser = Parser(prog="seqrl evaluate", description="Play a trained agent greedily.")
     add = parser.add_argument
-    add("run", help="a run's folder")
-    add("--env", help="module:Id-v0 once more, where the run's environment is code of yours")
-    add("--network", help="module:Class once more, where the run's network is code of yours")
-    again = "module:Class once more, where a wrapper of the run is code of yours"
-    add("--wrapper", action="append", default=[], metavar="M:C", help=again)
+    add_run_flags(parser)
     add("--episodes", type=int, default=100, help="how many to play")
     add("--seed", type=int, default=0, help="of the environments")
     add("--max-episode-steps", type=int, default=10_000, help="cut episodes after as many steps")
-    add("--best", action="store_true", help="the agent of the best evaluation, not the last one")
     add("--show", action="store_true", help="print the table: values and policy")
     add("--picture", metavar="FILE", help="draw policy, returns and memory as PNG")
     add("--gif", metavar="FILE", help="film the first episode as GIF")

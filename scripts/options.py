@@ -91,6 +91,17 @@ def check_minimum(args: argparse.Namespace, minimum: dict[str, int]) -> None:
             raise UsageError(f"{flag} {number}: expected a whole number of at least {least}")
 
 
+def add_run_flags(parser: Parser) -> None:
+    """Add the arguments that name a run, which of its agents, and once more any code it has."""
+    add = parser.add_argument
+    add("run", help="a run's folder")
+    add("--env", help="module:Id-v0 once more, where the run's environment is code of yours")
+    add("--network", help="module:Class once more, where the run's network is code of yours")
+    again = "module:Class once more, where a wrapper of the run is code of yours"
+    add("--wrapper", action="append", default=[], metavar="M:C", help=again)
+    add("--best", action="store_true", help="the agent of the best evaluation, not the last one")
+
+
 def add_agent_flags(parser: Parser, cls: Any) -> None:
     """Add a flag for each of the constructor's arguments, with default and description."""
     group = parser.add_argument_group(f"{cls.__name__} (its constructor's arguments)")

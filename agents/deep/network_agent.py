@@ -70,7 +70,7 @@ class NetworkAgent(Scheduled):
     """
 
     store: Any  # add(step), state_dict, load_state_dict
-    parts: dict[str, Part]  # what is trained, by name
+    parts: dict[str, Part]  # what is trained, by name; the first one acts
 
     def __init__(
         self,
@@ -155,6 +155,10 @@ class NetworkAgent(Scheduled):
         """What takes the gradient steps: NumPy or torch."""
         numpy = any(part.learns_in_numpy for part in self.parts.values())
         return "NumPy learner" if numpy else "torch learner"
+
+    def greedy(self, out: Array) -> Array:
+        """Return the actions [N, ...] where nothing is to be explored, by what acts' numbers."""
+        raise NotImplementedError
 
     # learning
 

@@ -107,11 +107,7 @@ class PolicyAgent(NetworkAgent):
         out, own = self.policy.act(obs, start, own)
         if self.carries_both:
             other = self.critic.act(obs, start, other)[1]
-        if self.shares_network:
-            out = out[..., :-1]
-        if self.temperature != 1:
-            with np.errstate(all="ignore"):  # what is not finite is refused
-                out = out / self.temperature
+        out = self.preferences(out)
         check_finite(out, obs)
         with torch.no_grad():  # the spread of continuous actions is a parameter
             if explore:
@@ -122,6 +118,19 @@ class PolicyAgent(NetworkAgent):
         if not on_host:
             action, log_prob = tree.map(lambda leaf: leaf.to(start.device), (action, log_prob))
         return Decision(action, (own, other) if self.carries_both else own, log_prob)
+
+    def preferences(self, out: Array) -> Array:
+        """Return what the head takes [..., K] of the policy network's numbers."""
+        if self.shares_network:
+            out = out[..., :-1]
+        if self.temperature == 1:
+            return out
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            return out / self.temperature
+
+    def greedy(self, out: Array) -> Array:
+        """Return the mode by the policy network's numbers."""
+        return self.head.mode(self.preferences(out))
 
     @property
     def carries_both(self) -> bool:

@@ -201,6 +201,10 @@ class ValueAgent(NetworkAgent):
         action = action + self.first_action if self.first_action else action
         return Decision(action if isinstance(start, np.ndarray) else action.to(start.device), state)
 
+    def greedy(self, out: Array) -> Array:
+        """Return the first action of the highest value."""
+        return out.argmax(-1) + self.first_action
+
     def values(self, obs: Array, start: Array) -> np.ndarray:
         """Return the best action's value of N observations that open episodes [N]."""
         self._try_once(obs, start)

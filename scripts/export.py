@@ -1,0 +1,35 @@
+"""Write a trained agent to a file that runs without seqrl: `seqrl export RUN --to policy.pt2`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqrl.scripts.options import Parser, add_run_flags, guarded
+
+
+@guarded
+def main(argv: Sequence[str]) -> int:
+    """Load a run, export its policy, say what was written."""
+    about = "Write a trained agent, as it plays greedily, to a file that runs without seqrl."
+    parser = Parser(prog="seqrl export", description=about)
+    add_run_flags(parser)
+    file = "NAME.pt2, a program of torch, or NAME.npz, arrays: tables and small plain networks"
+    parser.add_argument("--to", required=True, metavar="FILE", help=file)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    args = parser.read(argv)
+    from seqrl.training.runs.export import OBSERVATIONS, export
+    from seqrl.training.runs.policy import load
+
+    code = {"env": args.env, "network": args.network, "wrappers": args.wrapper}
+    made = export(load(args.run, best=args.best, **code), Path(args.to))
+    size = f"{len(made.data) / 1000:,.0f} kB"
+    print(f"written   {args.to} ({size}): acts as the agent on {OBSERVATIONS:,} observations")
+    if made.note:
+        print(f"          {made.note}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
