@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqrl.scripts import compare, doctor, evaluate, train
+from seqrl.scripts import compare, doctor, evaluate, export, train
 from seqrl.scripts import list as listing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +21,7 @@ SCRIPTS = {
     "evaluate": evaluate,
     "compare": compare,
     "doctor": doctor,
+    "export": export,
     "list": listing,
 }
 
@@ -106,10 +107,10 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for module in ("mynets", "myenvs"):
+    for module in ("mynets", "myenvs", "read_policy"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     yield tmp_path
-    for module in ("mynets", "myenvs"):
+    for module in ("mynets", "myenvs", "read_policy"):
         sys.modules.pop(module, None)
 
 

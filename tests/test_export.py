@@ -1,8 +1,10 @@
 """Exported policies: what is in the file acts as the agent does, or no file is written."""
 
+import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +212,11 @@ def test_a_table_is_exported_and_plays_an_episode(taxi, tmp_path, capsys):
         assert env.action_space.contains(action) and action == policy.predict(obs)
         obs, *_ = env.step(seqrl.core.action_mask.sample(env.action_space, obs))
     assert [path.name for path in tmp_path.iterdir()] == ["policy.npz"]
+
+
+def test_the_page_shows_the_reader_as_it_is():
+    page = Path(__file__).resolve().parents[1] / "docs" / "deploy.md"
+    assert inspect.getsource(read_policy) in page.read_text(encoding="utf-8")
 
 
 WITHOUT_SEQRL = """
