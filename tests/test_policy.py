@@ -1,6 +1,7 @@
 """A policy from a run's folder: it plays as `evaluate` does, one observation at a time."""
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from seqrl import training
 from seqrl.core.errors import UsageError
 from seqrl.core.seeding import ints
 from seqrl.scripts import train
+from seqrl.training.runs import checkpoint
+from seqrl.training.runs import folder as runs
 
 NEW = "--preset none --quiet --eval-episodes 0".split()
 RUNS = {
@@ -114,6 +117,14 @@ def test_the_best_agent_is_another_one(tmp_path):
     assert best.steps <= last.steps == 3000
 
 
+def test_a_run_of_a_gpu_is_loaded_where_there_is_none(tmp_path):
+    folder = trained(tmp_path / "run", RUNS["ppo"])
+    config = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(config.replace('device = "auto"', 'device = "cuda:7"'))
+    assert 'device = "cuda:7"' in (folder / "config.toml").read_text()
+    assert seqrl.load(folder).predict(np.zeros(4, np.float32)) in (0, 1)
+
+
 MODULE = """
 import gymnasium as gym
 import torch
@@ -177,13 +188,28 @@ def test_the_names_are_the_same_everywhere():
     assert training.Policy.__module__ == "seqrl.training.runs.policy"
 
 
-STORED = Path(__file__).parent / "data" / "runs"  # as the program wrote them before 0.2
+STORED = Path(__file__).parent / "data" / "runs"  # as they were written when `load` was new
+OLDER = STORED.with_name("schema_2")  # checkpoints of version 0.1
 EXPECTED = json.loads((STORED / "expected.json").read_text())
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_stored_run_is_loaded_and_acts_as_it_did(name):
-    """What later versions write may differ, but these folders are people's runs."""
+    """Later versions may write other folders, but people keep the runs that they have."""
     policy = seqrl.load(STORED / name)
     actions = [policy.predict(obs) for obs in EXPECTED[name]["observations"]]
     np.testing.assert_allclose(actions, EXPECTED[name]["actions"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", json.loads((OLDER / "expected.json").read_text()))
+def test_a_run_of_version_0_1_is_loaded(name, tmp_path):
+    config = checkpoint.load(OLDER / f"{name}.ckpt")["config"]
+    runs.write_config(tmp_path, config)
+    (tmp_path / "checkpoint").mkdir()
+    shutil.copy(OLDER / f"{name}.ckpt", runs.checkpoint_path(tmp_path, config["steps"]))
+    policy = seqrl.load(tmp_path)
+    expected = json.loads((OLDER / "expected.json").read_text())[name]["action"]
+    size = policy.observation_space.shape
+    for row, action in zip(np.random.default_rng(0).normal(size=(8, *size)), expected, strict=True):
+        policy.reset()
+        np.testing.assert_allclose(policy.predict(row), action, rtol=1e-5)
