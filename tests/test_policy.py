@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import seqrl
 from seqrl import training
@@ -123,6 +124,21 @@ def test_a_run_of_a_gpu_is_loaded_where_there_is_none(tmp_path):
     (folder / "config.toml").write_text(config.replace('device = "auto"', 'device = "cuda:7"'))
     assert 'device = "cuda:7"' in (folder / "config.toml").read_text()
     assert seqrl.load(folder).predict(np.zeros(4, np.float32)) in (0, 1)
+
+
+def test_loading_leaves_torch_as_it_was(tmp_path, monkeypatch):
+    folder = trained(tmp_path / "run", RUNS["ppo"])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.manual_seed(3)
+    threads, drawn = torch.get_num_threads(), torch.rand(2)
+    torch.manual_seed(3)
+    torch.set_num_threads(2)
+    try:
+        seqrl.load(folder)
+        assert torch.get_num_threads() == 2
+        assert torch.equal(torch.rand(2), drawn)
+    finally:
+        torch.set_num_threads(threads)
 
 
 MODULE = """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,25 @@ def load(
     Raises UsageError for what is no run.
     """
     allowed = {"env": env, "network": network, "wrappers": tuple(wrappers)}
-    parts = load_parts(Path(folder), allowed, best=best, build=build_single)
+    with torch_as_it_was():
+        parts = load_parts(Path(folder), allowed, best=best, build=build_single)
     parts.envs.close()
     return Policy(parts)
+
+
+@contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """Give torch's own random numbers and threads back, which building an agent sets for a run."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # nobody has used it
+        yield
+        return
+    drawn, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(drawn)
+        torch.set_num_threads(threads)
 
 
 class Policy:
