@@ -448,11 +448,15 @@ def a_function(loop):
     pass
 
 
+class Forgetful:
+    def __call__(self, loop):
+        pass
+
+
 @pytest.mark.parametrize(
     ("callbacks", "message"),
     [
-        ([a_function], "a_function.every None: expected a whole number of env steps"),
-        ([lambda loop: None], "<lambda>.every None"),
+        ([Forgetful()], "Forgetful.every None: expected a whole number of env steps"),
         ([Noting], "callback Noting: expected an object to call"),
         ([None], "callback NoneType: expected an object to call"),
         (a_function, "callbacks function: expected a list"),
@@ -468,7 +472,12 @@ def test_what_is_no_callback_is_refused_in_a_line(callbacks, message):
     assert agent.steps == 0
 
 
-@pytest.mark.parametrize("logger", [a_function, print, Noting(2), "runs/mine"])
+class NoInstance:
+    def scalar(self, tag, value, step):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("logger", [a_function, print, Noting(2), "runs/mine", NoInstance])
 def test_what_is_no_logger_is_refused_in_a_line(logger):
     envs = make("FrozenLake-v1")
     agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
@@ -488,6 +497,20 @@ def test_a_function_with_an_interval_is_a_callback():
     loop = Interaction(agent, envs, callbacks=[note])
     loop.run(8)
     assert called == [4, 8] and loop.state_dict()["callbacks"] == []
+
+
+def test_a_plain_function_is_called_every_thousand_env_steps(counting):
+    called = []
+
+    def note(loop):
+        called.append(loop.steps)
+
+    def note_in(notes, loop):
+        notes.append(loop.steps)
+
+    both = [note, partial(note_in, called), lambda loop: called.append(-loop.steps)]
+    train(Recording(), counting([(3, True, False)]), 2_500, callbacks=both)
+    assert called == [1_000, 1_000, -1_000, 2_000, 2_000, -2_000]
 
 
 @pytest.mark.parametrize("steps", [1_000, 100_000], ids=["stepped", "compiled"])

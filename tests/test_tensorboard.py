@@ -320,6 +320,34 @@ def test_the_new_folder_is_beside_however_the_first_is_named(tmp_path, monkeypat
     assert folders == ["runs/mine", "runs/mine-1", "runs", "runs-1", "runs-2"]
 
 
+class OneByOne:
+    """A logger that takes one number at a time."""
+
+    def __init__(self):
+        self.told, self.flushes = {}, 0
+
+    def scalar(self, tag, value, step):
+        self.told[tag, step] = np.float32(value)
+
+    def flush(self):
+        self.flushes += 1
+
+
+@pytest.mark.parametrize("steps", [2_000, 100_000], ids=["stepped", "compiled"])
+def test_a_logger_that_takes_one_number_at_a_time_is_told_the_same(steps, tmp_path):
+    loggers = OneByOne(), TensorBoard(tmp_path)
+    for logger in loggers:
+        envs = make("FrozenLake-v1", num_envs=3)
+        agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)
+        training.train(agent, envs, steps, seed=0, logger=logger)
+    loggers[1].close()
+    told, found = loggers[0].told, points_of(tmp_path)
+    written = {(tag, step): value for tag, curve in found.items() for step, value in curve}
+    assert told.keys() == written.keys() and len(told) > 500
+    assert all(told[key] == written[key] for key in told if key[0] != "time/fps")
+    assert loggers[0].flushes == 1
+
+
 def test_a_logger_is_of_one_run(tmp_path):
     envs = make("FrozenLake-v1")
     agent = QLearning(envs.single_observation_space, envs.single_action_space, seed=0)

@@ -7,6 +7,7 @@ from seqrl.training.loop.books import Episode
 from seqrl.training.loop.evaluation import Evaluation, evaluate
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback, Recorder
+from seqrl.training.loop.scalars import Scalars
 from seqrl.training.loop.train import Logger, results, run, train
 from seqrl.training.runs.seeds import Runs, train_seeds
 
@@ -19,6 +20,7 @@ __all__ = [
     "Policy",
     "Recorder",
     "Runs",
+    "Scalars",
     "TensorBoard",
     "evaluate",
     "load",

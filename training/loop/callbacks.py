@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,21 @@ import numpy as np
 from seqrl.core.errors import UsageError
 from seqrl.training.loop.protocol import Callback
 
+EVERY = 1_000  # env steps between the calls of a function that names no interval
+Callbacks = Sequence[Callback | Callable[[Any], None]]
 
-def listed(callbacks: Sequence[Callback]) -> list[Callback]:
+
+def listed(callbacks: Callbacks) -> list[Any]:
     """Return the callbacks as a list; refuse a single one that is in none."""
     if callable(callbacks) or not isinstance(callbacks, Iterable):
         raise UsageError(f"callbacks {type(callbacks).__name__}: expected a list of them")
     return list(callbacks)
+
+
+def interval(callback: Any) -> Any:
+    """Return every how many env steps it is called; None where an object does not say."""
+    plain = inspect.isroutine(callback) or isinstance(callback, partial)
+    return getattr(callback, "every", EVERY if plain else None)
 
 
 class DueCallbacks:
@@ -32,7 +43,7 @@ class DueCallbacks:
             name = getattr(callback, "__name__", type(callback).__name__)
             if not callable(callback) or isinstance(callback, type):
                 raise UsageError(f"callback {name}: expected an object to call with the loop")
-            every = getattr(callback, "every", None)
+            every = interval(callback)
             if not isinstance(every, int | np.integer) or every < 1:
                 expected = "expected a whole number of env steps, at least 1"
                 raise UsageError(
@@ -41,12 +52,12 @@ class DueCallbacks:
 
     def next_due(self) -> float:
         """Return the next env step at which one is due."""
-        every = [callback.every for callback in self.loop.callbacks]
+        every = [interval(callback) for callback in self.loop.callbacks]
         return min((n * (self.loop.steps // n + 1) for n in every), default=math.inf)
 
     def call(self, before: int) -> None:
         """Call those that became due since env step `before`."""
-        every = [callback.every for callback in self.loop.callbacks]
+        every = [interval(callback) for callback in self.loop.callbacks]
         self.pending = [i for i, n in enumerate(every) if self.loop.steps // n > before // n]
         self.call_pending()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -17,11 +16,11 @@ from seqrl.envs.adapter import adapt
 from seqrl.envs.attributes import UnknownClass
 from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
-from seqrl.training.loop.callbacks import DueCallbacks, listed
+from seqrl.training.loop.callbacks import Callbacks, DueCallbacks, listed
 from seqrl.training.loop.detect import CompiledTurns, compiled_turns
 from seqrl.training.loop.interrupt import Interrupt
 from seqrl.training.loop.long_episodes import LongEpisodes
-from seqrl.training.loop.protocol import Callback, Recorder
+from seqrl.training.loop.protocol import Recorder
 from seqrl.training.loop.turns import SteppedTurns
 
 LOG = logging.getLogger("seqrl")
@@ -42,7 +41,7 @@ class Interaction:
         *,
         learn: bool = True,
         max_episode_steps: int | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Callbacks = (),
         recorder: Recorder | None = None,
         compile: bool = True,
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +11,10 @@ from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams
 from seqrl.core.types import Metrics
+from seqrl.training.loop.callbacks import Callbacks
 from seqrl.training.loop.interaction import Interaction
-from seqrl.training.loop.protocol import Callback, Recorder
+from seqrl.training.loop.protocol import Recorder
+from seqrl.training.loop.scalars import ScalarRecorder, Scalars
 
 
 class Logger(Recorder, Protocol):
@@ -32,8 +33,8 @@ def train(
     steps: int,
     *,
     seed: int | np.random.SeedSequence | None = None,
-    logger: Logger | None = None,
-    callbacks: Sequence[Callback] = (),
+    logger: Logger | Scalars | None = None,
+    callbacks: Callbacks = (),
     episodes: int | None = None,
     compile: bool = True,
 ) -> Metrics:
@@ -42,28 +43,31 @@ def train(
     `envs` is a Gymnasium Env or VectorEnv in any autoreset mode, or what `make` returns. `seed`
     seeds the environments and the agent's own draws; a network's weights were drawn when it was
     built. Schedules run over these `steps`, whatever was trained before. `compile=False` steps
-    where a compiled path would give the same bits. Answers steps, episodes, seconds,
-    steps_per_second and ep_rew_mean (last 100 episodes).
+    where a compiled path would give the same bits. `callbacks` are called with the loop, a plain
+    function every 1,000 env steps or as often as its attribute `every` says. Answers steps,
+    episodes, seconds, steps_per_second and ep_rew_mean (last 100 episodes).
     """
     steps = check_whole("steps", steps)
-    check_logger(logger)
-    loop = Interaction(agent, envs, callbacks=callbacks, recorder=logger, compile=compile)
+    recorder = logger_of(logger)
+    loop = Interaction(agent, envs, callbacks=callbacks, recorder=recorder, compile=compile)
     if seed is not None:
         streams = Streams.of(seed)
         loop.reset(streams.envs)
         agent.reseed(streams.agent)
     agent.horizon = steps
-    return run(loop, steps, logger, episodes=episodes)
+    return run(loop, steps, recorder, episodes=episodes)
 
 
-def check_logger(logger: Any) -> None:
-    """Refuse what is no logger before anything is played."""
-    lacking = [name for name in ("begin", "episode", "flush") if not hasattr(logger, name)]
-    if logger is not None and lacking:
-        found = f"logger {type(logger).__name__} has no {', '.join(lacking)}"
-        raise UsageError(
-            f"{found}: expected a TensorBoard or what is like one, see training.Logger"
-        )
+def logger_of(given: Any) -> Logger | None:
+    """Return what was given as a logger; refuse what is none before anything is played."""
+    lacking = [name for name in ("begin", "episode", "flush") if not hasattr(given, name)]
+    if given is None or not lacking:
+        return given
+    if callable(getattr(given, "scalar", None)) and not isinstance(given, type):
+        return ScalarRecorder(given)
+    found = f"logger {type(given).__name__} has no {', '.join(lacking)}"
+    expected = "a TensorBoard, or anything with scalar(tag, value, step)"
+    raise UsageError(f"{found}: expected {expected}")
 
 
 def run(

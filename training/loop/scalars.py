@@ -1,0 +1,69 @@
+"""Loggers of the user's, which take one number at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from seqrl.core.types import Metrics
+from seqrl.training.loop.books import Episode
+
+POINTS = 1000  # at most, a tag
+
+
+class Scalars(Protocol):
+    """A logger that takes one number at a time, such as one of another tracker.
+
+    One with a method `flush()` is told when training ends.
+    """
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Take the value of a tag at an env step; steps never go back."""
+
+
+class ScalarRecorder:
+    """A logger that hands a run's curves to a `Scalars`: TensorBoard's tags at its points.
+
+    A point is taken at the first episode end after each thousandth of the run.
+    """
+
+    def __init__(self, target: Any):
+        self.target = target
+        self._spacing, self.due = 1, 0
+        self._last = (0, 0.0)  # env step and seconds of the last point
+
+    def begin(self, loop: Any, steps: int) -> None:
+        """Space the points over a run that ends at `steps` env steps."""
+        self._spacing = max(1, -(-steps // POINTS))  # rounded up
+        self.due = self._next_due(loop.steps)
+        self._last = (loop.steps, loop.watch.seconds)
+
+    def episode(self, loop: Any, episode: Episode) -> None:
+        """Hand on a point where one is due."""
+        if episode.step >= self.due:
+            self.due = self._next_due(episode.step)
+            for tag, value in self._point(loop, episode).items():
+                self.target.scalar(tag, value, episode.step)
+
+    def episodes(self, steps: np.ndarray, totals: np.ndarray, lengths: np.ndarray) -> None:
+        """Take episodes that ended before the next point is due."""
+
+    def flush(self) -> None:
+        """Flush the target where it can be."""
+        getattr(self.target, "flush", lambda: None)()
+
+    def _next_due(self, step: int) -> int:
+        """Return the first env step after the thousandth of the run that `step` is in."""
+        return -(-step // self._spacing) * self._spacing + 1
+
+    def _point(self, loop: Any, episode: Episode) -> Metrics:
+        step, seconds = self._last
+        self._last = (episode.step, loop.watch.seconds)
+        return {
+            "rollout/episode_return": episode.total,
+            "rollout/ep_rew_mean": loop.books.ep_rew_mean,
+            "rollout/ep_len_mean": loop.books.ep_len_mean,
+            "time/fps": (episode.step - step) / max(self._last[1] - seconds, 1e-9),
+            **{tag: float(x() if callable(x) else x) for tag, x in loop.metrics.items()},
+        }
