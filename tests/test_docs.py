@@ -6,6 +6,7 @@ import runpy
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,6 +101,24 @@ def run_line(line):
         assert line in ("python3 -m venv .venv", ". .venv/bin/activate"), line
 
 
+def trackers():
+    """Stand-ins for wandb and MLflow, which nobody has to install; `told` is what they heard."""
+    told = {"wandb": [], "mlflow": []}
+
+    def heard_by(name, what):
+        def call(*args, **kwargs):
+            told[name].append((what, args, kwargs))
+
+        return call
+
+    run = SimpleNamespace(**{name: heard_by("wandb", name) for name in ("log", "finish")})
+    wandb = SimpleNamespace(init=lambda **given: run, told=told["wandb"])
+    names = ("set_experiment", "start_run", "log_params", "log_metrics", "end_run")
+    mlflow = SimpleNamespace(**{name: heard_by("mlflow", name) for name in names})
+    mlflow.told = told["mlflow"]
+    return {"wandb": wandb, "mlflow": mlflow}
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty current folder, with modules of its own."""
@@ -107,6 +126,8 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for module, made in trackers().items():
+        monkeypatch.setitem(sys.modules, module, made)
     for module in ("mynets", "myenvs", "read_policy"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     yield tmp_path
@@ -161,6 +182,22 @@ def test_what_nobody_runs_is_noticed(home):
         run_line("pip install -e .[nothing]")
     with pytest.raises(AssertionError):
         run_line("python scripts/train.py --agent sarza")
+
+
+def test_the_adapters_of_other_loggers_hand_on_every_number(home):
+    names = {}
+    for _, code in blocks((ROOT / "docs/how_to/loggers.md").read_text()):
+        run_python(code, names, home)
+    (*heard, last), told = sys.modules["wandb"].told, sys.modules["mlflow"].told
+    points = [(*args[0], given["step"]) for what, args, given in heard if what == "log"]
+    assert last[0] == "finish" and len(points) == len(heard) == len(set(points))
+    assert [step for _, step in points] == sorted(step for _, step in points)
+    assert {"rollout/ep_rew_mean", "train/td_error", "eval/mean_reward"} < {x for x, _ in points}
+    assert [what for what, *_ in told[:3]] == ["set_experiment", "start_run", "log_params"]
+    assert told[-1][0] == "end_run"
+    steps = [given["step"] for what, _, given in told if what == "log_metrics"]
+    assert len(steps) == len(told) - 4 > 100 and steps == sorted(set(steps))
+    assert all("rollout/ep_rew_mean" in args[0] for _, args, _ in told[3:-1])
 
 
 def test_the_tour_shows_the_runs_that_it_names():
