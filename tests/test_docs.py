@@ -12,6 +12,7 @@ import pytest
 
 from seqrl.scripts import compare, doctor, evaluate, export, train
 from seqrl.scripts import list as listing
+from seqrl.scripts.options import ALIASES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -163,6 +164,25 @@ def test_every_link_and_picture_is_there(page):
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert "://" in link or (page.parent / link).is_file(), link
+
+
+def flags_of_ours():
+    """Every flag of train, with these agents, and of evaluate, and the aliases."""
+    agents = ("ppo", "reinforce", "q-learning", "q-learning --network mlp", "sarsa --network mlp")
+    parsers = [train.make_parser(["--agent", *agent.split()]) for agent in agents]
+    own = re.findall(r'add\("(--[a-z-]+)"', Path(evaluate.__file__).read_text())
+    return {*own, *ALIASES, *(flag for x in parsers for flag in x._option_string_actions)}
+
+
+def test_every_flag_that_a_how_to_page_names_is_there():
+    """But for the first column of the tables of names, which is another library's."""
+    known, named = flags_of_ours(), set()
+    for page in (ROOT / "docs/how_to").glob("*.md"):
+        text = FENCE.sub("", page.read_text(encoding="utf-8"))
+        if page.name.startswith("from_"):
+            text = re.sub(r"^\|[^|]*\|", "", text, flags=re.MULTILINE)
+        named |= {(page.name, flag) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)}
+    assert len(named) > 80 and {name for name in named if name[1] not in known} == set()
 
 
 def test_numbers_are_cut_and_only_those():
