@@ -226,6 +226,19 @@ assert seqrl.load({str(tmp_path / "run")!r}).predict(0) in range(4)
     assert "torch" not in held
 
 
+def test_a_run_on_a_network_imports_no_compiler(tmp_path):
+    """torch's optimisers import torch's compiler, a second, where nothing keeps them from it."""
+    held = imported_by(f"""
+import sys
+from seqrl.scripts import train
+flags = "--agent reinforce --env CartPole-v1 --network rnn --eval-episodes 2 --steps 300"
+flags += " --batch-episodes 2 --checkpoint-every 100 --no-pictures --run-dir "
+assert train.main([*flags.split(), {str(tmp_path / "run")!r}]) == 0
+assert "torch._dynamo" not in sys.modules
+""")
+    assert "torch" in held
+
+
 def test_every_bug_to_be_planted_still_has_its_text():
     bugs = runpy.run_path(str(Path(__file__).with_name("planted.py")))["BUGS"]
     found = {name: (HOME / bug.file).read_text().count(bug.right) for name, bug in bugs.items()}

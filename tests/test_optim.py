@@ -1,6 +1,8 @@
 """Devices, optimisers, weights and gradients of agents with a network."""
 
+import copy
 import inspect
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +107,36 @@ def test_what_is_no_optimiser_here_is_refused():
     for eps in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="adam_eps"):
             Optim(0.1, 1.0, adam_eps=eps)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_optimisers_step_as_torchs_do_to_the_bit_and_so_do_their_copies(name):
+    torch.manual_seed(1)
+    cls = getattr(torch.optim, name, torch.optim.SGD)
+    theirs = nn.Parameter(torch.randn(7))
+    mine = nn.Parameter(theirs.detach().clone())
+    one, hooked = made(name, [mine], 0.05, 0.01), []
+    known = inspect.signature(cls).parameters
+    options = {key: value for key, value in one.defaults.items() if key in known}
+    two = cls([theirs], **{**options, "lr": 0.05})
+    one.register_step_post_hook(lambda *_: hooked.append(1))
+
+    def step(weight, optimizer, k):
+        weight.grad = torch.sin(torch.arange(7.0) + k)
+        optimizer.step()
+
+    for k in range(4):
+        step(mine, one, k)
+        step(theirs, two, k)
+    assert torch.equal(mine, theirs) and len(hooked) == 4
+    for copied in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert type(copied) is type(one) and issubclass(type(copied), cls)
+        (weight,) = copied.param_groups[0]["params"]
+        step(weight, copied, 9)
+        again = copy.deepcopy(two)
+        (expected,) = again.param_groups[0]["params"]
+        step(expected, again, 9)
+        assert torch.equal(weight, expected) and not torch.equal(weight, mine)
 
 
 @pytest.mark.parametrize("agent_class", [Reinforce, PPO])

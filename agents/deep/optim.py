@@ -8,6 +8,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,11 @@ class Optim:
             and "weight_decay" in inspect.signature(cls).parameters  # not LBFGS, SparseAdam
         }
         extra = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
-        cls: Any = torch.optim.SGD if name in extra else known.get(name)
-        if cls is None:
+        chosen = torch.optim.SGD if name in extra else known.get(name)
+        if chosen is None:
             names = [*known, *extra]
             raise UsageError(f"optimizer {name!r}.{closest(name, names)} Known: {', '.join(names)}")
+        cls = without_compiler(chosen)
         options: dict[str, Any] = {**extra.get(name, {}), "weight_decay": self.weight_decay}
         if "Adam" in name:
             options["eps"] = self.adam_eps
@@ -73,6 +75,29 @@ class Optim:
                 return cls(listed, lr=0.0, **options)
         except ValueError as error:
             raise UsageError(f"optimizer {name}: {error}") from error
+
+
+@cache
+def without_compiler(cls: Any) -> Any:
+    """Return a class of optimisers with the same methods, free of what `torch.compile` needs.
+
+    torch's decorators import its compiler, a second of CPU time, when they are first called.
+    """
+    names = {name for base in cls.__mro__ for name, x in vars(base).items() if callable(x)}
+    found = {name: getattr(cls, name) for name in names}
+    own = {name: inspect.unwrap(x) for name, x in found.items() if hasattr(x, "__wrapped__")}
+    own["step"] = torch.no_grad()(own["step"])
+
+    def reduce(self: Any, protocol: int) -> tuple[Any, ...]:
+        return unpickled, (cls,), self.__getstate__()
+
+    return type(cls.__name__, (cls,), {**own, "__reduce_ex__": reduce})
+
+
+def unpickled(cls: Any) -> Any:
+    """Return an optimiser of `without_compiler(cls)` whose state pickle sets next."""
+    made = without_compiler(cls)
+    return made.__new__(made)
 
 
 def follow(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[nn.Parameter]:

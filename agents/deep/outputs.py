@@ -136,7 +136,7 @@ class Part:
             self.plain = self.mlp or numpy_forward(module.network, module.layer)
         if numpy and self.mlp is not None and not module.dueling:
             adam, own = self.optimizer, len(list(module.parameters()))
-            plain = type(adam) is torch.optim.Adam and not adam.param_groups[0]["weight_decay"]
+            plain = optim is not None and optim.optimizer == "Adam" and not optim.weight_decay
             if plain and own == len(self.mlp.parameters):  # a head may have more
                 assert adam is not None
                 self.adam = NumpyAdam(adam, self.mlp)
