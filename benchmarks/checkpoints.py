@@ -23,7 +23,7 @@ from seqrl.agents import Reinforce
 from seqrl.envs import make
 from seqrl.networks import MLP
 from seqrl.scripts.train import make_config, make_parser
-from seqrl.training import Interaction, TensorBoard, run
+from seqrl.training import Interaction, TensorBoard, run_to
 from seqrl.training.runs.checkpointer import Checkpointer
 from seqrl.training.runs.parts import build
 
@@ -48,7 +48,7 @@ def seconds(flags: str, folder: Path, with_checkpoints: bool) -> float:
     if with_checkpoints:
         loop.callbacks.append(Checkpointer(folder, logger, config))
     began = time.perf_counter()
-    run(loop, config["steps"], logger)
+    run_to(loop, config["steps"], logger)
     spent = time.perf_counter() - began
     logger.close()
     return spent

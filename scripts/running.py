@@ -16,7 +16,7 @@ from seqrl.scripts.options import print_note
 from seqrl.scripts.show import draw_policy, verdict
 from seqrl.training.loop.evaluation import Evaluation, Evaluator
 from seqrl.training.loop.interaction import Interaction
-from seqrl.training.loop.train import results, run
+from seqrl.training.loop.train import results, run_to
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.checkpointer import Checkpointer
@@ -117,7 +117,7 @@ def attempt(action: Callable[..., Any], *args: Any) -> tuple[Exception | None, A
 def finish(loop: Interaction, config: dict[str, Any], save: Callable[[Interaction], None]) -> None:
     """Run to the end that the config names, and save at each pause."""
     while True:
-        run(loop, config["steps"], episodes=config.get("episodes"))
+        run_to(loop, config["steps"], episodes=config.get("episodes"))
         if not loop.paused:
             return
         loop.paused = False

@@ -20,7 +20,7 @@ from seqrl.core import RunError
 from seqrl.core.seeding import Streams
 from seqrl.envs import Serial, finite, make
 from seqrl.scripts import train as script
-from seqrl.training import Interaction, TensorBoard, run, train
+from seqrl.training import Interaction, TensorBoard, run_to, train
 from seqrl.training.loop import detect, interaction
 from seqrl.training.runs import checkpoint
 
@@ -202,7 +202,7 @@ def test_a_saved_run_goes_on_either_way(new_agent, ways):
 def test_episodes_end_a_run_at_the_same_turn(n, episodes):
     loops = [loop_of(q_learning, "lake", n, compile=way, role=way) for way in (False, True)]
     for loop in loops:
-        run(loop, 10_000, episodes=episodes)
+        run_to(loop, 10_000, episodes=episodes)
     assert episodes <= loops[0].episodes < episodes + n
     assert_same(*loops)
 
@@ -211,9 +211,9 @@ def test_who_wants_no_more_episodes_gets_one_turn_s():
     """A run that has them already goes on to the next end of an episode, both ways."""
     loops = [loop_of(q_learning, "lake", 1, compile=way, role=way) for way in (False, True)]
     for loop in loops:
-        run(loop, 300)
+        run_to(loop, 300)
         loop.stopped = False
-        run(loop, 600, episodes=2)
+        run_to(loop, 600, episodes=2)
     assert 300 < loops[0].steps < 600
     assert_same(*loops)
 

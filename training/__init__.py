@@ -8,7 +8,7 @@ from seqrl.training.loop.evaluation import Evaluation, evaluate
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback, Recorder
 from seqrl.training.loop.scalars import Scalars
-from seqrl.training.loop.train import Logger, results, run, train
+from seqrl.training.loop.train import Logger, results, run_to, train
 from seqrl.training.runs.seeds import Runs, train_seeds
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "evaluate",
     "load",
     "results",
-    "run",
+    "run_to",
     "train",
     "train_seeds",
 ]

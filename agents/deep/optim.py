@@ -60,7 +60,7 @@ class Optim:
             and "weight_decay" in inspect.signature(cls).parameters  # not LBFGS, SparseAdam
         }
         extra = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
-        chosen = torch.optim.SGD if name in extra else known.get(name)
+        chosen: Any = torch.optim.SGD if name in extra else known.get(name)
         if chosen is None:
             names = [*known, *extra]
             raise UsageError(f"optimizer {name!r}.{closest(name, names)} Known: {', '.join(names)}")

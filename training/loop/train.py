@@ -55,7 +55,7 @@ def train(
         loop.reset(streams.envs)
         agent.reseed(streams.agent)
     agent.horizon = steps
-    return run(loop, steps, recorder, episodes=episodes)
+    return run_to(loop, steps, recorder, episodes=episodes)
 
 
 def logger_of(given: Any) -> Logger | None:
@@ -70,7 +70,7 @@ def logger_of(given: Any) -> Logger | None:
     raise UsageError(f"{found}: expected {expected}")
 
 
-def run(
+def run_to(
     loop: Interaction, steps: int, logger: Logger | None = None, *, episodes: int | None = None
 ) -> Metrics:
     """Run a loop until it has done `steps` env steps in all; it may have done some before.

@@ -20,7 +20,7 @@ from seqrl.training.loop.books import WINDOW, Episode
 from seqrl.training.loop.detect import CALL, RUNS, compiled_turns
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback
-from seqrl.training.loop.train import run
+from seqrl.training.loop.train import run_to
 from seqrl.training.statistics import bootstrap, count, iqm, mean
 
 POINTS = 256  # of a curve, at most; at least half as many where the run is long enough
@@ -215,7 +215,7 @@ class SeedTrainer(Callback):
             loop = self._make_loop(seed, adapt(self.make_envs()))
             loop.compile = False
             loop.callbacks.append(self)
-            run(loop, self.steps, episodes=self.episodes)
+            run_to(loop, self.steps, episodes=self.episodes)
             loop.envs.close()
             self._record(seed, loop)
 
