@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import inspect
 import os
-from dataclasses import fields, is_dataclass, replace
+import sys
 from typing import TYPE_CHECKING, Any
 
+from seqrl.agents.arguments import arguments
 from seqrl.agents.protocol import Agent
-from seqrl.agents.registry import AGENTS, agent_class
+from seqrl.agents.registry import agent_class, on_network
 from seqrl.agents.tabular.indexing import TableIndex
-from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
+from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.core.action_mask import rest_space
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import UsageError, UserError, explain
 from seqrl.core.named_code import import_named
 from seqrl.core.seeding import Streams
 
 if TYPE_CHECKING:
     import gymnasium as gym
+    import numpy as np
     from torch import nn
 
 Config = dict[str, Any]  # what config.toml holds
+NEEDED = "act learn values reseed state_dict load_state_dict gamma horizon device learner".split()
 
 
 def build_network(
@@ -60,58 +63,69 @@ def build_network(
 def build_agent(
     config: Config, observation_space: gym.Space, action_space: gym.Space, streams: Streams
 ) -> Agent:
-    """Return the agent of a run for environments of these spaces, on a table or on a network."""
-    if config.get("network") or not AGENTS[config["agent"]].table:
-        return build_network_agent(config, observation_space, action_space, streams)
-    cls = agent_class(config["agent"])
-    numbers = arguments(cls, config["agent_args"])
-    return cls(table_index(config, observation_space), action_space, **numbers, seed=streams.agent)
+    """Return the agent of a run for environments of these spaces, on a table or on a network.
 
-
-def arguments(cls: Any, numbers: dict[str, Any]) -> dict[str, Any]:
-    """Return an agent's constructor arguments from its numbers, as flags and config name them.
-
-    The fields of argument classes (see `Optim`) are gathered into these, epsilon or temperature
-    into the exploration.
+    Its class is called by keywords alone; a network's weights are drawn from the run's own stream.
     """
-    numbers = dict(numbers)
-    for name, parameter in inspect.signature(cls).parameters.items():
-        default: Any = parameter.default
-        if is_dataclass(default):
-            own = [field.name for field in fields(default) if field.name in numbers]
-            changed: Any = replace
-            numbers[name] = changed(default, **{field: numbers.pop(field) for field in own})
-        elif name == "exploration" and "temperature" in numbers:
-            numbers[name] = Boltzmann(numbers.pop("temperature"))
-        elif name == "exploration" and "epsilon" in numbers:
-            numbers[name] = EpsilonGreedy(numbers.pop("epsilon"))
-    return numbers
+    name, networked = config["agent"], on_network(config["agent"], bool(config.get("network")))
+    cls = agent_class(name, networked)
+    if uses_torch(config):
+        set_torch(config, streams.network)
+    # a config of version 0.1 has no adam_eps; it was this
+    old = {"adam_eps": 1e-8} if networked and ":" not in name else {}
+    given = arguments(cls, {**old, **config["agent_args"]})
+    given |= {"action_space": action_space, "seed": streams.agent}
+    if issubclass(cls, TabularAgent):
+        given["observation_space"] = table_index(config, observation_space)
+    else:
+        given["observation_space"] = observation_space
+    if networked:
+        made = config.get("network") or "mlp", observation_space, config.get("network_args", {})
+        given["network"] = build_network(*made, normalize=bool(config.get("normalize_obs")))
+    return build_own(cls, name, given) if ":" in name else cls(**given)
 
 
-def build_network_agent(
-    config: Config, observation_space: gym.Space, action_space: gym.Space, streams: Streams
-) -> Agent:
-    """An agent on a network; weights are drawn from the run's own stream."""
+def build_own(cls: Any, name: str, given: dict[str, Any]) -> Agent:
+    """Return an agent of a user's class; UsageError where it cannot be made or lacks something."""
+    if "device" in given:
+        from seqrl.agents.deep.devices import pick_device
+
+        given["device"] = str(pick_device(given["device"])[0])
+    try:
+        agent = cls(**given)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UsageError(f"--agent {name}: {explain(error)}") from error
+    lacking = [part for part in NEEDED if not hasattr(agent, part)]
+    if lacking:
+        needed = f"it has no {', '.join(lacking)}, which a run needs; see seqrl.agents.Agent"
+        raise UsageError(f"--agent {name}: {needed}")
+    return agent
+
+
+def uses_torch(config: Config) -> bool:
+    """Return whether the agent of a config is on a network, or its code has loaded torch."""
+    networked = on_network(config["agent"], bool(config.get("network")))
+    return networked or (":" in config["agent"] and "torch" in sys.modules)
+
+
+def set_torch(config: Config, seed: np.random.SeedSequence) -> None:
+    """Set threads, torch's global generator, and whether it repeats exactly, as a config says."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    if "OMP_NUM_THREADS" not in os.environ:
+    if config.get("threads") or "OMP_NUM_THREADS" not in os.environ:
         # small networks lose more to a second thread than they gain, in torch and in NumPy
-        torch.set_num_threads(1)
-        threadpool_limits(1, user_api="blas")
+        threads = config.get("threads") or 1
+        torch.set_num_threads(threads)
+        threadpool_limits(threads, user_api="blas")
     if config.get("deterministic"):  # the same bits every time, on a GPU too
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at cuBLAS's first use
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     # what a network of the user's draws in its layers comes from there, too
-    torch.manual_seed(int(streams.network.generate_state(1)[0]))
-    name = config.get("network") or "mlp"
-    made = name, observation_space, config.get("network_args", {})
-    network = build_network(*made, normalize=bool(config.get("normalize_obs")))
-    cls = agent_class(config["agent"], network=True)
-    # a config of version 0.1 has no adam_eps; it was this
-    numbers = arguments(cls, {"adam_eps": 1e-8, **config["agent_args"]})
-    return cls(network, action_space, observation_space, **numbers, seed=streams.agent)
+    torch.manual_seed(int(seed.generate_state(1)[0]))
 
 
 def table_index(config: Config, space: gym.Space) -> TableIndex:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from seqrl.core.errors import UsageError, closest
+from seqrl.core.errors import UsageError, closest, explain
+from seqrl.core.named_code import import_named
 
 
 class Entry(NamedTuple):
@@ -50,11 +52,38 @@ AGENTS = {
 def agent_class(name: str, network: bool = False) -> Any:
     """Return the class behind a name, on a network where one is asked for or needed.
 
-    A misspelt name is refused (UsageError) with the closest.
+    `module:Class` is that class. A misspelt name is refused (UsageError) with the closest.
     """
+    module, code, attribute = name.partition(":")
+    if code:
+        return own_class(module, attribute)
     if name not in AGENTS:
         known = ", ".join(AGENTS)
         raise UsageError(f"unknown agent {name!r}.{closest(name, AGENTS)} Known: {known}")
     entry = AGENTS[name]
     module, _, cls = (entry.network if network or not entry.table else entry.table).partition(":")
     return getattr(importlib.import_module(module), cls)
+
+
+def own_class(module: str, name: str) -> Any:
+    """Return a class of the user's; UsageError where it cannot be had or is none."""
+    try:
+        cls = getattr(import_named(module), name)
+    except Exception as error:  # whatever a module of the user's may do
+        raise UsageError(
+            f"--agent {module}:{name}: {explain(error)}; expected module:Class"
+        ) from error
+    if not isinstance(cls, type):
+        raise UsageError(f"--agent {module}:{name}: expected a class, got {cls!r}")
+    return cls
+
+
+def on_network(name: str, network: bool = False) -> bool:
+    """Return whether an agent is built on a network: where one is asked for or needed."""
+    cls = agent_class(name, network)
+    if ":" not in name:
+        return network or not AGENTS[name].table
+    parameter = inspect.signature(cls).parameters.get("network")
+    if network and parameter is None:
+        raise UsageError(f"--network: {name} has no argument network; leave it out")
+    return parameter is not None and (network or parameter.default is parameter.empty)

@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from seqrl.training.loop.evaluation import evaluate
     from seqrl.training.loop.train import train
     from seqrl.training.runs.policy import load
+    from seqrl.training.runs.run_one import run
 
     __version__: str
 
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["__version__", "evaluate", "load", "run", "train"]
 
 MODULES = {
     "evaluate": "seqrl.training.loop.evaluation",
     "load": "seqrl.training.runs.policy",
+    "run": "seqrl.training.runs.run_one",
     "train": "seqrl.training.loop.train",
 }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,15 @@ from seqrl.training.comparison.compare import Table, compare
 from seqrl.training.comparison.plot import draw
 from seqrl.training.comparison.recorded import METRICS, Run, find_runs, labels, read_run
 from seqrl.training.comparison.report import as_csv, as_json, markdown, terminal
-from seqrl.training.runs.executor import Failure, Job, finished_folder, log_path, run_all
-from seqrl.training.runs.folder import check_writable, plain_name
+from seqrl.training.runs.executor import (
+    Job,
+    Processes,
+    Result,
+    finished_folder,
+    log_path,
+    steps_done,
+)
+from seqrl.training.runs.folder import check_writable, new_folder, plain_name
 
 EPILOG = (
     "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --steps, "
@@ -27,7 +36,7 @@ EPILOG = (
     "finished and with the very same settings, are not run again."
 )
 RESERVED = {"--agent": "--agents", "--seed": "--seeds", "--run-dir": "--out", "--resume": ""}
-Grid = list[tuple[str, list[str]]]
+Planned = tuple[str, dict[str, Any]]  # name and config of a run
 
 
 @options.guarded
@@ -37,19 +46,19 @@ def main(argv: Sequence[str]) -> int:
     args, run_flags = parser.parse_known_args([options.normalized(argument) for argument in argv])
     options.check_minimum(args, {"seeds": 1, "workers": 1})
     check_run_flags(args, run_flags, parser)
-    failures: list[Failure] = []
+    failures: list[Result] = []
     if args.runs:
         runs = [read_run(folder) for folder in find_runs(args.runs)]
         out = output_folder(args, [run.config["env"] for run in runs], labels(runs))
     else:
-        jobs = list(planned_jobs(args, run_flags))
+        planned = list(planned_runs(args, run_flags))
         values = [f"{name}={','.join(values)}" for name, values in args.grid]
         out = output_folder(args, args.env, [*args.agents, *values])
-        runs, failures = run_missing(jobs, args)
+        runs, failures = run_missing(planned, args)
     for failure in failures:
         env, seed = (failure.job.config[name] for name in ("env", "seed"))
         job = f"{failure.job.name} on {env}, seed {seed},"
-        print_note(f"{job} failed, {failure.reason}; log: {log_path(failure.folder)}")
+        print_note(f"{job} failed, {failure.reason}; log: {log_path(failure.job.folder)}")
     if failures and not any(run.summary for run in runs):
         raise RunError("no run has finished, so there is nothing to compare")
     table = table_of(runs, args)
@@ -109,8 +118,8 @@ def check_run_flags(args: argparse.Namespace, run_flags: Sequence[str], parser: 
             raise UsageError(f"--{name} {' '.join(values)}: one is named twice")
 
 
-def planned_jobs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator[Job]:
-    """Yield the jobs of all runs, seed by seed; settings are checked before any run begins."""
+def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator[Planned]:
+    """Yield all runs, seed by seed; settings are checked before any run begins."""
     groups = list(product(args.env, args.agents, *(settings(part) for part in args.grid)))
     names = [",".join([agent, *(label for label, _ in chosen)]) for _, agent, *chosen in groups]
     folders = {(group[0], plain_name(n)) for group, n in zip(groups, names, strict=True)}
@@ -121,12 +130,12 @@ def planned_jobs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator
         flags = ["--agent", agent, "--env", env, "--no-pictures", *run_flags]
         flags += [flag for _, flag in chosen]
         config, note = checked_config(name, flags, args.metric)
-        configs.append((name, flags, config))
+        configs.append((name, config))
         if note and not args.quiet:
             print_note(f"{name}: {note}")
     for seed in range(args.seeds):
-        for name, flags, config in configs:
-            yield Job(name, {**config, "seed": seed}, flags)
+        for name, config in configs:
+            yield name, {**config, "seed": seed}
 
 
 def settings(part: tuple[str, list[str]]) -> list[tuple[str, str]]:
@@ -166,17 +175,63 @@ def output_folder(args: argparse.Namespace, envs: Sequence[str], names: Sequence
     return out
 
 
-def run_missing(jobs: Sequence[Job], args: argparse.Namespace) -> tuple[list[Run], list[Failure]]:
-    """Run the jobs without a finished run; return the runs of all jobs, and the failures."""
-    finished = [finished_folder(args.logdir, job) for job in jobs]
-    missing = [job for job, folder in zip(jobs, finished, strict=True) if folder is None]
+def run_missing(
+    planned: Sequence[Planned], args: argparse.Namespace
+) -> tuple[list[Run], list[Result]]:
+    """Run what is planned and not finished; return all runs, and the failures."""
+    finished = [finished_folder(args.logdir, *one) for one in planned]
+    missing = [one for one, folder in zip(planned, finished, strict=True) if folder is None]
     if not args.quiet:
-        done = f", {len(jobs) - len(missing)} are there already" if missing != jobs else ""
+        done = f", {len(planned) - len(missing)} are there already" if missing != planned else ""
         print_note(f"{len(missing)} runs to do{done}")
-    new, failures = run_all(missing, args.logdir, args.workers, args.quiet)
+    new: list[Path] = []
+    with progress_bar(missing, args.quiet) as update, sigterm_interrupts():
+        executor = Processes(args.workers, progress=update)
+        with closing(executor.map(placed(missing, args.logdir, new))) as results:
+            failures = [result for result in results if result.reason]
     rest = iter(new)
     folders = [next(rest) if folder is None else folder for folder in finished]
-    return [read_run(f, job.config) for f, job in zip(folders, jobs, strict=True)], failures
+    return [read_run(f, config) for f, (_, config) in zip(folders, planned, strict=True)], failures
+
+
+def placed(planned: Sequence[Planned], logdir: str, folders: list[Path]) -> Iterator[Job]:
+    """Yield the job of each run, in a new folder that is made now and added to `folders`."""
+    for name, config in planned:
+        folders.append(new_folder(logdir, config["env"], name, config["seed"]))
+        yield Job(config, folders[-1], name)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt at SIGTERM, so that what runs is ended and saved."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def progress_bar(planned: Sequence[Planned], quiet: bool) -> Iterator[Any]:
+    """Yield a function that shows the env steps and runs done, on a terminal only."""
+    if quiet or not sys.stderr.isatty() or not planned:
+        yield lambda going, over: None
+        return
+    from tqdm import tqdm
+
+    total = sum(config["steps"] for _, config in planned)
+    with tqdm(total=total, unit=" steps", unit_scale=True, leave=False, file=sys.stderr) as bar:
+
+        def update(going: Sequence[Job], over: Sequence[Job]) -> None:
+            steps = sum(job.config["steps"] for job in over)
+            bar.set_postfix_str(f"{len(over)} of {len(planned)} runs", refresh=False)
+            bar.update(steps + sum(steps_done(job.folder) for job in going) - bar.n)
+
+        yield update
 
 
 def table_of(runs: Sequence[Run], args: argparse.Namespace) -> Table:

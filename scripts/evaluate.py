@@ -24,9 +24,9 @@ def main(argv: Sequence[str]) -> int:
     add("--debug", action="store_true", help="show tracebacks")
     args = parser.read(argv)
     check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
-    allowed = {"env": args.env, "network": args.network, "wrappers": args.wrapper}
-    from seqrl.training.runs.load import load_parts
+    from seqrl.training.runs.load import CODE, load_parts
 
+    allowed = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
     parts = load_parts(Path(args.run), allowed, best=args.best)
     from seqrl.scripts.show import show_table, verdict
     from seqrl.training.loop.evaluation import evaluate

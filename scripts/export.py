@@ -20,9 +20,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.read(argv)
     from seqrl.training.runs.export import OBSERVATIONS, export
+    from seqrl.training.runs.load import CODE
     from seqrl.training.runs.policy import load
 
-    code = {"env": args.env, "network": args.network, "wrappers": args.wrapper}
+    code = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
     made = export(load(args.run, best=args.best, **code), Path(args.to))
     size = f"{len(made.data) / 1000:,.0f} kB"
     print(f"written   {args.to} ({size}): acts as the agent on {OBSERVATIONS:,} observations")

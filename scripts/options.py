@@ -10,10 +10,11 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from functools import wraps
 from typing import Any, NoReturn
 
+from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, UserError, closest
 
 ALIASES = {"--algo": "--agent", "--env-id": "--env", "--total-timesteps": "--steps"}
@@ -85,16 +86,15 @@ def flag_value(argv: Sequence[str], flag: str, default: str) -> str:
 def check_minimum(args: argparse.Namespace, minimum: dict[str, int]) -> None:
     """Refuse numbers below the minimum of their flag."""
     for name, least in minimum.items():
-        number = getattr(args, name)
-        if number is not None and number < least:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} {number}: expected a whole number of at least {least}")
+        if getattr(args, name) is not None:
+            check_whole("--" + name.replace("_", "-"), getattr(args, name), least)
 
 
 def add_run_flags(parser: Parser) -> None:
     """Add the arguments that name a run, which of its agents, and once more any code it has."""
     add = parser.add_argument
     add("run", help="a run's folder")
+    add("--agent", help="module:Class once more, where the run's agent is code of yours")
     add("--env", help="module:Id-v0 once more, where the run's environment is code of yours")
     add("--network", help="module:Class once more, where the run's network is code of yours")
     again = "module:Class once more, where a wrapper of the run is code of yours"
@@ -104,59 +104,22 @@ def add_run_flags(parser: Parser) -> None:
 
 def add_agent_flags(parser: Parser, cls: Any) -> None:
     """Add a flag for each of the constructor's arguments, with default and description."""
+    from seqrl.agents.arguments import agent_parameters
+
     group = parser.add_argument_group(f"{cls.__name__} (its constructor's arguments)")
     meanings = argument_lines(cls)
     for name, parameter in agent_parameters(cls).items():
         flag, meaning = "--" + name.replace("_", "-"), meanings.get(name, "").rstrip(".")
-        text = f"{meaning} (default: {parameter.default})".replace("%", "%%")
+        shown = (
+            "required" if parameter.default is parameter.empty else f"default: {parameter.default}"
+        )
+        text = f"{meaning} ({shown})".strip().replace("%", "%%")
         if parameter.annotation == "bool":
             action = argparse.BooleanOptionalAction
             group.add_argument(flag, action=action, default=argparse.SUPPRESS, help=text)
         else:
             kind = converter(parameter.annotation)
             group.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=text, metavar="X")
-
-
-def agent_parameters(cls: Any) -> dict[str, inspect.Parameter]:
-    """Return the arguments that are flags: keyword-only ones, and the fields of their classes."""
-    chosen: dict[str, inspect.Parameter] = {}
-    for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY or name == "seed":
-            continue  # the script builds these itself
-        if name == "exploration":
-            epsilon = flag("epsilon", parameter.default.rate, "Rate")
-            chosen |= {"epsilon": epsilon, "temperature": epsilon.replace(default=None)}
-        elif is_dataclass(parameter.default):
-            for field in fields(parameter.default):
-                default = getattr(parameter.default, field.name)
-                chosen[field.name] = flag(field.name, default, str(field.type))
-        else:
-            chosen[name] = parameter
-    return chosen
-
-
-def flag(name: str, default: Any, annotation: str) -> inspect.Parameter:
-    """Return an argument that is a flag."""
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=default, annotation=annotation)
-
-
-def agent_arguments(cls: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the constructor's arguments, given or default; None is left out."""
-    defaults = {name: parameter.default for name, parameter in agent_parameters(cls).items()}
-    if "epsilon" in defaults and "temperature" in given:
-        if "epsilon" in given:
-            raise UsageError("--epsilon and --temperature: choose one exploration")
-        del defaults["epsilon"]
-    chosen = {name: given.get(name, default) for name, default in defaults.items()}
-    return {name: toml_value(value) for name, value in chosen.items() if value is not None}
-
-
-def toml_value(value: Any) -> Any:
-    """Return a value for TOML: a schedule as text, a constant one as a number."""
-    if not hasattr(value, "kind"):
-        return value
-    return value.start if value.kind == "constant" else str(value)
 
 
 def repeatable(kind: Callable[[str], Any]) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.core.errors import UsageError
-from seqrl.envs.state import why_unkept
 from seqrl.envs.wrapping import named
 from seqrl.scripts import options
 from seqrl.scripts.running import execute
-from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import folder as runs
-from seqrl.training.runs import saved_run
-from seqrl.training.runs.load import CODE, allowed_config, build_parts
+from seqrl.training.runs.global_state import one_at_a_time
+from seqrl.training.runs.load import CODE, allowed_config
+from seqrl.training.runs.run_one import continued
 
 ALLOWED = {"--resume", "--wrapper", "--quiet", "--debug", *(f"--{name}" for name in CODE)}
 
@@ -31,30 +30,16 @@ def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
     config = allowed_config(folder, allowed)
     if config.get("seeds"):
         raise UsageError(f"{folder} holds many seeds, which are not saved half-way: run it anew")
-    with runs.locked(folder):
+    with one_at_a_time(config), runs.locked(folder):
         if runs.read_summary(folder, config) is not None:
             if not args.quiet:
                 print(f"{folder} is finished: there is nothing left to do")
             return 0
-        return continue_run(folder, config, args.quiet)
-
-
-def continue_run(folder: Path, config: dict[str, Any], quiet: bool) -> int:
-    """Continue from the newest checkpoint, or from the start where there is none."""
-    runs.clear_temporary_files(folder)
-    saved = saved_run.newest(folder)
-    if saved is not None:
-        saved_run.check_same_config(runs.as_stored(config), saved["config"])
-    parts = build_parts(folder, config)
-    why_unkept(parts.envs)  # first, as a reset puts right what is tried out
-    loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
-    loop.reset(parts.streams.envs)
-    if saved is None:
-        runs.clear_unsaved_run(folder)
-    if not quiet:
-        steps = 0 if saved is None else saved["loop"]["steps"]
-        options.print_note(f"{folder}: going on from env step {steps:,}")
-    return execute(config, parts, loop, folder, quiet=quiet, saved=saved)
+        one, saved = continued(folder, config)
+        if not args.quiet:
+            steps = 0 if saved is None else saved["loop"]["steps"]
+            options.print_note(f"{folder}: going on from env step {steps:,}")
+        return execute(one, folder, quiet=args.quiet, saved=saved)
 
 
 def check_flags(argv: Sequence[str]) -> None:

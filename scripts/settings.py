@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from seqrl.agents.registry import AGENTS
 from seqrl.core.errors import UsageError, closest
 from seqrl.scripts.options import Parser, flag_value
+from seqrl.training.runs.defaults import AGENT, ENV
 
 PRESETS = Path(__file__).with_name("presets.toml")
 TABLE_FLAGS = {"env_args": "env_arg", "network_args": "network_arg", "bin_range": "bin_range"}
@@ -75,8 +76,8 @@ def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | No
         if agent != owner:
             raise UsageError(f"--preset {name}: it is of --agent {owner}, not of {agent}")
         return known[name]
-    agent = flag_value(argv, "--agent", file.get("agent", "q-learning"))
-    env = flag_value(argv, "--env", file.get("env", "FrozenLake-v1"))
+    agent = flag_value(argv, "--agent", file.get("agent", AGENT))
+    env = flag_value(argv, "--env", file.get("env", ENV))
     needed = agent in AGENTS and not AGENTS[agent].table
     network = needed or bool(flag_value(argv, "--network", file.get("network", "")))
     fits = agent, env, network

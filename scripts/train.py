@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from seqrl.core.errors import UsageError
 from seqrl.scripts import options
 from seqrl.scripts.options import Parser, print_note, repeatable
 from seqrl.scripts.settings import default_settings, set_defaults
+from seqrl.training.runs.defaults import AGENT, DEFAULTS, WHOLE
 
 
 @options.guarded
@@ -32,40 +32,41 @@ def main(argv: Sequence[str]) -> int:
 
         print_note(note)
         return train_seeds(config, args)
-    from seqrl.envs.state import why_unkept
     from seqrl.scripts.running import execute
-    from seqrl.training.loop.interaction import Interaction
     from seqrl.training.runs import folder as runs
+    from seqrl.training.runs.global_state import one_at_a_time
     from seqrl.training.runs.parts import build
+    from seqrl.training.runs.run_one import RunUnderWay
 
-    parts = build(config)
-    why_unkept(parts.envs)  # first, as a reset puts right what is tried out
-    loop = Interaction(parts.agent, parts.envs, compile=config["compile"])
-    loop.reset(parts.streams.envs)  # before the folder is made, which an error here leaves unmade
-    names = config["env"], config["agent"], config["seed"]
-    folder = runs.new_folder(args.logdir, *names, args.run_dir)
-    with runs.locked(folder):
-        runs.write_config(folder, config)
-        print_note(note)
-        return execute(config, parts, loop, folder, quiet=args.quiet)
+    with one_at_a_time(config):
+        one = RunUnderWay(build(config))  # an error here leaves the folder unmade
+        names = config["env"], config["agent"], config["seed"]
+        folder = runs.new_folder(args.logdir, *names, args.run_dir)
+        with runs.locked(folder):
+            runs.write_config(folder, config)
+            print_note(note)
+            return execute(one, folder, quiet=args.quiet)
 
 
 def make_parser(argv: Sequence[str]) -> Parser:
     """Return the parser of all flags, those of the agent named in `argv` included."""
     parser = Parser(prog="seqrl train", description="Train an agent on an environment.")
     add = parser.add_argument
-    flags = "see `seqrl list`; --agent NAME --help: its own flags"
-    add("--agent", default="q-learning", help=flags)
-    add("--env", default="FrozenLake-v1", help="a Gymnasium id, or module:Id-v0")
-    add("--steps", type=int, default=300_000, help="env steps, exactly")
+    flags = "see `seqrl list`, or module:Class; --agent NAME --help: its own flags"
+    add("--agent", help=flags)
+    add("--env", help="a Gymnasium id, or module:Id-v0")
+    add("--steps", type=int, help="env steps, exactly")
     add("--episodes", type=int, help="stop after as many episodes, if --steps are not done before")
-    add("--seed", type=int, default=0, help="fixes everything that is drawn")
-    add("--seeds", type=int, default=1, help="train seeds 0 to K-1; their curves become one")
-    add("--threads", type=int, help="of --seeds, where runs are compiled; one a CPU if left out")
-    add("--num-envs", type=int, default=1, help="environments played at once")
+    add("--seed", type=int, help="fixes everything that is drawn")
+    add("--seeds", type=int, help="train seeds 0 to K-1; their curves become one")
+    threads = (
+        "of torch and linear algebra, 1 if left out; of compiled --seeds, one a CPU if left out"
+    )
+    add("--threads", type=int, help=threads)
+    add("--num-envs", type=int, help="environments played at once")
     add("--processes", action="store_true", help="each environment in a process of its own")
-    add("--worker-timeout", type=float, default=60.0, help="seconds such a process may be silent")
-    add("--restart-workers", type=int, default=0, help="replace as many that die or hang, in all")
+    add("--worker-timeout", type=float, help="seconds such a process may be silent")
+    add("--restart-workers", type=int, help="replace as many that die or hang, in all")
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
     add("--network-arg", **repeatable(options.pair), metavar="K=V", help="for the network")
     whether: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
@@ -83,7 +84,7 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--bin-range", **ranges, metavar="D=LOW:HIGH", help="of dimension D")
     add("--tiles", type=int, help="tile coding with as many tilings")
     add("--eval-every", type=int, help="evaluate every so many env steps")
-    add("--eval-episodes", type=int, default=100, help="greedy episodes an evaluation, 0 for none")
+    add("--eval-episodes", type=int, help="greedy episodes an evaluation, 0 for none")
     add("--stop-at", type=float, help="end the run when an evaluation's mean return reaches this")
     add("--patience", type=int, help="end it after as many evaluations without a better one")
     add("--checkpoint-every", type=int, help="save the run every so many env steps")
@@ -97,9 +98,10 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--preset", metavar="NAME", help="tuned settings; by default this pair's, none for none")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(**{name: DEFAULTS[name] for name in PLAIN})
     showing_help = not {"-h", "--help"}.isdisjoint(argv)
     settings, parser.note = default_settings(argv)
-    default = settings.get("agent", "" if showing_help else "q-learning")
+    default = settings.get("agent", "" if showing_help else AGENT)
     name = options.flag_value(argv, "--agent", default)
     if name:
         from seqrl.agents.registry import agent_class
@@ -110,57 +112,35 @@ def make_parser(argv: Sequence[str]) -> Parser:
     return parser
 
 
-MINIMUM = {"steps": 1, "episodes": 1, "num_envs": 1, "max_episode_steps": 1, "seed": 0}
-MINIMUM |= {"eval_every": 1, "eval_episodes": 0, "patience": 1, "checkpoint_every": 1}
-MINIMUM |= {"bins": 1, "tiles": 1, "restart_workers": 0}
+# settings that are flags of their own name
+PLAIN = (
+    "agent",
+    "env",
+    *WHOLE,
+    "processes",
+    "worker_timeout",
+    "stop_at",
+    "deterministic",
+    "network",
+    "normalize_obs",
+)
 
 
 def make_config(args: argparse.Namespace) -> dict[str, Any]:
     """Return the config of the run, as config.toml will hold it."""
+    from seqrl.agents.arguments import agent_parameters
     from seqrl.agents.registry import agent_class
     from seqrl.envs.wrapping import with_action_mask
+    from seqrl.training.runs.config import complete
 
-    options.check_minimum(args, MINIMUM | {"seeds": 1, "threads": 1})
-    config = {name: getattr(args, name) for name in ("agent", "env", *MINIMUM)}
-    config["seeds"] = args.seeds if args.seeds > 1 else None
-    config["processes"] = args.processes
-    config["worker_timeout"] = args.worker_timeout if args.processes else None
-    config["stop_at"], config["deterministic"] = args.stop_at, args.deterministic
-    check_early_end(config)
-    config["compile"], config["pictures"] = not args.no_compile, not args.no_pictures
-    config["env_args"] = dict(args.env_arg)
-    config["wrappers"] = with_action_mask(args.wrappers, args.action_mask) or None
-    config |= network_config(args)
-    config["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
-    cls = agent_class(args.agent, bool(args.network))
-    config["agent_args"] = options.agent_arguments(cls, vars(args))
-    return config
-
-
-def check_early_end(config: dict[str, Any]) -> None:
-    """Refuse flags of early stopping without evaluations."""
-    for name in ("stop_at", "patience"):
-        if config[name] is not None and not (config["eval_every"] and config["eval_episodes"]):
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag}: it looks at evaluations; add --eval-every 10000")
-
-
-def network_config(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the network's settings, none where the agent learns a table."""
-    from seqrl.agents.registry import AGENTS
-
-    if args.network or not AGENTS[args.agent].table:
-        for flag in ("bins", "bin_range", "tiles"):
-            if getattr(args, flag):
-                name = flag.replace("_", "-")
-                raise UsageError(f"--{name}: that is for tables, a network sees what there is")
-        found = {"network": args.network or "mlp", "network_args": dict(args.network_arg)}
-        return {**found, "normalize_obs": args.normalize_obs}
-    for flag in ("network_arg", "normalize_obs"):
-        if getattr(args, flag):
-            name = flag.replace("_", "-")
-            raise UsageError(f"--{name}: {args.agent} learns a table here; name a --network")
-    return {}
+    given = {name: getattr(args, name) for name in PLAIN}
+    given["compile"], given["pictures"] = not args.no_compile, not args.no_pictures
+    given["env_args"], given["network_args"] = dict(args.env_arg), dict(args.network_arg)
+    given["wrappers"] = with_action_mask(args.wrappers, args.action_mask) or None
+    given["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
+    numbers = agent_parameters(agent_class(args.agent, bool(args.network)))
+    given["agent_args"] = {name: x for name, x in vars(args).items() if name in numbers}
+    return complete(given)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from seqrl.scripts import resume, running, train
+from seqrl.scripts import train
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs.run_one import RunUnderWay
 
 # flags of the run, and the env steps between two checkpoints
 KINDS = {
@@ -59,13 +60,13 @@ def forked(argv, steps):
         return process
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        execute, status = running.execute, 99
+        begin, status = RunUnderWay.begin, 99
 
-        def watched(config, parts, loop, *args, **kwargs):
-            threading.Thread(target=note, args=(loop, steps), daemon=True).start()
-            return execute(config, parts, loop, *args, **kwargs)
+        def watched(self, *args, **kwargs):
+            threading.Thread(target=note, args=(self.loop, steps), daemon=True).start()
+            return begin(self, *args, **kwargs)
 
-        running.execute = resume.execute = watched
+        RunUnderWay.begin = watched
         status = train.main(argv)
     finally:
         os._exit(status)

@@ -8,12 +8,12 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from seqrl.agents.arguments import arguments
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
 from seqrl.agents.deep.deep_sarsa import DeepSarsa
 from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
-from seqrl.agents.factory import arguments
 from seqrl.core.errors import UsageError
 from seqrl.envs.making import make
 from seqrl.networks.base import Network

@@ -20,7 +20,7 @@ from seqrl.core import UsageError
 from seqrl.envs import make
 from seqrl.scripts import evaluate, train
 from seqrl.training.loop.evaluation import Evaluator
-from seqrl.training.runs import checkpoint, checkpointer, saved_run
+from seqrl.training.runs import checkpoint, checkpointer, global_state, saved_run
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.early_stopping import EarlyStopping
 
@@ -448,7 +448,7 @@ def test_fifty_killed_runs_of_each_kind(kind):
 def test_global_random_numbers_go_on(here):
     import torch
 
-    checkpoint.save(here / "file", checkpointer.global_random_state())
+    checkpoint.save(here / "file", global_state.global_random_state())
     expected = np.random.random(), float(torch.rand(1))
-    checkpointer.set_global_random_state(checkpoint.load(here / "file"))
+    global_state.set_global_random_state(checkpoint.load(here / "file"))
     assert (np.random.random(), float(torch.rand(1))) == expected

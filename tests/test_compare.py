@@ -29,6 +29,7 @@ from seqrl.training.comparison.recorded import find_runs, labels, read_run, runn
 from seqrl.training.comparison.scale import score_scale
 from seqrl.training.runs import executor
 from seqrl.training.runs import folder as folders
+from seqrl.training.runs.folder import read_config
 
 HOME = Path(seqrl.core.__file__).parents[1]
 WRITTEN = {f"compare.{kind}" for kind in ("md", "csv", "json", "png")}
@@ -124,12 +125,12 @@ def test_a_killed_run_is_named_the_others_finish_and_a_restart_runs_only_it(
     flags = ["--agents", "sarsa", *COMMON, "--seeds", "2", "--logdir", str(tmp_path)]
     start, started = executor.start, []
 
-    def deadly(job, logdir):
-        process, folder = start(job, logdir)
+    def deadly(job):
+        process = start(job)
         started.append(job.config["seed"])
         if job.config["seed"] == 1 and len(started) <= 2:
             process.send_signal(signal.SIGKILL)
-        return process, folder
+        return process
 
     monkeypatch.setattr(executor, "start", deadly)
     assert script.main(flags) == 1
@@ -166,14 +167,12 @@ def test_a_run_that_fails_is_named_with_its_last_word(tmp_path, monkeypatch, cap
 
 
 def test_an_interrupt_ends_every_process_and_keeps_what_was_learned(tmp_path, monkeypatch):
-    config = {"agent": "sarsa", "env": "FrozenLake-v1", "steps": 10**9}
-    words = "--agent sarsa --env FrozenLake-v1 --steps 1000000000 --no-compile".split()
-    jobs = [executor.Job("sarsa", {**config, "seed": seed}, words) for seed in range(3)]
+    flags = "--agents sarsa --steps 1000000000 --no-compile --seeds 3 --workers 2 --quiet".split()
     start, processes = executor.start, []
 
-    def noted(job, logdir):
-        processes.append(start(job, logdir))
-        return processes[-1]
+    def noted(job):
+        processes.append((start(job), job.folder))
+        return processes[-1][0]
 
     def interrupted(seconds):
         if all(executor.steps_done(folder) > 0 for _, folder in processes):
@@ -184,8 +183,7 @@ def test_an_interrupt_ends_every_process_and_keeps_what_was_learned(tmp_path, mo
     monkeypatch.setattr(executor, "start", noted)
     monkeypatch.setattr(executor.time, "sleep", interrupted)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            executor.run_all(jobs, str(tmp_path), 2, quiet=True)
+        assert script.main([*flags, "--logdir", str(tmp_path)]) == 130
     finally:
         left = [process for process, _ in processes if process.poll() is None]
         for process in left:
@@ -194,7 +192,8 @@ def test_an_interrupt_ends_every_process_and_keeps_what_was_learned(tmp_path, mo
     assert [process.returncode for process, _ in processes] == [143, 143]
     for _, folder in processes:
         assert 0 < json.loads((folder / "summary.json").read_text())["steps"] < 10**9
-        assert executor.finished_folder(str(tmp_path), jobs[0]) is None
+        config = read_config(folder)
+        assert executor.finished_folder(str(tmp_path), "sarsa", config) is None
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -203,8 +202,7 @@ def test_the_run_that_is_wanted_is_known_by_its_settings_not_its_name(tmp_path):
     wanted["agent_args"] = {"gamma": 0.9}
 
     def found(seed, **other):
-        job = executor.Job("sarsa", {**wanted, "seed": seed, **other}, [])
-        return executor.finished_folder(str(tmp_path), job)
+        return executor.finished_folder(str(tmp_path), "sarsa", {**wanted, "seed": seed, **other})
 
     assert found(1) is None
     recorded(tmp_path, "sarsa", 10)

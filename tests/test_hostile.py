@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqrl.agents.factory import arguments
+from seqrl.agents.arguments import arguments
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.tabular.monte_carlo import MonteCarlo
 from seqrl.agents.tabular.q_learning import QLearning

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import nn
 
 from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
-from seqrl.agents.factory import arguments
+from seqrl.agents.arguments import arguments
 from seqrl.core import UsageError
 from seqrl.core.moments import RewardScale
 from seqrl.core.types import Transition

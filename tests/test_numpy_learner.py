@@ -10,13 +10,13 @@ from gymnasium import spaces
 from torch import nn
 
 from seqrl.agents import PPO, Reinforce
+from seqrl.agents.arguments import arguments
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
 from seqrl.agents.deep.deep_sarsa import DeepSarsa
 from seqrl.agents.deep.devices import Draw
 from seqrl.agents.deep.outputs import Outputs
 from seqrl.agents.deep.value_agent import TargetNetwork
-from seqrl.agents.factory import arguments
 from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
 from seqrl.core import tree
 from seqrl.core.errors import RunError

@@ -12,9 +12,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
+from seqrl.agents.arguments import arguments
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.reinforce import Reinforce
-from seqrl.agents.factory import arguments
 from seqrl.core import tree
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.moments import RunningMoments

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from seqrl import training
+from seqrl.agents.arguments import agent_parameters
 from seqrl.agents.factory import build_network
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.schedules import Schedule, linear
@@ -366,7 +367,7 @@ def test_what_is_typed_reaches_the_agent(agent, words, read, expected):
 @pytest.mark.parametrize("agent", FLAGS)
 def test_no_flag_of_an_agent_is_missing_above(agent):
     tried = " ".join(words for words, *_ in FLAGS[agent])
-    for name in options.agent_parameters(agent_class(agent)):
+    for name in agent_parameters(agent_class(agent)):
         assert "--" + name.replace("_", "-") in tried
 
 
@@ -723,7 +724,7 @@ def test_a_fault_of_ours_is_one_line_too(type_, monkeypatch):
 
 def test_without_a_flag_the_defaults_are_trained(here, type_, monkeypatch):
     monkeypatch.setattr(
-        running, "execute", lambda config, *rest, **others: print(config["env"]) or 0
+        running, "execute", lambda one, *rest, **others: print(one.config["env"]) or 0
     )
     assert type_(train) == (0, "FrozenLake-v1\n", "")
     assert only_run(here) == here / "runs/FrozenLake-v1/q-learning/seed-0"

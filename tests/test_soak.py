@@ -11,7 +11,8 @@ import pytest
 PROGRAM = """
 import json, os, sys, threading, time
 from pathlib import Path
-from seqrl.scripts import running, train
+from seqrl.scripts import train
+from seqrl.training.runs.run_one import RunUnderWay
 
 seen = []
 
@@ -22,13 +23,13 @@ def note(loop):
         seen.append((loop.steps, held, len(os.listdir("/proc/self/fd"))))
         time.sleep(0.05)
 
-execute = running.execute
+begin = RunUnderWay.begin
 
-def watched(config, parts, loop, *args, **kwargs):
-    threading.Thread(target=note, args=(loop,), daemon=True).start()
-    return execute(config, parts, loop, *args, **kwargs)
+def watched(self, *args, **kwargs):
+    threading.Thread(target=note, args=(self.loop,), daemon=True).start()
+    return begin(self, *args, **kwargs)
 
-running.execute = watched
+RunUnderWay.begin = watched
 status = train.main()
 print(json.dumps(seen))
 sys.exit(status)

@@ -14,11 +14,11 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from torch import nn
 
+from seqrl.agents.arguments import agent_arguments, arguments
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
 from seqrl.agents.deep.deep_sarsa import DeepSarsa
-from seqrl.agents.factory import arguments
 from seqrl.agents.registry import agent_class
 from seqrl.agents.tabular.monte_carlo import MonteCarlo
 from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
@@ -610,7 +610,7 @@ def test_flags_are_those_that_matter_with_the_classs_defaults(agent):
     assert ("expected" in shown) == (agent == "sarsa")
     assert ("target_every" in shown) == ("n_step" in shown) == (agent != "monte-carlo")
     made = cls(MLP(BOX, 8), TWO, BOX, device="cpu")
-    typed = agent_of(cls=cls, **options.agent_arguments(cls, {}))
+    typed = agent_of(cls=cls, **agent_arguments(cls, {}))
     for name in ("optim", "gamma", "exploration", "n_step", "loss_kind", "updating", "target"):
         assert getattr(typed, name) == getattr(made, name)
     if agent == "q-learning":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
-from seqrl.agents.factory import arguments
+from seqrl.agents.arguments import arguments
 from seqrl.envs import make
 from seqrl.networks import build
 from seqrl.training import Interaction

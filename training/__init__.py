@@ -1,45 +1,70 @@
-"""Time: the loop, evaluation, logging, checkpoints, statistics."""
+"""Time: the loop, evaluation, logging, checkpoints, statistics.
+
+Names are imported at their first use: TensorBoard's packages alone take 0.2 s.
+"""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seqrl.training.loop.books import Episode
-from seqrl.training.loop.evaluation import Evaluation, evaluate
-from seqrl.training.loop.interaction import Interaction
-from seqrl.training.loop.protocol import Callback, Recorder
-from seqrl.training.loop.scalars import Scalars
-from seqrl.training.loop.train import Logger, results, run_to, train
-from seqrl.training.runs.seeds import Runs, train_seeds
+if TYPE_CHECKING:
+    from seqrl.training.loop.books import Episode
+    from seqrl.training.loop.evaluation import Evaluation, evaluate
+    from seqrl.training.loop.interaction import Interaction
+    from seqrl.training.loop.protocol import Callback, Recorder
+    from seqrl.training.loop.scalars import Scalars
+    from seqrl.training.loop.train import Logger, results, run_to, train
+    from seqrl.training.runs.executor import Executor, Job, Processes, Result
+    from seqrl.training.runs.policy import Policy, load
+    from seqrl.training.runs.run_one import Summary, run
+    from seqrl.training.runs.seeds import Runs, train_seeds
+    from seqrl.training.runs.tensorboard import TensorBoard
 
 __all__ = [
     "Callback",
     "Episode",
     "Evaluation",
+    "Executor",
     "Interaction",
+    "Job",
     "Logger",
     "Policy",
+    "Processes",
     "Recorder",
+    "Result",
     "Runs",
     "Scalars",
+    "Summary",
     "TensorBoard",
     "evaluate",
     "load",
     "results",
+    "run",
     "run_to",
     "train",
     "train_seeds",
 ]
 
-
-LAZY = {
-    "Policy": "seqrl.training.runs.policy",
-    "TensorBoard": "seqrl.training.runs.tensorboard",
-    "load": "seqrl.training.runs.policy",
+FILES = {
+    "loop.books": ("Episode",),
+    "loop.evaluation": ("Evaluation", "evaluate"),
+    "loop.interaction": ("Interaction",),
+    "loop.protocol": ("Callback", "Recorder"),
+    "loop.scalars": ("Scalars",),
+    "loop.train": ("Logger", "results", "run_to", "train"),
+    "runs.executor": ("Executor", "Job", "Processes", "Result"),
+    "runs.policy": ("Policy", "load"),
+    "runs.run_one": ("Summary", "run"),
+    "runs.seeds": ("Runs", "train_seeds"),
+    "runs.tensorboard": ("TensorBoard",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """TensorBoard's packages take 0.2 s to import; only who logs or loads a run pays."""
-    if name in LAZY:
-        return getattr(import_module(LAZY[name]), name)
-    raise AttributeError(name)
+    for file, names in FILES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{file}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from threading import Event
 from typing import Any
 
 import gymnasium as gym
@@ -64,7 +65,9 @@ class Interaction:
         self.steps = 0
         self.metrics: dict[str, Any] = {}
         self.stopped = False  # set by whoever wants the loop to end after this turn
+        self.stop = Event()  # the same, from any thread, and for good
         self.paused = False  # the same, by who will let it go on
+        self.interrupt = Interrupt()  # of the newest run
         self.obs: Array = None  # [N, ...] what is looked at next
         self.start: Array = None  # bool [N]: it opens an episode
         self.state: State = None  # [N, ...] memory that the last turn left
@@ -94,7 +97,7 @@ class Interaction:
         self.stepped.surplus = None
 
     def run(self, steps: int) -> None:
-        """Play exactly `steps` env steps, or fewer where `stopped` or `paused` is set.
+        """Play exactly `steps` env steps, or fewer where `stop`, `stopped` or `paused` is set.
 
         Where the last turn has more rows than are left, the surplus rows (highest index) are not
         valid in it; they are learned from first when the run goes on. KeyboardInterrupt is raised
@@ -110,16 +113,19 @@ class Interaction:
         self._due.call_pending()
         target = self.steps + steps
         compiled = self._prepare_compiled(steps)
-        with Interrupt() as interrupt:
-            self._advance(target, compiled, interrupt)
+        with Interrupt() as self.interrupt:
+            self._advance(target, compiled)
         if compiled is not None:
             compiled.check()
 
-    def _advance(self, target: int, compiled: CompiledTurns | None, interrupt: Interrupt) -> None:
+    def _advance(self, target: int, compiled: CompiledTurns | None) -> None:
         """Play turns up to env step `target`, and call the callbacks that are due between them."""
+        interrupt, halted = self.interrupt, self.stop.is_set
         due = min(self._due.next_due(), self._long.next_look)
         self.watch.start()
-        while self.steps < target and not (self.stopped or self.paused or interrupt.held):
+        while self.steps < target and not (
+            self.stopped or self.paused or interrupt.held or halted()
+        ):
             before = self.steps
             whole = self.stepped.surplus is None and target - before >= self._n
             interrupt.in_turn = True

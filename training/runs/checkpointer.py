@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from seqrl.core import schema
 from seqrl.envs.state import why_unkept
@@ -16,6 +13,7 @@ from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs.global_state import global_random_state, set_global_random_state
 from seqrl.training.runs.saved_run import CHECKPOINT_SCHEMA, SCHEMA_VERSION, differences
 from seqrl.training.runs.tensorboard import TensorBoard
 
@@ -110,26 +108,3 @@ class Checkpointer(Callback):
         for path in runs.checkpoints(self.folder):
             if path > runs.checkpoint_path(self.folder, loop.steps):  # damaged or outdated
                 path.unlink()
-
-
-def global_random_state() -> dict[str, Any]:
-    """Return the states of NumPy's and torch's global generators, which user code may draw from."""
-    kind, *words = np.random.get_state(legacy=True)
-    states: dict[str, Any] = {"numpy": [kind, *words]}
-    torch: Any = sys.modules.get("torch")
-    if torch is not None:
-        states["torch"] = torch.get_rng_state()
-        states["cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return states
-
-
-def set_global_random_state(states: dict[str, Any]) -> None:
-    """Restore what `global_random_state` returned."""
-    if "numpy" in states:
-        np.random.set_state(tuple(states["numpy"]))
-    if "torch" in states:
-        import torch
-
-        torch.set_rng_state(torch.from_numpy(states["torch"]))
-        for i, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(torch.from_numpy(state), i)

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
+from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs.config import complete
+from seqrl.training.runs.load import CODE
+from seqrl.training.runs.run_one import stored_config
 
 POLL_INTERVAL = 0.05  # seconds between two polls of the processes
 
@@ -22,135 +26,141 @@ POLL_INTERVAL = 0.05  # seconds between two polls of the processes
 class Job(NamedTuple):
     """A run to execute."""
 
-    name: str  # of its folder: q-learning,gamma=0.9
-    config: dict[str, Any]  # as in its config.toml
-    flags: list[str]  # of `seqrl train`
+    config: Mapping[str, Any]  # as `run` takes it
+    folder: Path | str  # new, empty, or that of a run of this config, which goes on
+    name: str = ""  # what to call it
 
 
-class Failure(NamedTuple):
-    """A run that failed, and why."""
+class Result(NamedTuple):
+    """A job that is over."""
 
     job: Job
-    folder: Path
-    reason: str
+    reason: str = ""  # why it failed, "" where it did not
 
 
-def log_path(folder: Path) -> Path:
-    """Return the log's path: beside the run's folder, which has to be empty at the start."""
-    return folder.with_name(folder.name + ".log")
+class Executor(Protocol):
+    """Executes jobs somewhere: in processes here, or on other machines."""
+
+    def map(self, jobs: Iterable[Job]) -> Iterator[Result]:
+        """Yield the result of each job when it is over; a failed one stops no other."""
 
 
-def finished_folder(logdir: str, job: Job) -> Path | None:
-    """Return the folder of a finished run with the same config, None if there is none."""
-    seed, env = job.config["seed"], job.config["env"]
-    parent = Path(logdir) / runs.plain_name(env) / runs.plain_name(job.name)
-    for folder in sorted([*parent.glob(f"seed-{seed}"), *parent.glob(f"seed-{seed}-*")]):
-        try:
-            same = runs.read_config(folder) == runs.as_stored(job.config)
-            if same and runs.read_summary(folder, job.config) is not None:
-                return folder
-        except UsageError:  # no run's folder, or a run that was never begun
-            continue
-    return None
+class Processes:
+    """An executor on this machine: `workers` jobs at a time (default: one a CPU), a process each.
 
-
-def run_all(
-    jobs: Sequence[Job], logdir: str, workers: int, quiet: bool
-) -> tuple[list[Path], list[Failure]]:
-    """Run the jobs, `workers` at a time; return their folders and the failures.
-
-    A failed run does not stop the others. On an interrupt all are ended, and save their state.
+    Each has one thread of torch unless its config says otherwise, and a log beside its folder,
+    which is removed where nothing is in it. `progress(going, over)` is told the jobs that go on and
+    those that are over, some times a second.
     """
-    waiting, failures = deque(enumerate(jobs)), []
-    folders = [Path()] * len(jobs)
-    running: dict[subprocess.Popen[bytes], int] = {}
-    with progress_bar(jobs, quiet) as update, terminate_on_exit(running):
-        while waiting or running:
-            while waiting and len(running) < workers:
-                i, job = waiting.popleft()
-                process, folders[i] = start(job, logdir)
-                running[process] = i
-            time.sleep(POLL_INTERVAL)
-            for process in [one for one in running if one.poll() is not None]:
-                i = running.pop(process)
-                if process.returncode:
-                    reason = failure_reason(process.returncode, log_path(folders[i]))
-                    failures.append(Failure(jobs[i], folders[i], reason))
-                elif not log_path(folders[i]).stat().st_size:
-                    log_path(folders[i]).unlink()
-            running_steps = sum(steps_done(folders[i]) for i in running.values())
-            done = {*range(len(jobs))} - {i for i, _ in waiting} - {*running.values()}
-            update(running_steps + sum(jobs[i].config["steps"] for i in done), len(done))
-    return folders, failures
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        progress: Callable[[Sequence[Job], Sequence[Job]], object] = lambda going, over: None,
+    ):
+        self.workers = check_whole("workers", workers or os.cpu_count() or 1)
+        self.progress = progress
+
+    def map(self, jobs: Iterable[Job]) -> Generator[Result]:
+        """Yield the result of each job when it is over; the next is taken when a worker is free.
+
+        Where the iterator is closed, or an error or KeyboardInterrupt is raised in it, the
+        processes are ended; their runs are saved.
+        """
+        todo, over = iter(jobs), list[Job]()
+        going: dict[subprocess.Popen[bytes], Job] = {}
+        with terminate_on_exit(going):
+            while True:
+                while len(going) < self.workers and (job := next(todo, None)) is not None:
+                    try:
+                        going[start(job)] = job
+                    except UsageError as error:
+                        yield Result(job, str(error))
+                if not going:
+                    return
+                time.sleep(POLL_INTERVAL)
+                for process in [one for one in going if one.poll() is not None]:
+                    over.append(going.pop(process))
+                    yield Result(over[-1], end(process.returncode, log_path(over[-1].folder)))
+                self.progress([*going.values()], over)
 
 
-def start(job: Job, logdir: str) -> tuple[subprocess.Popen[bytes], Path]:
-    """Start a run in a new folder; return its process and the folder."""
-    seed, env = job.config["seed"], job.config["env"]
-    folder = runs.new_folder(logdir, env, job.name, seed)
-    command = [sys.executable, "-P", "-m", "seqrl", "train", *job.flags]
-    command += ["--seed", str(seed), f"--run-dir={folder}", "--quiet"]
+def log_path(folder: str | Path) -> Path:
+    """Return the log's path: beside the run's folder, which has to be empty at the start."""
+    return Path(f"{folder}.log")
+
+
+def start(job: Job) -> subprocess.Popen[bytes]:
+    """Start or continue the run of a job; UsageError where its config or folder does not fit."""
+    folder = Path(job.folder)
+    if (folder / runs.CONFIG).exists():
+        config = stored_config(folder, complete(job.config))
+    else:
+        config = complete(job.config)
+        runs.write_config(runs.new_folder("", "", "", 0, str(folder)), config)
+    command = [sys.executable, "-P", "-m", "seqrl", "train", f"--resume={folder}", "--quiet"]
     with open(log_path(folder), "wb") as log:
-        process = subprocess.Popen(
-            command,
+        return subprocess.Popen(
+            [*command, *code_flags(config)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends each once
         )
-    return process, folder
 
 
-def failure_reason(status: int, log: Path) -> str:
-    """Return how a process ended, and the last line of its log."""
+def code_flags(config: Mapping[str, Any]) -> list[str]:
+    """Return the flags that allow a run to import the code which its config names."""
+    flags = [f"--{x}={config[x]}" for x in CODE if ":" in str(config.get(x) or "")]
+    names = (name for name, _ in named(config.get("wrappers")) if not is_trusted(name))
+    return flags + [f"--wrapper={name}" for name in names]
+
+
+def end(status: int, log: Path) -> str:
+    """Return why a process failed, with the last line of its log; "" where it did not."""
+    if not status:
+        if not log.stat().st_size:
+            log.unlink()
+        return ""
     how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     return f"{how}: {last.removeprefix('seqrl: ')}" if last else how
 
 
-def steps_done(folder: Path) -> int:
+def steps_done(folder: str | Path) -> int:
     """Return the env step of the last whole row in a run's episodes.csv, 0 without one."""
     try:
-        with open(folder / "episodes.csv", "rb") as file:
+        with open(Path(folder) / "episodes.csv", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 200))
             return int(file.read().split(b"\n")[-2].split(b",")[0])
     except (OSError, ValueError, IndexError):  # not begun, or no episode has ended
         return 0
 
 
-@contextmanager
-def progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[Any]:
-    """Yield a function that shows the env steps and runs done, on a terminal only."""
-    if quiet or not sys.stderr.isatty() or not jobs:
-        yield lambda steps, finished: None
-        return
-    from tqdm import tqdm
-
-    total = sum(job.config["steps"] for job in jobs)
-    with tqdm(total=total, unit=" steps", unit_scale=True, leave=False, file=sys.stderr) as bar:
-
-        def update(steps: int, finished: int) -> None:
-            bar.set_postfix_str(f"{finished} of {len(jobs)} runs", refresh=False)
-            bar.update(steps - bar.n)
-
-        yield update
+def finished_folder(logdir: str, name: str, config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of a finished run of the same name and config, None if there is none."""
+    seed, env, stored = config["seed"], config["env"], runs.as_stored(dict(config))
+    parent = Path(logdir) / runs.plain_name(env) / runs.plain_name(name)
+    for folder in sorted([*parent.glob(f"seed-{seed}"), *parent.glob(f"seed-{seed}-*")]):
+        try:
+            same = runs.read_config(folder) == stored
+            if same and runs.read_summary(folder, stored) is not None:
+                return folder
+        except UsageError:  # no run's folder, or a run that was never begun
+            continue
+    return None
 
 
 @contextmanager
-def terminate_on_exit(running: dict[subprocess.Popen[bytes], int]) -> Iterator[None]:
-    """Terminate the processes that still run at the end, also on an error or SIGTERM."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
+def terminate_on_exit(going: Mapping[subprocess.Popen[bytes], Job]) -> Iterator[None]:
+    """Terminate the processes that still run at the end, also on an error."""
     try:
         yield
     finally:
-        for process in running:
+        for process in going:
             process.terminate()
-        for process in running:
+        for process in going:
             process.wait()
-        signal.signal(signal.SIGTERM, previous)

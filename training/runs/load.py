@@ -13,7 +13,7 @@ from seqrl.training.runs import parts as run_parts
 from seqrl.training.runs import saved_run
 from seqrl.training.runs.parts import RunParts
 
-CODE = ("env", "network")  # settings that may import code
+CODE = ("agent", "env", "network")  # settings that may import code
 Build = Callable[[dict[str, Any]], RunParts]
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seqrl.agents.factory import Config
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
 from seqrl.core.types import State
 from seqrl.envs.adapter import Environments
 from seqrl.envs.batches import unbatcher
 from seqrl.envs.observations import Misfit, observations
+from seqrl.training.runs.global_state import restored
 from seqrl.training.runs.load import load_parts
 from seqrl.training.runs.parts import RunParts, build_single, cpu_envs
 
@@ -25,6 +25,7 @@ def load(
     folder: str | os.PathLike[str],
     *,
     best: bool = False,
+    agent: str | None = None,
     env: str | None = None,
     network: str | None = None,
     wrappers: Sequence[str] = (),
@@ -33,30 +34,20 @@ def load(
 
     folder: of the run, as training printed it.
     best: the agent of the best evaluation (--eval-every keeps it), not the last one.
-    env, network, wrappers: module:Name once more of what the run has of your code, because a folder
+    agent, env, network, wrappers: module:Name once more of what the run has of your code, because a folder
         may be anybody's and its code is not imported unasked.
     Raises UsageError for what is no run.
     """
-    allowed = {"env": env, "network": network, "wrappers": tuple(wrappers)}
-    with torch_as_it_was():
-        parts = load_parts(Path(folder), allowed, best=best, build=build_single)
+    allowed = {"agent": agent, "env": env, "network": network, "wrappers": tuple(wrappers)}
+    parts = load_parts(Path(folder), allowed, best=best, build=build_unnoticed)
     parts.envs.close()
     return Policy(parts)
 
 
-@contextmanager
-def torch_as_it_was() -> Iterator[None]:
-    """Give torch's own random numbers and threads back, which building an agent sets for a run."""
-    torch = sys.modules.get("torch")
-    if torch is None:  # nobody has used it
-        yield
-        return
-    drawn, threads = torch.get_rng_state(), torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(drawn)
-        torch.set_num_threads(threads)
+def build_unnoticed(config: Config) -> RunParts:
+    """Build a run's agent and one environment; what is global stays as it was."""
+    with restored(config):
+        return build_single(config)
 
 
 class Policy:

@@ -156,6 +156,11 @@ class SeedTrainer(Callback):
         self.path = f"{'compiled' if found else 'stepped, one after the other'}: {reason}"
         self.threads = (threads or os.cpu_count() or 1) if found else 1
 
+    def interrupt(self, times: int = 1) -> bool:
+        """Drop the seeds under way; return whether to raise KeyboardInterrupt now."""
+        self.stopped = True
+        return times > 1
+
     def run(self, seeds: int, progress: Callable[[int], object] = lambda done: None) -> Runs:
         """Train the seeds; `progress` is called with the number done, some times a second."""
         began = time.perf_counter()

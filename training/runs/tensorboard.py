@@ -32,7 +32,7 @@ LOG = logging.getLogger("seqrl")
 POINTS = 1000  # at most, a tag
 # settings that are no hyper-parameters
 UNCOMPARED = {"steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds", "pictures"}
-UNCOMPARED |= {"checkpoint_every", "processes", "worker_timeout", "restart_workers"}
+UNCOMPARED |= {"threads", "checkpoint_every", "processes", "worker_timeout", "restart_workers"}
 
 
 class TensorBoard:

@@ -1,0 +1,107 @@
+"""An agent's numbers: its constructor's arguments, as flags and a run's config name them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
+from seqrl.core.errors import UsageError, closest
+
+GIVEN = ("observation_space", "action_space", "network", "seed")  # by whoever builds the agent
+
+
+def agent_parameters(cls: Any) -> dict[str, inspect.Parameter]:
+    """Return the arguments that are flags: what has a default or a name only, and their fields.
+
+    An exploration is epsilon or temperature, an argument class (see `Optim`) is its fields.
+    """
+    chosen: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if not is_number(parameter):
+            continue
+        if name == "exploration":
+            epsilon = keyword("epsilon", parameter.default.rate, "Rate")
+            chosen |= {"epsilon": epsilon, "temperature": epsilon.replace(default=None)}
+        elif is_dataclass(parameter.default):
+            for field in fields(parameter.default):
+                default = getattr(parameter.default, field.name)
+                chosen[field.name] = keyword(field.name, default, str(field.type))
+        elif name == "device" and parameter.default is parameter.empty:
+            chosen[name] = keyword(name, "auto", "str")
+        else:
+            chosen[name] = keyword(name, parameter.default, text_of(parameter))
+    return chosen
+
+
+def is_number(parameter: inspect.Parameter) -> bool:
+    """Return whether an argument is a number of the agent's, not what it is built on."""
+    if parameter.name in GIVEN or parameter.kind in (
+        parameter.VAR_KEYWORD,
+        parameter.VAR_POSITIONAL,
+    ):
+        return False
+    optional = parameter.default is not parameter.empty
+    return optional or parameter.kind is parameter.KEYWORD_ONLY or parameter.name == "device"
+
+
+def text_of(parameter: inspect.Parameter) -> str:
+    """Return an annotation as text; where there is none, the type of the default."""
+    kind = parameter.annotation
+    if kind is parameter.empty:
+        kind = type(parameter.default)
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+
+
+def keyword(name: str, default: Any, annotation: str) -> inspect.Parameter:
+    """Return an argument that is given by its name."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def agent_arguments(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an agent's numbers as config.toml holds them, given or default; None is left out.
+
+    UsageError for a number that the agent has not, with the closest.
+    """
+    known = agent_parameters(cls)
+    for name in given:
+        if name not in known:
+            raise UsageError(f"agent_args: {cls.__name__} has no {name}.{closest(name, known)}")
+    defaults = {name: parameter.default for name, parameter in known.items()}
+    if "epsilon" in defaults and "temperature" in given:
+        if "epsilon" in given:
+            raise UsageError("--epsilon and --temperature: choose one exploration")
+        del defaults["epsilon"]
+    chosen = {name: given.get(name, default) for name, default in defaults.items()}
+    there = {k: x for k, x in chosen.items() if x is not None and x is not inspect.Parameter.empty}
+    return {name: toml_value(value) for name, value in there.items()}
+
+
+def toml_value(value: Any) -> Any:
+    """Return a value for TOML: a schedule as text, a constant one as a number."""
+    if not hasattr(value, "kind"):
+        return value
+    return value.start if value.kind == "constant" else str(value)
+
+
+def arguments(cls: Any, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return an agent's constructor arguments from its numbers, as flags and config name them.
+
+    The fields of argument classes (see `Optim`) are gathered into these, epsilon or temperature
+    into the exploration.
+    """
+    numbers = dict(numbers)
+    for name, parameter in inspect.signature(cls).parameters.items():
+        default: Any = parameter.default
+        if is_dataclass(default):
+            own = [field.name for field in fields(default) if field.name in numbers]
+            changed: Any = replace
+            numbers[name] = changed(default, **{field: numbers.pop(field) for field in own})
+        elif name == "exploration" and "temperature" in numbers:
+            numbers[name] = Boltzmann(numbers.pop("temperature"))
+        elif name == "exploration" and "epsilon" in numbers:
+            numbers[name] = EpsilonGreedy(numbers.pop("epsilon"))
+    return numbers

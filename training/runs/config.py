@@ -1,0 +1,97 @@
+"""The whole config of a run from what is set of it, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from seqrl.agents.arguments import agent_arguments
+from seqrl.agents.factory import Config
+from seqrl.agents.registry import AGENTS, agent_class, on_network
+from seqrl.agents.tabular.tabular_agent import TabularAgent
+from seqrl.core.checks import check_whole
+from seqrl.core.errors import UsageError, closest
+from seqrl.envs.wrapping import named
+from seqrl.training.runs.defaults import DEFAULTS, WHOLE, flag_of
+from seqrl.training.runs.folder import config_text
+
+KINDS: dict[str, tuple[Any, str]] = dict.fromkeys(("agent", "env", "network"), (str, "a text"))
+KINDS |= dict.fromkeys(("stop_at", "worker_timeout"), (int | float | np.number, "a number"))
+SWITCHES = ("processes", "deterministic", "compile", "pictures", "normalize_obs")
+KINDS |= dict.fromkeys(SWITCHES, (bool, "True or False"))
+TABLES = ("env_args", "network_args", "bin_range", "agent_args")
+KINDS |= dict.fromkeys(TABLES, (Mapping, "names and values"))
+
+
+def complete(given: Mapping[str, Any]) -> Config:
+    """Return the whole config of a run from what is set of it; UsageError in a line.
+
+    Keys are those of a run's config.toml; what is not set, or None, is as the flags have it.
+    """
+    for name in given:
+        if name not in DEFAULTS:
+            near = closest(str(name), DEFAULTS)
+            raise UsageError(f"unknown setting {name!r}.{near} A run's config.toml shows them all")
+    config = {**DEFAULTS, **{name: x for name, x in given.items() if x is not None}}
+    check_values(config)
+    check_early_end(config)
+    if config["seeds"] == 1:
+        config["seeds"] = None
+    if not config["processes"]:
+        config["worker_timeout"] = None
+    named(config["wrappers"])
+    networked = on_network(config["agent"], bool(config["network"]))
+    cls = agent_class(config["agent"], networked)
+    complete_network(config, networked, issubclass(cls, TabularAgent))
+    own = AGENTS[config["agent"]].numbers if config["agent"] in AGENTS else {}
+    config["agent_args"] = agent_arguments(cls, {**own, **config["agent_args"]})
+    return storable(config)
+
+
+def check_values(config: Config) -> None:
+    """Refuse values of another kind than the setting's; whole numbers become ints."""
+    for name, value in config.items():
+        if value is None and DEFAULTS[name] is None:
+            continue
+        if name in WHOLE:
+            config[name] = check_whole(flag_of(name), value, WHOLE[name])
+        elif name in KINDS and not isinstance(value, KINDS[name][0]):
+            raise UsageError(f"{flag_of(name)} {value!r}: expected {KINDS[name][1]}")
+
+
+def check_early_end(config: Config) -> None:
+    """Refuse early stopping without evaluations."""
+    for name in ("stop_at", "patience"):
+        if config[name] is not None and not (config["eval_every"] and config["eval_episodes"]):
+            raise UsageError(f"{flag_of(name)}: it looks at evaluations; add --eval-every 10000")
+
+
+def complete_network(config: Config, networked: bool, table: bool) -> None:
+    """Fill in the network's settings, and drop them without one; refuse what has no effect."""
+    if not table:
+        for name in ("bins", "bin_range", "tiles"):
+            if config[name]:
+                reason = "that is for tables, a network sees what there is"
+                raise UsageError(f"{flag_of(name)}: {reason}")
+    if networked:
+        config["network"] = config["network"] or "mlp"
+        return
+    for name, flag in (("network_args", "--network-arg"), ("normalize_obs", "--normalize-obs")):
+        if config[name]:
+            found = f"{config['agent']} {'learns a table' if table else 'is on no network'} here"
+            raise UsageError(f"{flag}: {found}; name a --network")
+    for name in ("network", "network_args", "normalize_obs"):
+        del config[name]
+
+
+def storable(config: Config) -> Config:
+    """Return a config with plain values; UsageError for what config.toml cannot hold."""
+    for name, value in config.items():
+        try:
+            config_text({name: value})
+        except (TypeError, ValueError) as error:
+            expected = "numbers, texts, True, False, and lists or dicts of these"
+            raise UsageError(f"{name} {value!r}: {error}; expected {expected}") from error
+    return config

@@ -1,0 +1,46 @@
+"""The settings of a run, and what each is where nothing sets it: the flags' defaults too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+AGENT, ENV = "q-learning", "FrozenLake-v1"
+DEFAULTS: dict[str, Any] = {
+    "agent": AGENT,
+    "env": ENV,
+    "steps": 300_000,
+    "episodes": None,
+    "num_envs": 1,
+    "max_episode_steps": None,
+    "seed": 0,
+    "eval_every": None,
+    "eval_episodes": 100,
+    "patience": None,
+    "checkpoint_every": None,
+    "bins": None,
+    "tiles": None,
+    "restart_workers": 0,
+    "seeds": 1,
+    "threads": None,
+    "processes": False,
+    "worker_timeout": 60.0,
+    "stop_at": None,
+    "deterministic": False,
+    "compile": True,
+    "pictures": True,
+    "env_args": {},
+    "wrappers": None,
+    "network": None,
+    "network_args": {},
+    "normalize_obs": False,
+    "bin_range": {},
+    "agent_args": {},
+}
+WHOLE = {"steps": 1, "episodes": 1, "num_envs": 1, "max_episode_steps": 1, "seed": 0}
+WHOLE |= {"eval_every": 1, "eval_episodes": 0, "patience": 1, "checkpoint_every": 1}
+WHOLE |= {"bins": 1, "tiles": 1, "restart_workers": 0, "seeds": 1, "threads": 1}  # least values
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return "--" + name.replace("_", "-")

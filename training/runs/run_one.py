@@ -1,0 +1,246 @@
+"""One run in its folder, from the start or a checkpoint to its end: no printing, no signals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple, NoReturn
+
+from seqrl.agents.factory import Config
+from seqrl.core.errors import RunError, UsageError, UserError, explain
+from seqrl.envs.state import why_unkept
+from seqrl.envs.wrapping import named
+from seqrl.training.loop.callbacks import listed
+from seqrl.training.loop.evaluation import Evaluation, Evaluator
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.protocol import Callback
+from seqrl.training.loop.train import results, run_to
+from seqrl.training.runs import checkpoint, saved_run
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs.checkpointer import Checkpointer
+from seqrl.training.runs.config import complete
+from seqrl.training.runs.early_stopping import EarlyStopping
+from seqrl.training.runs.global_state import one_at_a_time
+from seqrl.training.runs.load import CODE, allowed_config, build_parts
+from seqrl.training.runs.parts import RunParts, build
+from seqrl.training.runs.tensorboard import TensorBoard
+
+Checkpoint = dict[str, Any]
+
+
+class Summary(NamedTuple):
+    """How a run ended."""
+
+    folder: Path
+    contents: dict[str, Any]  # of summary.json
+    evaluation: Evaluation | None = None  # the last one; None where none was played to its end
+    early_stop: str = ""  # why evaluations ended the run
+    interrupted: bool = False
+    saved: bool = True  # whether its end could be written
+
+
+def run(
+    config: Mapping[str, Any],
+    folder: str | Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    stop: Event | None = None,
+) -> Summary:
+    """Train as a config says in a folder, new or empty, and return how it ended.
+
+    `config` has settings by their names in config.toml; what is left out is as the flags have it,
+    without presets. `resume` goes on with the run in the folder, whose settings `config` has to
+    name again where they import code, and may. `stop`, set in another thread, ends the run after
+    the turn under way, saved; so does Ctrl-C, which is raised then. One run at a time in a
+    process, from any thread; `Processes` runs many. Nothing is printed, and what is global (random
+    numbers, threads, choices of torch) is restored. Raises UsageError before anything is trained,
+    RunError for what failed on the way; what was learned until then is saved.
+    """
+    folder = Path(folder)
+    config = stored_config(folder, config) if resume else complete(config)
+    if config.get("seeds"):
+        raise UsageError(f"seeds {config['seeds']}: a run has one; see training.train_seeds")
+    with one_at_a_time(config):
+        if not resume:
+            one = RunUnderWay(build(config), stop)
+            runs.new_folder("", "", "", 0, str(folder))
+        with runs.locked(folder):
+            saved = None
+            if not resume:
+                runs.write_config(folder, config)
+            elif (ended := runs.read_summary(folder, config)) is not None:
+                return Summary(folder, ended)
+            else:
+                one, saved = continued(folder, config, stop)
+            one.begin(folder, callbacks, saved)
+            summary = one.finish()
+    if summary.interrupted and not one.loop.stop.is_set():
+        raise KeyboardInterrupt
+    return summary
+
+
+class RunUnderWay:
+    """A run from its first turn, or a checkpoint, to what it leaves in its folder.
+
+    Made before its folder, which an error of the settings leaves unmade; `begin` it in the locked
+    folder, then `finish` it.
+    """
+
+    evaluator: Evaluator | None = None
+    early_stopping: EarlyStopping | None = None
+    checkpointer: Checkpointer
+
+    def __init__(self, parts: RunParts, stop: Event | None = None):
+        self.parts, self.config = parts, parts.config
+        why_unkept(parts.envs)  # first, as a reset puts right what is tried out
+        self.loop = Interaction(parts.agent, parts.envs, compile=self.config["compile"])
+        self.loop.reset(parts.streams.envs)
+        self.loop.stop = stop or self.loop.stop
+        self.abandoned = self.broken_off = False
+
+    def begin(
+        self, folder: Path, callbacks: Sequence[Callback] = (), saved: Checkpoint | None = None
+    ) -> None:
+        """Open the log, evaluate and save on the way, and go to where a checkpoint was written."""
+        self.folder, config, loop = folder, self.config, self.loop
+        self.logger = logger = TensorBoard(folder, append=saved is not None)
+        self.checkpointer = Checkpointer(
+            folder, logger, config, every=config.get("checkpoint_every")
+        )
+        self.evaluator = self.parts.evaluator(logger)
+        if self.evaluator and config.get("eval_every"):
+            limits = {name: config.get(name) for name in ("stop_at", "patience")}
+            save_best = self.checkpointer.save_best
+            self.early_stopping = EarlyStopping(self.evaluator, save_best, **limits)
+            loop.callbacks += [self.evaluator, self.early_stopping]
+        loop.recorder = logger
+        loop.callbacks += [*listed(callbacks), self.checkpointer]
+        logger.begin(loop, config["steps"])
+        if saved is None:
+            logger.describe(config)
+            self.checkpointer.announce(loop)
+        else:
+            self._restore(saved)
+
+    def _restore(self, saved: Checkpoint) -> None:
+        """Go on where a checkpoint was written; close the log if that fails."""
+        try:
+            self.checkpointer.restore(self.loop, saved)
+        except BaseException:
+            self.logger.close(success=False)
+            raise
+        self.loop.books.wanted = self.config.get("episodes")
+        self.loop.stopped = self.loop.books.enough or bool(self.early_stop)
+
+    @property
+    def early_stop(self) -> str:
+        """Why evaluations ended the run, "" where they did not."""
+        return self.early_stopping.reason if self.early_stopping else ""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was asked to stop, or KeyboardInterrupt was raised in it."""
+        return self.broken_off or self.loop.stop.is_set()
+
+    def interrupt(self, times: int = 1) -> bool:
+        """Stop after the turn under way; return whether to raise KeyboardInterrupt now.
+
+        That loses nothing where it is compiling or evaluating. A second time nothing more is saved.
+        """
+        self.loop.stop.set()
+        self.abandoned = times > 1
+        playing = self.evaluator is not None and self.evaluator.playing
+        return self.abandoned or self.loop.preparing or playing
+
+    def finish(self) -> Summary:
+        """Run to the end, save and evaluate; raise RunError for what failed, saved before it."""
+        problem, _ = self._attempt(self._play)
+        if not self.abandoned:
+            self.checkpointer.save(self.loop)
+        evaluation = None
+        if self.evaluator and not (problem or self.interrupted):
+            problem, evaluation = self._attempt(self.evaluator.final, self.loop)
+        self.logger.text("path", self.loop.path)
+        self.logger.close(success=not (problem or self.interrupted))
+        if problem is not None:
+            fail(problem, f"what was learned until then is in {self.folder}")
+        contents = self._summary(evaluation)
+        ended = self.folder, contents, evaluation, self.early_stop, self.interrupted
+        return Summary(*ended, saved=self._write(contents))
+
+    def _play(self) -> None:
+        """Run to the end that the config names, and save at each pause."""
+        while True:
+            run_to(self.loop, self.config["steps"], episodes=self.config.get("episodes"))
+            if not self.loop.paused:
+                return
+            self.loop.paused = False
+            self.checkpointer.save(self.loop)
+
+    def _attempt(self, action: Callable[..., Any], *args: Any) -> tuple[Exception | None, Any]:
+        """Return the exception of an action and its result; KeyboardInterrupt gives neither."""
+        try:
+            return None, action(*args)
+        except KeyboardInterrupt:
+            self.broken_off = True
+            self.abandoned |= self.loop.interrupt.in_turn
+            return None, None
+        except Exception as error:
+            return error, None
+
+    def _summary(self, evaluation: Evaluation | None) -> dict[str, Any]:
+        """Return the contents of summary.json."""
+        return {
+            **{name: self.config[name] for name in ("agent", "env", "seed")},
+            **results(self.loop),
+            "eval_mean_reward": None if evaluation is None else evaluation.mean,
+            "finished": not self.interrupted,
+            "compiled": self.loop.compiled,
+            "path": self.loop.path,
+            "device": str(self.loop.agent.device),
+            "versions": runs.versions(),
+            "digest": checkpoint.digest(self.loop.fingerprint()),
+        }
+
+    def _write(self, contents: dict[str, Any]) -> bool:
+        """Write summary.json, which marks the run as ended; return whether all could be saved."""
+        try:
+            if not self.checkpointer.failing:
+                runs.write_summary(self.folder, contents)
+            return not self.checkpointer.failing
+        except OSError:
+            return False
+
+
+def continued(
+    folder: Path, config: Config, stop: Event | None = None
+) -> tuple[RunUnderWay, Checkpoint | None]:
+    """Return a run, not begun, and its newest checkpoint; None where it is to start anew."""
+    runs.clear_temporary_files(folder)
+    saved = saved_run.newest(folder)
+    if saved is not None:
+        saved_run.check_same_config(runs.as_stored(config), saved["config"])
+    one = RunUnderWay(build_parts(folder, config), stop)
+    if saved is None:
+        runs.clear_unsaved_run(folder)
+    return one, saved
+
+
+def stored_config(folder: Path, given: Mapping[str, Any]) -> Config:
+    """Return the config of a run folder; UsageError where what is given differs from it."""
+    allowed = {name: given.get(name) for name in CODE}
+    wrappers = [name for name, _ in named(given.get("wrappers"))]
+    stored = allowed_config(folder, {**allowed, "wrappers": wrappers})
+    named_again = {name: x for name, x in stored.items() if name in given}
+    found = saved_run.differences(runs.as_stored(dict(given)), named_again)
+    if found:
+        raise UsageError(f"resume: {folder} was begun with other settings: {found}; leave them out")
+    return stored
+
+
+def fail(problem: Exception, kept: str) -> NoReturn:
+    """Raise what ended a run as a RunError in one line, which says what was kept."""
+    text = str(problem) if isinstance(problem, UserError) else explain(problem)
+    raise RunError(f"{text}; {kept}") from problem
