@@ -230,7 +230,7 @@ def jobs_of(text):
     """The plan of a command line."""
     typed, passed = script.make_parser().parse_known_args(text.split())
     script.check_run_flags(typed, passed, script.make_parser())
-    return list(script.planned_jobs(typed, passed))
+    return [executor.Job(config, "", name) for name, config in script.planned_runs(typed, passed)]
 
 
 def test_the_plan_is_the_product_of_everything_seed_by_seed():

@@ -17,6 +17,7 @@ from seqrl.scripts.options import ALIASES
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OWN = "mynets", "myenvs", "myagents", "read_policy"  # modules that pages have a reader write
 SHOWN = {"text"}  # not run: what a command prints
 SCRIPTS = {
     "train": train,
@@ -129,10 +130,10 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for module, made in trackers().items():
         monkeypatch.setitem(sys.modules, module, made)
-    for module in ("mynets", "myenvs", "read_policy"):
+    for module in OWN:
         monkeypatch.delitem(sys.modules, module, raising=False)
     yield tmp_path
-    for module in ("mynets", "myenvs", "read_policy"):
+    for module in OWN:
         sys.modules.pop(module, None)
 
 

@@ -34,8 +34,8 @@ def load(
 
     folder: of the run, as training printed it.
     best: the agent of the best evaluation (--eval-every keeps it), not the last one.
-    agent, env, network, wrappers: module:Name once more of what the run has of your code, because a folder
-        may be anybody's and its code is not imported unasked.
+    agent, env, network, wrappers: module:Name once more of what the run has of your code, because
+        a folder may be anybody's and its code is not imported unasked.
     Raises UsageError for what is no run.
     """
     allowed = {"agent": agent, "env": env, "network": network, "wrappers": tuple(wrappers)}
