@@ -422,6 +422,7 @@ def test_at_most_about_twenty_evaluations_are_drawn(every, drawn):
     show = picture_logger(every=every)
     due = [s for s in [*range(every, 10_000, every), 10_000] if show.due(s)]
     assert len(due) in (drawn, drawn - 1) and due[-1] == 10_000 and len(due) <= MAX_DRAWN + 1
+    show._describe()
     assert str(MAX_DRAWN) in show.writer.said[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from seqrl.agents.protocol import Agent
 from seqrl.core import tree
 from seqrl.core.errors import UsageError, explain
 from seqrl.core.types import Array
-from seqrl.envs.adapter import Environments
+from seqrl.envs.adapter import Environments, Serial
 from seqrl.training.loop.evaluation import Evaluation
 from seqrl.training.pictures import behaviour, canvas, maps, memory
 from seqrl.training.pictures.behaviour import PlayedEpisode
@@ -42,22 +43,34 @@ class AgentPictures:
         seed: np.random.SeedSequence | None = None,
         activity_of: ActivityFunction | None = None,
     ):
-        self.envs, self.no_film_reason = make_recorded(build)
-        self.seed, self.activity_of = seed, activity_of
-        env = self.envs.envs[0]
-        self.recorder = env if isinstance(env, FrameRecorder) else None
-        self.env = env if self.recorder is None else self.recorder.env  # its model may be known
+        self.build, self.seed, self.activity_of = build, seed, activity_of
+
+    @cached_property
+    def made(self) -> tuple[Serial, str]:
+        """The environment, made when it is first asked for; and why it has no film."""
+        return make_recorded(self.build)
+
+    @property
+    def recorder(self) -> FrameRecorder | None:
+        """What films the environment, None where it has no images."""
+        env = self.made[0].envs[0]
+        return env if isinstance(env, FrameRecorder) else None
+
+    @property
+    def env(self) -> Any:
+        """The environment itself, whose model may be known."""
+        return self.made[0].envs[0] if self.recorder is None else self.recorder.env
 
     def play(self, agent: Agent) -> PlayedEpisode:
         """Play one greedy episode, filmed where that is possible."""
         if self.recorder is not None:
             self.recorder.start_recording()
-        return behaviour.play_episode(agent, self.envs, self.seed, MAX_FILM_STEPS)
+        return behaviour.play_episode(agent, self.made[0], self.seed, MAX_FILM_STEPS)
 
     def film(self) -> bytes:
         """Return the episode played last as a GIF; UsageError where it has no images."""
         if self.recorder is None:
-            raise UsageError(f"{self.env}: {self.no_film_reason}")
+            raise UsageError(f"{self.env}: {self.made[1]}")
         return gif(self.recorder.frames, self.recorder.fps)
 
     def draw(
@@ -110,16 +123,15 @@ class PictureLogger:
         self.agent_pictures, self.writer = agent_pictures, writer
         self.every, self.steps = every, steps
         self.spacing = -(-steps // MAX_DRAWN)
-        self.enabled = True
-        drawn = f"Drawn at up to {MAX_DRAWN} of a run's evaluations, evenly spread, and at its end."
-        reason = agent_pictures.no_film_reason
-        writer.text("pictures", f"{drawn} No film: {reason}." if reason else drawn)
+        self.enabled, self.described = True, False
 
     def __call__(self, step: int, agent: Agent, evaluation: Evaluation) -> None:
         """Write the pictures, where they are due at this evaluation."""
         if not (self.enabled and self.due(step)):
             return
         try:
+            if not self.described:
+                self._describe()
             played = self.agent_pictures.play(agent)
             if self.agent_pictures.recorder is not None:
                 self._write(step, "behaviour/episode", self.agent_pictures.film())
@@ -133,6 +145,12 @@ class PictureLogger:
     def due(self, step: int) -> bool:
         """Return whether the evaluation at an env step is the first of its twentieth, or last."""
         return step >= self.steps or step // self.spacing > (step - self.every) // self.spacing
+
+    def _describe(self) -> None:
+        """Write when pictures are drawn, and why there is no film."""
+        self.described, (_, reason) = True, self.agent_pictures.made
+        drawn = f"Drawn at up to {MAX_DRAWN} of a run's evaluations, evenly spread, and at its end."
+        self.writer.text("pictures", f"{drawn} No film: {reason}." if reason else drawn)
 
     def _write(self, step: int, tag: str, picture: bytes) -> None:
         self.writer.image(step, tag, picture, *image_size(picture))
