@@ -201,7 +201,7 @@ def follow(home, text):
     module, *rest = blocks(text, "python")
     (home / "mynets.py").write_text(module)
     (commands,) = blocks(text, "sh")
-    for line in commands.splitlines():
+    for line in commands.replace("\\\n", " ").splitlines():
         _, script, *words = line.split()
         few = {"scripts/train.py": ["--steps", "300"], "scripts/evaluate.py": ["--episodes", "2"]}
         main = {"scripts/train.py": train.main, "scripts/evaluate.py": evaluate.main}[script]
