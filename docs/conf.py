@@ -83,7 +83,7 @@ def list_arguments(
     shown: list[str] = []
     inside = False
     for line in lines:
-        argument = re.match(r"([a-z_]+): (.*)", line)
+        argument = re.match(r"((?:[a-z_]+, )*[a-z_]+): (.*)", line)
         if argument:
             shown += [] if inside else [""]
             line = f"- **{argument[1]}**: {argument[2]}"
