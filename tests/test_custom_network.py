@@ -187,7 +187,7 @@ def test_what_cannot_be_is_said_in_a_line_and_leaves_no_folder(run, home, words,
 def test_what_breaks_under_way_ends_the_run_with_what_was_learned(run, home):
     status, error = run("--network mynets:Late", steps=2000)
     assert status == 1 and error.count("\n") == 1
-    assert re.search(r"at env step \d+: the policy loss is nan at update 1; what was", error)
+    assert re.search(r"at env step \d+: the policy loss is nan at update 1: .*; what was", error)
     assert list((folder(home) / "checkpoint").glob("*.ckpt"))
 
 

@@ -625,7 +625,7 @@ def test_a_lazy_network_needs_the_space_to_be_loaded():
         ({"batch_episodes": 0}, "batch_episodes 0: expected a whole number of at least 1"),
         ({"value_passes": 1.5}, "value_passes 1.5: expected a whole number"),
         ({"entropy_coef": -1}, "entropy_coef -1: expected a number of at least 0"),
-        ({"temperature": 0}, "temperature 0: expected a number above 0"),
+        ({"temperature": 0}, "temperature 0: expected a number from 1e-6 to 1e6"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm nan: expected a number above 0"),
         ({"learning_rate": -0.1}, "learning_rate -0.1: expected a number of at least 0"),
         ({"optimizer": "adam"}, "optimizer 'adam'. Did you mean \"Adam\""),

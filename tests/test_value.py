@@ -34,7 +34,7 @@ from seqrl.networks.base import Network
 from seqrl.networks.build import NETWORKS, build
 from seqrl.networks.mlp import MLP
 from seqrl.scripts import evaluate as evaluate_script
-from seqrl.scripts import options, train
+from seqrl.scripts import train
 from seqrl.training.loop.evaluation import evaluate
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import checkpoint
@@ -604,7 +604,7 @@ AGENTS = ["q-learning", "sarsa", "monte-carlo"]
 @pytest.mark.parametrize("agent", AGENTS)
 def test_flags_are_those_that_matter_with_the_classs_defaults(agent):
     cls = agent_class(agent, network=True)
-    shown = options.agent_parameters(cls)
+    shown = agent_parameters(cls)
     assert len(options.argument_lines(cls)) > 15
     assert ("buffer_size" in shown) == ("double" in shown) == (agent == "q-learning")
     assert ("expected" in shown) == (agent == "sarsa")
