@@ -15,6 +15,7 @@ from seqrl.scripts.options import print_note
 from seqrl.scripts.show import draw_policy, verdict
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.parts import build_envs
+from seqrl.training.runs.progress import Progress
 from seqrl.training.runs.run_one import Checkpoint, RunUnderWay, Summary
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -24,11 +25,7 @@ LEARNED, FEW = 10_000, 50  # env steps after which so few updates from whole epi
 def execute(one: RunUnderWay, folder: Path, *, quiet: bool, saved: Checkpoint | None = None) -> int:
     """Train in a locked run folder, from `saved` on; only a second signal saves nothing."""
     shown = sys.stderr.isatty() and not quiet
-    bars = []
-    if shown:
-        from seqrl.training.runs.progress import Progress
-
-        bars = [Progress(one.config["steps"])]
+    bars = [Progress(one.config["steps"])] if shown else []
     try:
         one.begin(folder, bars, saved)
         with handle_signals(one.interrupt, lambda: setattr(one.loop, "paused", True)) as signals:

@@ -1,6 +1,5 @@
 """What a run writes, as a real TensorBoard shows it, and the rules of how much is written."""
 
-import io
 import json
 import re
 import subprocess
@@ -24,7 +23,7 @@ from seqrl.envs import make
 from seqrl.scripts import train
 from seqrl.training import TensorBoard
 from seqrl.training.loop.books import Books, Episode
-from seqrl.training.runs import episodes_csv, records, tensorboard
+from seqrl.training.runs import episodes_csv, tensorboard
 
 SCALARS = {
     "rollout/episode_return",
@@ -454,23 +453,3 @@ print(sorted({{"torch", "tensorflow"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-def test_records_are_those_that_tensorboards_own_functions_write(monkeypatch):
-    from tensorboard.plugins.hparams import metadata, plugin_data_pb2, summary_v2
-    from tensorboard.plugins.text.summary_v2 import text_pb
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    monkeypatch.setattr(time, "time", lambda: 12.5)
-    settings = {"b": True, "a": 3, "gamma": 0.5, "env": "Lake", "none": 0.0}
-    assert records.session_start(settings, "runs/x") == summary_v2.hparams_pb(settings, "runs/x")
-    assert records.text("config", "| ä |") == text_pb("config", "| ä |")
-    file = io.BytesIO()
-    RecordWriter(file).write(bytes(range(256)))
-    assert records.framed(bytes(range(256))) == file.getvalue()
-    for success, status in ((True, "STATUS_SUCCESS"), (False, "STATUS_FAILURE")):
-        info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=12.5)
-        data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
-        (value,) = records.session_end(success).value
-        assert value.metadata == metadata.create_summary_metadata(data)
-        assert (value.tag, value.tensor) == (metadata.SESSION_END_INFO_TAG, metadata.NULL_TENSOR)

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from torch import nn
 
-from seqrl.agents.arguments import agent_arguments, arguments
+from seqrl.agents.arguments import agent_arguments, agent_parameters, arguments
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
@@ -34,7 +34,7 @@ from seqrl.networks.base import Network
 from seqrl.networks.build import NETWORKS, build
 from seqrl.networks.mlp import MLP
 from seqrl.scripts import evaluate as evaluate_script
-from seqrl.scripts import train
+from seqrl.scripts import options, train
 from seqrl.training.loop.evaluation import evaluate
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import checkpoint

@@ -12,9 +12,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seqrl.training.comparison.compare import Table, curves
-from seqrl.training.runs import records
 from seqrl.training.runs.folder import plain_name
 from seqrl.training.statistics import Estimate, bootstrap, iqm, mean
 
@@ -30,7 +31,7 @@ def write_charts(folder: Path, table: Table, text: str) -> None:
     """
     for old in [*folder.glob(EVENT_FILES), *folder.glob(f"*/{EVENT_FILES}")]:
         old.unlink()
-    write_events(folder, [(0, layout(table)), (0, records.text("comparison", text))])
+    write_events(folder, [(0, layout(table)), (0, text_pb("comparison", text))])
     for name in dict.fromkeys(row.group.name for row in table.rows):
         write_events(folder / plain_name(name), sorted(points(table, name), key=lambda p: p[0]))
 
@@ -40,11 +41,13 @@ def write_events(folder: Path, summaries: Iterable[tuple[int, Summary]]) -> None
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     with open(folder / EVENT_FILES.replace("*", str(int(now))), "wb") as file:
+        writer = RecordWriter(file)
         start = SessionLog(status=SessionLog.START)
         events = [Event(file_version="brain.Event:2"), Event(session_log=start)]
         for event in (*events, *(Event(step=step, summary=part) for step, part in summaries)):
             event.wall_time = now
-            file.write(records.framed(event.SerializeToString()))
+            writer.write(event.SerializeToString())
+        writer.flush()
 
 
 def tag(env: str, statistic: str, end: str = "") -> str:

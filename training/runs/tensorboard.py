@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata, plugin_data_pb2, summary_v2
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seqrl.core.errors import UsageError
 from seqrl.training.loop.books import Episode
 from seqrl.training.loop.interaction import Interaction
-from seqrl.training.runs import records
 from seqrl.training.runs.episodes_csv import THINNED, EpisodesCsv
 from seqrl.training.runs.folder import make_numbered_folder
 from seqrl.training.runs.growing_file import GrowingFile
@@ -44,6 +46,7 @@ class TensorBoard:
     def __init__(self, folder: str | Path, *, append: bool = False):
         self.folder = Path(folder) if append else log_folder(Path(folder))
         self._file = GrowingFile(new_event_file(self.folder))
+        self._events = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self.csv = EpisodesCsv(self.folder)
         self._spacing, self.due = 1, 0
@@ -109,16 +112,16 @@ class TensorBoard:
         self.text("config", "\n".join(["| setting | value |", "| --- | --- |", *rows]))
         compared = {name: value for name, value in flat.items() if name not in UNCOMPARED}
         # the columns are TensorBoard's: a list in each run would hide what only others have
-        self._summary(records.session_start(compared, str(self.folder)), 0)
+        self._summary(summary_v2.hparams_pb(compared, trial_id=str(self.folder)), 0)
         self.flush()
 
     def text(self, tag: str, markdown: str) -> None:
         """Write Markdown under TEXT."""
-        self._summary(records.text(tag, markdown), 0)
+        self._summary(text_pb(tag, markdown), 0)
 
     def flush(self) -> None:
         """Flush the event file and episodes.csv."""
-        self._file.flush()
+        self._events.flush()
         self.csv.file.flush()
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,15 +160,15 @@ class TensorBoard:
 
     def close(self, success: bool = True) -> None:
         """End the run's row under HPARAMS and close the files."""
-        self._summary(records.session_end(success), 0)
-        self._file.close()
+        self._summary(session_end(success), 0)
+        self._events.close()
         self.csv.file.close()
 
     def _summary(self, summary: Summary, step: int) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     def _write(self, event: Event) -> None:
-        self._file.write(records.framed(event.SerializeToString()))
+        self._events.write(event.SerializeToString())
 
 
 POSITION = ("_spacing", "due", "_last")  # attributes that decide when the next point is due
@@ -214,3 +217,14 @@ def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | int | float
             yield from flatten({f"{prefix}{key}": inner for key, inner in value.items()})
         elif value is not None:
             yield name, value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def session_end(success: bool) -> Summary:
+    """Return the record that tells HPARAMS that a run has ended, and how."""
+    status = "STATUS_SUCCESS" if success else "STATUS_FAILURE"
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    summary_metadata = metadata.create_summary_metadata(data)
+    tag = metadata.SESSION_END_INFO_TAG
+    value = Summary.Value(tag=tag, metadata=summary_metadata, tensor=metadata.NULL_TENSOR)
+    return Summary(value=[value])
