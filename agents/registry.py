@@ -49,6 +49,19 @@ AGENTS = {
 }
 
 
+NEAREST = {  # names of algorithms that are not here, or by another name
+    **dict.fromkeys(("sac", "td3", "ddpg", "trpo", "tqc", "impala"), "ppo"),
+    **dict.fromkeys(("recurrent-ppo", "recurrentppo", "ppo-lstm"), "ppo with --network lstm"),
+    **dict.fromkeys(("a3c", "actor-critic", "ac"), "a2c"),
+    **dict.fromkeys(("vpg", "pg", "policy-gradient"), "reinforce"),
+    **dict.fromkeys(("dqn", "ddqn", "double-dqn", "rainbow", "c51"), "q-learning on a --network"),
+    **dict.fromkeys(("r2d2", "drqn"), "q-learning with --network lstm"),
+    **dict.fromkeys(("mc", "montecarlo"), "monte-carlo"),
+    **dict.fromkeys(("ql", "q", "qlearning", "td"), "q-learning"),
+    "expected-sarsa": "sarsa with --expected",
+}
+
+
 def agent_class(name: str, network: bool = False) -> Any:
     """Return the class behind a name, on a network where one is asked for or needed.
 
@@ -59,7 +72,9 @@ def agent_class(name: str, network: bool = False) -> Any:
         return own_class(module, attribute)
     if name not in AGENTS:
         known = ", ".join(AGENTS)
-        raise UsageError(f"unknown agent {name!r}.{closest(name, AGENTS)} Known: {known}")
+        near = name.lower().replace("_", "-")
+        hint = f" Nearest here: {NEAREST[near]}." if near in NEAREST else closest(name, AGENTS)
+        raise UsageError(f"unknown agent {name!r}.{hint} Known: {known}")
     entry = AGENTS[name]
     module, _, cls = (entry.network if network or not entry.table else entry.table).partition(":")
     return getattr(importlib.import_module(module), cls)

@@ -89,6 +89,14 @@ def check_options(n: int, limit: int | None, vectorization: str, restarts: int) 
         raise UsageError(f"restart_workers {restarts!r}: {text}, vectorization='async'")
 
 
+PACKAGES = {  # where ids come from that Gymnasium itself does not have, by how they begin
+    "ALE/": ' It is Atari\'s: pip install "seqrl[atari]", then --env ale_py:{}',
+    "MiniGrid-": ' It is MiniGrid\'s: pip install "seqrl[envs]", then --env minigrid:{}',
+    "BabyAI-": ' It is MiniGrid\'s: pip install "seqrl[envs]", then --env minigrid:{}',
+    "popgym-": " It is POPGym's: pip install popgym, then --env popgym:{}",
+}
+
+
 def find(env: str) -> EnvSpec:
     """Return the registered spec of an id; UsageError with a hint for an unknown one.
 
@@ -106,7 +114,9 @@ def find(env: str) -> EnvSpec:
     except error.DeprecatedEnv as problem:
         raise UsageError(f"environment {env} is outdated: {explain(problem)}") from problem
     except error.Error as problem:
-        hint = closest(name, gym.registry) or " `seqrl list` shows those there are."
+        start = next((start for start in PACKAGES if name.startswith(start) and not module), "")
+        hint = PACKAGES[start].format(name) if start else closest(name, gym.registry)
+        hint = hint or " `seqrl list` shows those there are."
         raise UsageError(f"unknown environment {env!r}.{hint}") from problem
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from seqrl.core.errors import RunError, UsageError, closest
 from seqrl.scripts import options, train
 from seqrl.scripts.options import Parser, print_note
+from seqrl.scripts.settings import expanded
 from seqrl.training.comparison.charts import write_charts
 from seqrl.training.comparison.compare import Table, compare
 from seqrl.training.comparison.plot import draw
@@ -151,6 +152,7 @@ def checked_config(name: str, flags: Sequence[str], metric: str) -> tuple[dict[s
     from seqrl.training.runs.parts import build
 
     try:
+        flags = expanded(flags)
         parser = train.make_parser(flags)
         config = train.make_config(parser.read(flags))
         if metric == "eval_mean_reward" and not config["eval_episodes"]:

@@ -15,10 +15,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.read(argv)
     from seqrl.agents.registry import AGENTS
+    from seqrl.scripts.settings import presets
 
     print("agents (seqrl train --agent NAME --help shows the flags)")
     for name, entry in AGENTS.items():
         print(f"  {name:<14} {entry.line}")
+    for name, preset in presets().items():
+        if preset.alias:
+            same = f"{preset.agent} --network {preset.settings['network']} --preset {name}"
+            print(f"  {name:<14} {same}")
+    print("\npresets (--preset NAME; by themselves where agent and environment are theirs)")
+    for name, preset in presets().items():
+        where = f"{preset.agent} on {preset.env}" if preset.env else preset.agent
+        print(f"  {name:<24} {where}: {preset.reached}")
     print("\nenvironments (any other Gymnasium id that is installed works too)")
     for line in environments():
         print(f"  {line}")

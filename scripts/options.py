@@ -18,7 +18,28 @@ from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, UserError, closest
 
 ALIASES = {"--algo": "--agent", "--env-id": "--env", "--total-timesteps": "--steps"}
+ALIASES |= {"--lr": "--learning-rate"}
+MEANT = {  # flags of other libraries: what is here in their place
+    "--out": "--run-dir FOLDER",
+    "--output": "--run-dir FOLDER",
+    "--log-dir": "--logdir FOLDER",
+    "--tensorboard-log": "--logdir FOLDER",
+    "--timesteps": "--steps N",
+    "--n-timesteps": "--steps N",
+    "--n-envs": "--num-envs N",
+    "--cuda": "--device cuda",
+    "--gpu": "--device cuda",
+    "--eval-freq": "--eval-every N",
+    "--save-freq": "--checkpoint-every N",
+    "--clip-range": "--clip X",
+    "--ent-coef": "--entropy-coef X",
+    "--vf-coef": "--value-coef X",
+    "--n-steps": "--rollout N (ppo) or --n-step N",
+    "--policy": "--network NAME",
+    "--load": "--resume RUN",
+}
 OWN_DEFAULT = re.compile(r" \(default: [^()]*\)$")  # at the end of an agent's flag
+EXACT = 2**53  # up to here a float is the very whole number that was typed
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # a value such as -1e5, never a flag
 
 
@@ -59,7 +80,9 @@ class Parser(argparse.ArgumentParser):
         for argument in rest:
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
             kind = "flag" if argument.startswith("-") else "argument"
-            raise UsageError(f"unknown {kind} {argument}.{closest(argument, flags)}")
+            meant = MEANT.get(argument.partition("=")[0])
+            hint = f" Here it is {meant}" if meant else closest(argument, flags)
+            raise UsageError(f"unknown {kind} {argument}.{hint}")
         return known
 
 
@@ -176,11 +199,18 @@ def converter(annotation: str) -> Callable[[str], Any]:
 
 
 def whole_number(text: str) -> int:
-    """Return an int."""
+    """Return an int, of 1e5 as well."""
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number") from None
+        pass
+    try:
+        found = float(text)
+        if found.is_integer() and abs(found) <= EXACT:
+            return int(found)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number")
 
 
 def number(text: str) -> float:

@@ -29,12 +29,25 @@ class Preset(NamedTuple):
     reached: str
     command: str
     settings: Settings
+    alias: bool = False  # whether its name is an agent's as well, as people know it
 
 
 def presets() -> dict[str, Preset]:
     """Return all presets by name."""
     found = tomllib.loads(PRESETS.read_text(encoding="utf-8"))
     return {name: Preset(name=name, **{"env": "", **entry}) for name, entry in found.items()}
+
+
+def expanded(argv: Sequence[str]) -> list[str]:
+    """Return the flags with `--agent dqn` as the agent, network and preset known by this name."""
+    name = flag_value(argv, "--agent", "")
+    preset = presets().get(name)
+    if preset is None or not preset.alias:
+        return list(argv)
+    more = ["--agent", preset.agent]
+    if not flag_value(argv, "--network", ""):
+        more += ["--network", preset.settings["network"]]
+    return [*argv, *more, *([] if flag_value(argv, "--preset", "") else ["--preset", name])]
 
 
 def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
@@ -106,7 +119,8 @@ def read_file(name: str, argv: Sequence[str]) -> Settings:
     except OSError as error:
         raise UsageError(f"--config {name}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--config {name}: {error}") from error
+        expected = "expected TOML, lines such as steps = 100000; a run's config.toml shows them all"
+        raise UsageError(f"--config {name}: {error}; {expected}") from error
     for flag in ("agent", "env", "network"):
         code = found.get(flag, "")
         if not isinstance(code, str):

@@ -10,13 +10,14 @@ from typing import Any
 
 from seqrl.scripts import options
 from seqrl.scripts.options import Parser, print_note, repeatable
-from seqrl.scripts.settings import default_settings, set_defaults
+from seqrl.scripts.settings import default_settings, expanded, set_defaults
 from seqrl.training.runs.defaults import AGENT, DEFAULTS, WHOLE
 
 
 @options.guarded
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, build the parts, train, report."""
+    argv = expanded(argv)
     parser = make_parser(argv)
     args = parser.read(argv)
     # the library's own warnings

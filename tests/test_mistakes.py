@@ -1,0 +1,97 @@
+"""Typical mistakes at the keyboard: each gives one line that names it and the next step."""
+
+import re
+import shlex
+
+import pytest
+
+from seqrl.scripts import command
+
+MISTAKES = {
+    # names
+    "train --agent pp0": r"unknown agent 'pp0'. Did you mean \"ppo\"\?",
+    "train --agent sac": r"unknown agent 'sac'. Nearest here: ppo. Known: q-learning",
+    "train --agent TD3": r"Nearest here: ppo",
+    "train --agent recurrent_ppo": r"Nearest here: ppo with --network lstm",
+    "train --agent vpg": r"Nearest here: reinforce",
+    "train --env FrozenLake": r"FrozenLake.*Did you mean \"FrozenLake-v1\"\?",
+    "train --env CartPole-v9": r"CartPole-v9.*v1",
+    "train --env ALE/Pong-v5": r"pip install \"seqrl\[atari\]\", then --env ale_py:ALE/Pong",
+    "train --env MiniGrid-Empty-5x5-v0": r"pip install \"seqrl\[envs\]\", then --env minigrid:Mini",
+    "train --env popgym-RepeatFirstEasy-v0": r"pip install popgym, then --env popgym:popgym-Rep",
+    "train --env nowhere:Env-v0": r"module 'nowhere' cannot be imported",
+    "train --agent ppo --env CartPole-v1 --network lstmm": r"lstmm.*Did you mean \"lstm\"\?",
+    "train --agent ppo --env CartPole-v1 --network nets:My": r"--network nets:My.*module:Class",
+    "train --preset lunarlander": r"--preset lunarlander.*Did you mean \"lunar-lander\"\?",
+    # flags of other libraries
+    "train --out x": r"unknown flag --out. Here it is --run-dir FOLDER",
+    "train --n-envs 4": r"unknown flag --n-envs. Here it is --num-envs N",
+    "train --timesteps 10": r"Here it is --steps N",
+    "train --tensorboard-log x": r"Here it is --logdir FOLDER",
+    "train --agent ppo --ent_coef 0.1": r"Here it is --entropy-coef X",
+    "train --cuda": r"Here it is --device cuda",
+    "train --setps 10": r"unknown flag --setps. Did you mean \"--steps\"\?",
+    "train 1000": r"unknown argument 1000",
+    # numbers
+    "train --steps 1e5.5": r"--steps: '1e5.5', expected a whole number",
+    "train --steps 0": r"--steps 0: expected a whole number of at least 1",
+    "train --steps": r"--steps: expected one argument",
+    "train --gamma 1.5": r"gamma 1.5: expected a number from 0 to 1",
+    "train --learning-rate fast": r"fast.*(schedule|linear:)",
+    "train --agent ppo --env CartPole-v1 --clip 0": r"clip 0.0: expected a number above 0",
+    "train --env-arg is_slippery": r"'is_slippery', expected name=value",
+    # what does not go together
+    "train --env CartPole-v1 --preset none": r"a table needs countable states; give --bins 8",
+    "train --env Pendulum-v1 --agent q-learning --network mlp": r"action values take Discrete",
+    "train --agent ppo --env CartPole-v1 --bins 8": r"--bins: that is for tables",
+    "train --network-arg hidden=3": r"--network-arg: q-learning learns a table here; name a --net",
+    "train --stop-at 1": r"--stop-at: it looks at evaluations; add --eval-every 10000",
+    "train --seeds 3 --seed 1": r"--seed with --seeds: seeds 0, 1, ... are trained; leave it out",
+    "train --resume nowhere": r"nowhere.*no config.toml there; name a run folder",
+    "train --config no.toml": r"--config no.toml: No such file",
+    "train --config run.yaml": r"--config run.yaml: .*expected TOML, lines such as steps = 100000",
+    "evaluate nowhere": r"nowhere.*no config.toml there; name a run folder",
+    "export nowhere --to x.pt2": r"nowhere.*no config.toml there; name a run folder",
+    "compare --agents q-learning q-learning": r"--agents q-learning q-learning: one is named twice",
+    "compare --seed 3": r"--seed: a comparison sets it for each run itself. Did you mean --seeds\?",
+    "compare --runs nowhere*": r"nowhere",
+    "tarin": r"Did you mean \"?train",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_told_in_one_line_with_the_next_step(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text("steps: 100\n")
+    status = command.main(shlex.split(words))
+    told = capsys.readouterr().err
+    assert status == 2
+    assert told.startswith("seqrl: ") and told.count("\n") == 1
+    assert re.search(MISTAKES[words], told)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_whole_numbers_may_be_powers_of_ten(tmp_path):
+    more = "--lr 0.5 --eval-episodes 0 --quiet --no-pictures --run-dir".split()
+    assert command.main(["train", "--steps", "1e3", *more, str(tmp_path / "run")]) == 0
+    settings = (tmp_path / "run" / "config.toml").read_text()
+    assert "steps = 1000\n" in settings and "learning_rate = 0.5" in settings
+
+
+def test_an_agent_is_known_by_the_name_of_its_preset(tmp_path):
+    more = "--env CartPole-v1 --steps 60 --eval-episodes 0 --quiet --no-pictures --run-dir".split()
+    assert command.main(["train", "--agent", "dqn", *more, str(tmp_path / "run")]) == 0
+    settings = (tmp_path / "run" / "config.toml").read_text()
+    for line in ('agent = "q-learning"', 'network = "mlp"', "double = false", "n_step = 1"):
+        assert f"{line}\n" in settings
+    plain = ["--agent", "r2d2", "--preset", "none", *more, str(tmp_path / "plain")]
+    assert command.main(["train", *plain]) == 0
+    settings = (tmp_path / "plain" / "config.toml").read_text()
+    assert 'network = "lstm"\n' in settings and "rescale = false\n" in settings
+
+
+def test_the_list_shows_aliases_and_what_presets_reach(capsys):
+    assert command.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert "dqn            q-learning --network mlp --preset dqn" in shown
+    assert "acrobot                  ppo on Acrobot-v1: greedy return -76" in shown
