@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from seqrl.scripts.options import print_note
 from seqrl.scripts.show import draw_policy, verdict
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs.executor import code_flags
 from seqrl.training.runs.parts import build_envs
 from seqrl.training.runs.progress import Progress
 from seqrl.training.runs.run_one import Checkpoint, RunUnderWay, Summary
@@ -91,6 +93,9 @@ def report(one: RunUnderWay, summary: Summary) -> None:
     if policy and not interrupted:
         print(f"\n{policy}\n")
     print(f"saved in  {folder}")
+    if interrupted:
+        flags = " ".join(map(shlex.quote, [str(folder), *code_flags(config)]))
+        print(f"go on:    seqrl train --resume {flags}")
     print(f"see it:   {tensorboard_command()} --logdir {logdir_of(folder, config)}")
     if early_stop:
         print(f"ended early: {early_stop}")

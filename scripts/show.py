@@ -23,6 +23,8 @@ def verdict(evaluation: Evaluation) -> str:
     """Return the mean return, or the success rate where returns are 0 or 1, with its interval."""
     _, low, high = evaluation.interval
     episodes, cut = len(evaluation.returns), int(evaluation.truncated.sum())
+    if episodes == 1:
+        return f"return {evaluation.mean:.6g} of one greedy episode{', cut' if cut else ''}"
     if np.isin(evaluation.returns, (0.0, 1.0)).all():
         text = f"success rate {evaluation.mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
     else:

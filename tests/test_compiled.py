@@ -15,10 +15,11 @@ from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
+from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Reinforce, Sarsa
 from seqrl.core import RunError
 from seqrl.core.seeding import Streams
 from seqrl.envs import Serial, finite, make
+from seqrl.networks import MLP
 from seqrl.scripts import train as script
 from seqrl.training import Interaction, TensorBoard, run_to, train
 from seqrl.training.loop import detect, interaction
@@ -460,6 +461,9 @@ def test_short_runs_and_those_asked_for_are_stepped(monkeypatch):
         loop.run(99)
         assert not loop.compiled
         assert loop.path.startswith("stepped: ") and why in loop.path
+    space = envs.single_observation_space
+    policy = Reinforce(MLP(space), envs.single_action_space, space, device="cpu")
+    assert "Reinforce is no tabular agent" in Interaction(policy, envs).path
 
 
 def test_playing_and_cutting_are_stepped():

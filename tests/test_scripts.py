@@ -493,6 +493,12 @@ print("torch" in sys.modules, {str(here)!r})
 # evaluate and list
 
 
+def test_one_episode_has_no_interval(here, type_):
+    type_(train, "--steps", 300, *SHORT, "--run-dir", "r")
+    _, out, _ = type_(evaluate, "r", "--episodes", 1)
+    assert out.startswith("return 0 of one greedy episode") and "nan" not in out
+
+
 def test_evaluate_prints_mean_interval_extremes_and_cuts(here, type_):
     # an untrained table goes up, into the wall, for ever
     words = "--env CliffWalking-v1 --steps 9 --learning-rate 0 --max-episode-steps 500".split()
@@ -960,6 +966,7 @@ def test_a_signal_stops_saves_and_says_where(here, process, name, env):
     assert run.returncode == {"SIGINT": 130, "SIGTERM": 143}[name]
     steps = json.loads((here / "r/summary.json").read_text())["steps"]
     assert f"stopped after {steps:,} env steps" in out and "saved in  r\n" in out
+    assert "go on:    seqrl train --resume r\n" in out
     assert err == "" or (env == COMPILED and "compiling" in err)
     saved = checkpoint.load(runs.checkpoint_path(here / "r", steps))["loop"]
     assert saved["steps"] == saved["agent"]["steps"] == steps > 0

@@ -179,11 +179,17 @@ def taken_apart(runs: list[CompiledRun], memory: Any, ended: Any, done: np.ndarr
     ]
 
 
+def no_table(agent: Any) -> str:
+    """Return that an agent is none whose turns are compiled, or ""."""
+    known = getattr(agent, "learn_step", None) in ALGORITHMS.get(type(agent), ())
+    return "" if known else f"{type(agent).__name__} is no tabular agent"
+
+
 def compiled_turns(loop: Any) -> tuple[CompiledTurns | None, str]:
     """Return what plays an Interaction's turns compiled, or None; and why."""
     agent = loop.agent
-    if getattr(agent, "learn_step", None) not in ALGORITHMS.get(type(agent), ()):
-        return None, f"{type(agent).__name__} is no tabular agent"
+    if no_table(agent):
+        return None, no_table(agent)
     if not isinstance(loop.envs, Serial):
         return None, f"{type(loop.envs).__name__} environments are stepped"
     if loop.max_episode_steps is not None:

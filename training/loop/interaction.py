@@ -18,7 +18,7 @@ from seqrl.envs.attributes import UnknownClass
 from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
 from seqrl.training.loop.callbacks import Callbacks, DueCallbacks, listed
-from seqrl.training.loop.detect import CompiledTurns, compiled_turns
+from seqrl.training.loop.detect import CompiledTurns, compiled_turns, no_table
 from seqrl.training.loop.interrupt import Interrupt
 from seqrl.training.loop.long_episodes import LongEpisodes
 from seqrl.training.loop.protocol import Recorder
@@ -50,7 +50,8 @@ class Interaction:
         self.envs = adapt(envs)
         self._n = self.envs.num_envs
         self.compile = compile
-        self.reason = f"below {WORTHWHILE:,} env steps" if compile else "as asked for"
+        short = no_table(agent) or f"below {WORTHWHILE:,} env steps"
+        self.reason = short if compile else "as asked for"
         self.preparing = False  # while compiling, which may take seconds the first time
         self.learning = learn
         self.max_episode_steps = max_episode_steps
