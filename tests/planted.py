@@ -19,8 +19,8 @@ ROOMS = ("agents", "core", "envs", "networks", "scripts", "training")
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "typings")
 # tried first, as most bugs end here; then the rest of the fast suite
 FIRST = (
-    "action_mask policy_gradient schedules q_learning sarsa monte_carlo exploration episodes value "
-    "reinforce networks loop rollout ppo normalize gru_kernel"
+    "observations any_network action_mask policy_gradient schedules q_learning sarsa monte_carlo "
+    "exploration episodes value reinforce networks loop rollout ppo normalize gru_kernel"
 ).split()
 ENOUGH = 1.0
 
