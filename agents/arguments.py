@@ -10,6 +10,7 @@ from typing import Any
 from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy
 from seqrl.core.errors import UsageError, closest
 
+PLAIN = (bool, int, float, str, list, tuple, dict)
 GIVEN = ("observation_space", "action_space", "network", "seed")  # by whoever builds the agent
 
 
@@ -76,8 +77,10 @@ def agent_arguments(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError("--epsilon and --temperature: choose one exploration")
         del defaults["epsilon"]
     chosen = {name: given.get(name, default) for name, default in defaults.items()}
-    there = {k: x for k, x in chosen.items() if x is not None and x is not inspect.Parameter.empty}
-    return {name: toml_value(value) for name, value in there.items()}
+    there = {name: toml_value(value) for name, value in chosen.items()}
+    # a default that is no plain value is left to the constructor
+    kept = {name: x for name, x in there.items() if name in given or isinstance(x, PLAIN)}
+    return {name: x for name, x in kept.items() if x is not None}
 
 
 def toml_value(value: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 
 import seqrl
 from seqrl.core.errors import RunError, UsageError
+from seqrl.envs import Serial
 from seqrl.scripts import evaluate, train
 from seqrl.training import Job, Processes
 from seqrl.training.runs import folder as runs
@@ -23,11 +24,20 @@ from seqrl.training.runs.executor import steps_done
 from seqrl.training.runs.global_state import one_at_a_time
 
 TABLE = {"steps": 2000, "eval_episodes": 5, "pictures": False}
+SHORT = {"steps": 200, "eval_episodes": 0, "pictures": False}
 NETWORK = {"agent": "ppo", "env": "CartPole-v1", "steps": 512, "eval_episodes": 2}
 NETWORK |= {"network": "rnn", "network_args": {"hidden_size": 8}, "pictures": False}
 NETWORK |= {"agent_args": {"rollout": 64, "epochs": 2}}
 FLAGS = "--agent ppo --env CartPole-v1 --steps 512 --eval-episodes 2 --network rnn --no-pictures"
 FLAGS += " --network-arg hidden_size=8 --rollout 64 --epochs 2 --quiet --preset none"
+
+
+class Never:
+    every = 0
+
+    def __call__(self, loop):
+        raise AssertionError
+
 
 AGENT = """
 import numpy as np
@@ -328,3 +338,49 @@ def test_every_setting_has_a_default():
     typed = train.make_config(train.make_parser(argv).read(argv))
     assert typed.keys() <= DEFAULTS.keys()
     assert DEFAULTS.keys() - typed.keys() == {"network", "network_args", "normalize_obs"}
+
+
+def test_a_run_goes_on_by_the_config_that_began_it(tmp_path):
+    config = {**SHORT, "agent_args": {"gamma": 0.95}, "seeds": 1, "episodes": None}
+    stopped = threading.Event()
+    stopped.set()
+    assert seqrl.run(config, tmp_path / "run", stop=stopped).interrupted
+    assert seqrl.run(config, tmp_path / "run", resume=True).contents["finished"]
+    with pytest.raises(UsageError, match=r"begun with other settings: agent_args.*|.*gamma"):
+        seqrl.run({**config, "agent_args": {"gamma": 0.5}}, tmp_path / "run", resume=True)
+    with pytest.raises(UsageError, match="expected settings by name"):
+        seqrl.run(None, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"callbacks": print}, "expected a list of them"),
+        ({"callbacks": [Never]}, "expected an object to call with the loop"),
+        ({"callbacks": [Never()]}, "Never.every 0: expected a whole number"),
+        ({"stop": True}, "stop True: expected a threading.Event"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_called_is_refused_before_there_is_a_folder(more, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        seqrl.run(SHORT, tmp_path / "run", **more)
+    assert not (tmp_path / "run").exists()
+
+
+def test_environments_are_closed_at_the_end(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Serial, "close", lambda envs: closed.append(envs))
+    seqrl.run({**SHORT, "eval_episodes": 1}, tmp_path / "run")
+    assert len(closed) == 2
+    with pytest.raises(UsageError, match="not empty"):
+        seqrl.run(SHORT, tmp_path / "run")
+    assert len(closed) == 3
+
+
+def test_one_job_ends_no_other(tmp_path):
+    odd = Job({**SHORT, "agent": "builtins:int"}, tmp_path / "odd", "odd")
+    one, twin = (Job(SHORT, tmp_path / "one", name) for name in ("one", "twin"))
+    found = {result.job.name: result.reason for result in Processes(3).map([odd, one, twin])}
+    assert found["one"] == "" and found["odd"]
+    assert "a job that is under way has this folder" in found["twin"]

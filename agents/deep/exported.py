@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -115,7 +117,7 @@ def traced_program(module: Greedy, obs: Array) -> tuple[Any, int]:
         axis = torch.export.Dim("n")
         shapes = None if n == 1 else tree.map(lambda _, axis=axis: {0: axis}, inputs)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), unlogged():
                 return torch.export.export(module, inputs, dynamic_shapes=shapes), n
         except Exception as error:  # whatever a module of the user's may do
             problem = error
@@ -123,6 +125,17 @@ def traced_program(module: Greedy, obs: Array) -> tuple[Any, int]:
     cause = textwrap.shorten(explain(problem), 120, placeholder=" ...")
     remedy = "see what torch.export says of its forward, or play it by seqrl.load"
     raise UsageError(f"network {name} cannot be traced: {cause}; {remedy}") from problem
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Let nothing be logged: of a network that cannot be traced torch logs whole graphs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def description(module: Greedy, obs: Array, n: int) -> dict[str, Any]:

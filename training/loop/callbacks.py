@@ -30,6 +30,17 @@ def interval(callback: Any) -> Any:
     return getattr(callback, "every", EVERY if plain else None)
 
 
+def check_callback(callback: Any) -> None:
+    """Refuse what cannot be called every so many env steps."""
+    name = getattr(callback, "__name__", type(callback).__name__)
+    if not callable(callback) or isinstance(callback, type):
+        raise UsageError(f"callback {name}: expected an object to call with the loop")
+    every = interval(callback)
+    if not isinstance(every, int | np.integer) or every < 1:
+        expected = "expected a whole number of env steps, at least 1"
+        raise UsageError(f"{name}.every {every!r}: {expected}; set it, to 1000 for instance")
+
+
 class DueCallbacks:
     """Calls the callbacks of a loop that are due; one that is interrupted is called again."""
 
@@ -40,15 +51,7 @@ class DueCallbacks:
     def check(self) -> None:
         """Refuse what cannot be called every so many env steps."""
         for callback in self.loop.callbacks:
-            name = getattr(callback, "__name__", type(callback).__name__)
-            if not callable(callback) or isinstance(callback, type):
-                raise UsageError(f"callback {name}: expected an object to call with the loop")
-            every = interval(callback)
-            if not isinstance(every, int | np.integer) or every < 1:
-                expected = "expected a whole number of env steps, at least 1"
-                raise UsageError(
-                    f"{name}.every {every!r}: {expected}; set it, to 1000 for instance"
-                )
+            check_callback(callback)
 
     def next_due(self) -> float:
         """Return the next env step at which one is due."""

@@ -17,6 +17,7 @@ from seqrl.envs.wrapping import named
 from seqrl.training.runs.defaults import DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.folder import config_text
 
+MOST_THREADS = 1_024
 KINDS: dict[str, tuple[Any, str]] = dict.fromkeys(("agent", "env", "network"), (str, "a text"))
 KINDS |= dict.fromkeys(("stop_at", "worker_timeout"), (int | float | np.number, "a number"))
 SWITCHES = ("processes", "deterministic", "compile", "pictures", "normalize_obs")
@@ -30,10 +31,7 @@ def complete(given: Mapping[str, Any]) -> Config:
 
     Keys are those of a run's config.toml; what is not set, or None, is as the flags have it.
     """
-    for name in given:
-        if name not in DEFAULTS:
-            near = closest(str(name), DEFAULTS)
-            raise UsageError(f"unknown setting {name!r}.{near} A run's config.toml shows them all")
+    check_names(given)
     config = {**DEFAULTS, **{name: x for name, x in given.items() if x is not None}}
     check_values(config)
     check_early_end(config)
@@ -50,6 +48,16 @@ def complete(given: Mapping[str, Any]) -> Config:
     return storable(config)
 
 
+def check_names(given: Mapping[str, Any]) -> None:
+    """Refuse what is no config, or sets what a run has not."""
+    if not isinstance(given, Mapping):
+        raise UsageError(f"config {given!r}: expected settings by name, as in {{'agent': 'ppo'}}")
+    for name in given:
+        if name not in DEFAULTS:
+            near = closest(str(name), DEFAULTS)
+            raise UsageError(f"unknown setting {name!r}.{near} A run's config.toml shows them all")
+
+
 def check_values(config: Config) -> None:
     """Refuse values of another kind than the setting's; whole numbers become ints."""
     for name, value in config.items():
@@ -59,6 +67,8 @@ def check_values(config: Config) -> None:
             config[name] = check_whole(flag_of(name), value, WHOLE[name])
         elif name in KINDS and not isinstance(value, KINDS[name][0]):
             raise UsageError(f"{flag_of(name)} {value!r}: expected {KINDS[name][1]}")
+    if (config["threads"] or 0) > MOST_THREADS:
+        raise UsageError(f"--threads {config['threads']:,}: expected at most {MOST_THREADS:,}")
 
 
 def check_early_end(config: Config) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from seqrl.core.checks import check_whole
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import UsageError, explain
 from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.config import complete
@@ -74,9 +74,12 @@ class Processes:
             while True:
                 while len(going) < self.workers and (job := next(todo, None)) is not None:
                     try:
+                        check_apart(job, going.values())
                         going[start(job)] = job
                     except UsageError as error:
                         yield Result(job, str(error))
+                    except Exception as error:  # whatever code of the user's may do
+                        yield Result(job, explain(error))
                 if not going:
                     return
                 time.sleep(POLL_INTERVAL)
@@ -84,6 +87,12 @@ class Processes:
                     over.append(going.pop(process))
                     yield Result(over[-1], end(process.returncode, log_path(over[-1].folder)))
                 self.progress([*going.values()], over)
+
+
+def check_apart(job: Job, others: Iterable[Job]) -> None:
+    """Refuse a job in the folder of one that goes on."""
+    if Path(job.folder).absolute() in [Path(other.folder).absolute() for other in others]:
+        raise UsageError(f"{job.folder}: a job that is under way has this folder; name another")
 
 
 def log_path(folder: str | Path) -> Path:
@@ -121,7 +130,7 @@ def code_flags(config: Mapping[str, Any]) -> list[str]:
 def end(status: int, log: Path) -> str:
     """Return why a process failed, with the last line of its log; "" where it did not."""
     if not status:
-        if not log.stat().st_size:
+        if log.exists() and not log.stat().st_size:
             log.unlink()
         return ""
     how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, NoReturn
@@ -11,7 +12,7 @@ from seqrl.agents.factory import Config
 from seqrl.core.errors import RunError, UsageError, UserError, explain
 from seqrl.envs.state import why_unkept
 from seqrl.envs.wrapping import named
-from seqrl.training.loop.callbacks import listed
+from seqrl.training.loop.callbacks import check_callback, listed
 from seqrl.training.loop.evaluation import Evaluation, Evaluator
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback
@@ -19,7 +20,8 @@ from seqrl.training.loop.train import results, run_to
 from seqrl.training.runs import checkpoint, saved_run
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.checkpointer import Checkpointer
-from seqrl.training.runs.config import complete
+from seqrl.training.runs.config import check_names, complete
+from seqrl.training.runs.defaults import DEFAULTS
 from seqrl.training.runs.early_stopping import EarlyStopping
 from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.load import CODE, allowed_config, build_parts
@@ -58,13 +60,19 @@ def run(
     numbers, threads, choices of torch) is restored. Raises UsageError before anything is trained,
     RunError for what failed on the way; what was learned until then is saved.
     """
-    folder = Path(folder)
+    folder, callbacks = Path(folder).absolute(), listed(callbacks)
+    for callback in callbacks:  # before there is a folder, which would have to be new again
+        check_callback(callback)
+    if stop is not None and not hasattr(stop, "is_set"):
+        raise UsageError(f"stop {stop!r}: expected a threading.Event")
     config = stored_config(folder, config) if resume else complete(config)
     if config.get("seeds"):
         raise UsageError(f"seeds {config['seeds']}: a run has one; see training.train_seeds")
-    with one_at_a_time(config):
+    with one_at_a_time(config), ExitStack() as at_the_end:
         if not resume:
-            one = RunUnderWay(build(config), stop)
+            parts = build(config)
+            at_the_end.callback(parts.envs.close)
+            one = RunUnderWay(parts, stop)
             runs.new_folder("", "", "", 0, str(folder))
         with runs.locked(folder):
             saved = None
@@ -74,9 +82,10 @@ def run(
                 return Summary(folder, ended)
             else:
                 one, saved = continued(folder, config, stop)
+                at_the_end.callback(one.parts.envs.close)
             one.begin(folder, callbacks, saved)
             summary = one.finish()
-    if summary.interrupted and not one.loop.stop.is_set():
+    if one.broken_off:
         raise KeyboardInterrupt
     return summary
 
@@ -162,6 +171,8 @@ class RunUnderWay:
         evaluation = None
         if self.evaluator and not (problem or self.interrupted):
             problem, evaluation = self._attempt(self.evaluator.final, self.loop)
+        if self.evaluator:
+            self.evaluator.envs.close()
         self.logger.text("path", self.loop.path)
         self.logger.close(success=not (problem or self.interrupted))
         if problem is not None:
@@ -229,13 +240,19 @@ def continued(
 
 
 def stored_config(folder: Path, given: Mapping[str, Any]) -> Config:
-    """Return the config of a run folder; UsageError where what is given differs from it."""
+    """Return the config of a run folder; UsageError where what is given differs from it.
+
+    What is given is completed by what is stored.
+    """
+    check_names(given)
     allowed = {name: given.get(name) for name in CODE}
     wrappers = [name for name, _ in named(given.get("wrappers"))]
     stored = allowed_config(folder, {**allowed, "wrappers": wrappers})
-    named_again = {name: x for name, x in stored.items() if name in given}
-    found = saved_run.differences(runs.as_stored(dict(given)), named_again)
-    if found:
+    known = {name: x for name, x in stored.items() if name in DEFAULTS}
+    numbers = {**stored["agent_args"], **(given.get("agent_args") or {})}
+    again = runs.as_stored(complete({**known, **given, "agent_args": numbers}))
+    again, before = ({name: x[name] for name in given if name in x} for x in (again, stored))
+    if found := saved_run.differences(again, before):
         raise UsageError(f"resume: {folder} was begun with other settings: {found}; leave them out")
     return stored
 
