@@ -3,6 +3,7 @@
 import re
 import shlex
 
+import gymnasium as gym
 import pytest
 
 from seqrl.scripts import command
@@ -62,6 +63,8 @@ MISTAKES = {
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_mistake_is_told_in_one_line_with_the_next_step(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in gym.registry if name.startswith(("ALE/", "MiniGrid-"))]:
+        monkeypatch.delitem(gym.registry, name)  # another test may have imported their packages
     (tmp_path / "run.yaml").write_text("steps: 100\n")
     status = command.main(shlex.split(words))
     told = capsys.readouterr().err
