@@ -14,7 +14,7 @@ import seqrl.core
 from seqrl.agents.tabular.tabular_agent import TableArrays
 from seqrl.training.loop import compiled
 
-HOME = Path(seqrl.core.__file__).parents[1]
+HOME = Path(seqrl.core.__file__).resolve().parents[1]
 # what a wing, or the files at the top of a room, may import besides core and itself
 ARROWS = {
     "core": set(),
