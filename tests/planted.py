@@ -23,6 +23,8 @@ FIRST = (
     "exploration episodes value reinforce networks loop rollout ppo normalize gru_kernel"
 ).split()
 ENOUGH = 1.0
+# it fails with any bug, for the text that the bug has replaced
+TEXTS = "tests/test_architecture.py::test_every_bug_to_be_planted_still_has_its_text"
 
 
 class Bug(NamedTuple):
@@ -219,7 +221,8 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run tests until one fails."""
-    return python(folder, "-m", "pytest", "-x", "-q", "-m", "not slow", "--tb=no", *arguments)
+    chosen = "-m", "not slow", "--deselect", TEXTS
+    return python(folder, "-m", "pytest", "-x", "-q", "--tb=no", *chosen, *arguments)
 
 
 def plant(folder: Path, bug: Bug) -> None:

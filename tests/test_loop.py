@@ -706,3 +706,20 @@ def test_compiled_turns_tell_of_long_episodes_too(caplog):
         "seqrl: an episode has taken 10,000 env steps without an end and no step limit is known; "
         "--max-episode-steps 1000 (max_episode_steps of make) would cut it"
     ]
+
+
+def test_schedules_run_over_each_call_of_train():
+    """Half-way through a call epsilon is half-way, whatever was played before."""
+    envs = make("FrozenLake-v1")
+    spaces = envs.single_observation_space, envs.single_action_space
+    agent = QLearning(*spaces, exploration=EpsilonGreedy("linear:1:0"), seed=0)
+    for steps in (100, 400, 60):
+        rates = []
+
+        def note(loop, rates=rates):
+            rates.append(loop.agent.last_metrics["rollout/exploration_rate"]())
+
+        note.every = steps // 2
+        train(agent, envs, steps, seed=0, callbacks=[note])
+        assert rates == [0.5, 0.0]
+        assert agent.horizon == steps
