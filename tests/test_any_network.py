@@ -16,7 +16,8 @@ from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
 from seqrl.core.errors import UsageError
 from seqrl.envs.making import make
-from seqrl.networks.base import Network
+from seqrl.networks.base import Network, as_network
+from seqrl.networks.batch_norm import update_statistics
 from seqrl.networks.mlp import MLP
 from seqrl.networks.recurrent import GRU
 from seqrl.training.loop.interaction import Interaction
@@ -104,6 +105,19 @@ def test_batch_norm_sees_no_padding(cls, name):
                 share = 1 - 0.9 ** int(norm.num_batches_tracked)  # of 5, coming from 0
                 torch.testing.assert_close(norm.running_mean, torch.full((4,), 5 * share))
                 assert share > 0.2
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_statistics_are_those_of_the_valid_steps(name):
+    """What is not valid shows zeros here, of which a mean below 5 would tell."""
+    network = as_network(NORMED[name]())
+    valid = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]]).bool()
+    obs, start = valid[..., None] * torch.ones(4), torch.zeros(5, 3, dtype=torch.bool)
+    update_statistics(network, obs, start, valid)
+    (norm,) = (part for part in network.modules() if isinstance(part, nn.BatchNorm1d))
+    share = 1 - 0.9 ** int(norm.num_batches_tracked)
+    torch.testing.assert_close(norm.running_mean, torch.full((4,), 5 * share))
+    assert share > 0
 
 
 @every_agent
