@@ -360,7 +360,7 @@ def test_a_run_goes_on_by_the_config_that_began_it(tmp_path):
         ({"callbacks": [Never()]}, "Never.every 0: expected a whole number"),
         ({"stop": True}, "stop True: expected a threading.Event"),
     ],
-    ids=str,
+    ids=["no list", "class", "every 0", "stop"],
 )
 def test_what_cannot_be_called_is_refused_before_there_is_a_folder(more, message, tmp_path):
     with pytest.raises(UsageError, match=message):
