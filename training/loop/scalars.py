@@ -36,14 +36,16 @@ class ScalarRecorder:
     def begin(self, loop: Any, steps: int) -> None:
         """Space the points over a run that ends at `steps` env steps."""
         self._spacing = max(1, -(-steps // POINTS))  # rounded up
-        self.due = self._next_due(loop.steps)
+        self.due = next_due(loop.steps, self._spacing)
         self._last = (loop.steps, loop.watch.seconds)
 
     def episode(self, loop: Any, episode: Episode) -> None:
         """Hand on a point where one is due."""
         if episode.step >= self.due:
-            self.due = self._next_due(episode.step)
-            for tag, value in self._point(loop, episode).items():
+            self.due = next_due(episode.step, self._spacing)
+            values = point(loop, episode, self._last)
+            self._last = (episode.step, loop.watch.seconds)
+            for tag, value in values.items():
                 self.target.scalar(tag, value, episode.step)
 
     def episodes(self, steps: np.ndarray, totals: np.ndarray, lengths: np.ndarray) -> None:
@@ -53,17 +55,19 @@ class ScalarRecorder:
         """Flush the target where it can be."""
         getattr(self.target, "flush", lambda: None)()
 
-    def _next_due(self, step: int) -> int:
-        """Return the first env step after the thousandth of the run that `step` is in."""
-        return -(-step // self._spacing) * self._spacing + 1
 
-    def _point(self, loop: Any, episode: Episode) -> Metrics:
-        step, seconds = self._last
-        self._last = (episode.step, loop.watch.seconds)
-        return {
-            "rollout/episode_return": episode.total,
-            "rollout/ep_rew_mean": loop.books.ep_rew_mean,
-            "rollout/ep_len_mean": loop.books.ep_len_mean,
-            "time/fps": (episode.step - step) / max(self._last[1] - seconds, 1e-9),
-            **{tag: float(x() if callable(x) else x) for tag, x in loop.metrics.items()},
-        }
+def next_due(step: int, spacing: int) -> int:
+    """Return the first env step after the stretch of `spacing` env steps that `step` is in."""
+    return -(-step // spacing) * spacing + 1
+
+
+def point(loop: Any, episode: Episode, last: tuple[int, float]) -> Metrics:
+    """Return a run's curves at an episode's end; `last`: env step and seconds of the last point."""
+    step, seconds = last
+    return {
+        "rollout/episode_return": episode.total,
+        "rollout/ep_rew_mean": loop.books.ep_rew_mean,
+        "rollout/ep_len_mean": loop.books.ep_len_mean,
+        "time/fps": (episode.step - step) / max(loop.watch.seconds - seconds, 1e-9),
+        **{tag: float(x() if callable(x) else x) for tag, x in loop.metrics.items()},
+    }

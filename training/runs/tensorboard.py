@@ -24,6 +24,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from seqrl.core.errors import UsageError
 from seqrl.training.loop.books import Episode
 from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.scalars import next_due, point
 from seqrl.training.runs.episodes_csv import THINNED, EpisodesCsv
 from seqrl.training.runs.folder import make_numbered_folder
 from seqrl.training.runs.growing_file import GrowingFile
@@ -59,15 +60,16 @@ class TensorBoard:
             remedy = f"give the run that begins at {loop.steps:,} a TensorBoard of its own"
             raise UsageError(f"logger {self.folder}: {found}; {remedy}")
         self._spacing = max(1, -(-steps // POINTS))  # rounded up
-        self.due = self._next_due(loop.steps)
+        self.due = next_due(loop.steps, self._spacing)
         self._last = (loop.steps, loop.watch.seconds)
 
     def episode(self, loop: Interaction, episode: Episode) -> None:
         """Write a row to episodes.csv, and a point where one is due."""
         self._write_rows([episode.step], [episode.total], [episode.length])
         if episode.step >= self.due:
-            self.due = self._next_due(episode.step)
-            self.scalars(episode.step, self._point(loop, episode))
+            self.due = next_due(episode.step, self._spacing)
+            self.scalars(episode.step, point(loop, episode, self._last))
+            self._last = (episode.step, loop.watch.seconds)
 
     def episodes(self, steps: np.ndarray, totals: np.ndarray, lengths: np.ndarray) -> None:
         """Write rows to episodes.csv for episodes that ended before the next point is due."""
@@ -78,21 +80,6 @@ class TensorBoard:
         self.csv.write(steps, totals, lengths)
         if self.csv.thinned and not thinned:
             self.text("episodes.csv", THINNED)
-
-    def _next_due(self, step: int) -> int:
-        """Return the first env step after the thousandth of the run that `step` is in."""
-        return -(-step // self._spacing) * self._spacing + 1
-
-    def _point(self, loop: Interaction, episode: Episode) -> dict[str, float]:
-        step, seconds = self._last
-        self._last = (episode.step, loop.watch.seconds)
-        return {
-            "rollout/episode_return": episode.total,
-            "rollout/ep_rew_mean": loop.books.ep_rew_mean,
-            "rollout/ep_len_mean": loop.books.ep_len_mean,
-            "time/fps": (episode.step - step) / max(self._last[1] - seconds, 1e-9),
-            **{tag: float(x() if callable(x) else x) for tag, x in loop.metrics.items()},
-        }
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one point of each tag at env step `step`."""
