@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqrl.core.errors import RunError, UsageError, closest
 from seqrl.scripts import options, train
 from seqrl.scripts.options import Parser, print_note
+from seqrl.scripts.run_name import run_name
 from seqrl.scripts.settings import expanded
 from seqrl.training.comparison.charts import write_charts
 from seqrl.training.comparison.compare import Table, compare
@@ -37,7 +38,14 @@ EPILOG = (
     "finished and with the very same settings, are not run again."
 )
 RESERVED = {"--agent": "--agents", "--seed": "--seeds", "--run-dir": "--out", "--resume": ""}
-Planned = tuple[str, dict[str, Any]]  # name and config of a run
+
+
+class Planned(NamedTuple):
+    """A run that is wanted."""
+
+    name: str  # of the algorithm: its agent and its values of each --grid
+    folder_name: str  # the agent's part of its folder
+    config: dict[str, Any]
 
 
 @options.guarded
@@ -87,7 +95,7 @@ def make_parser() -> Parser:
     add("--threshold", type=float, help="say when the mean of 100 episodes reached it")
     add("--runs", nargs="+", metavar="GLOB", help="compare these run folders, run nothing")
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT/seed-N")
+    add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT,SETTINGS/seed-N")
     add("--out", help="folder of the comparison (default: LOGDIR/compare-ENV-AGENTS)")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
@@ -121,22 +129,19 @@ def check_run_flags(args: argparse.Namespace, run_flags: Sequence[str], parser: 
 
 def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator[Planned]:
     """Yield all runs, seed by seed; settings are checked before any run begins."""
-    groups = list(product(args.env, args.agents, *(settings(part) for part in args.grid)))
-    names = [",".join([agent, *(label for label, _ in chosen)]) for _, agent, *chosen in groups]
-    folders = {(group[0], plain_name(n)) for group, n in zip(groups, names, strict=True)}
-    if len(folders) < len(names):
-        raise UsageError("--grid: two of its values give the same folder name")
-    configs = []
-    for (env, agent, *chosen), name in zip(groups, names, strict=True):
+    found = []
+    for env, agent, *chosen in product(args.env, args.agents, *(map(settings, args.grid))):
+        name = ",".join([agent, *(label for label, _ in chosen)])
         flags = ["--agent", agent, "--env", env, "--no-pictures", *run_flags]
-        flags += [flag for _, flag in chosen]
-        config, note = checked_config(name, flags, args.metric)
-        configs.append((name, config))
+        planned, note = plan(name, flags, [flag for _, flag in chosen], args.metric)
+        found.append(planned)
         if note and not args.quiet:
             print_note(f"{name}: {note}")
+    if len({(one.config["env"], plain_name(one.folder_name)) for one in found}) < len(found):
+        raise UsageError("--grid: two of its values give the same folder name")
     for seed in range(args.seeds):
-        for name, config in configs:
-            yield name, {**config, "seed": seed}
+        for one in found:
+            yield one._replace(config={**one.config, "seed": seed})
 
 
 def settings(part: tuple[str, list[str]]) -> list[tuple[str, str]]:
@@ -147,20 +152,24 @@ def settings(part: tuple[str, list[str]]) -> list[tuple[str, str]]:
     return [(f"{name}={v}", switches.get(v.lower(), f"{flag}={v}")) for v in values]
 
 
-def checked_config(name: str, flags: Sequence[str], metric: str) -> tuple[dict[str, Any], str]:
-    """Return config and note of a run with these flags; UsageError where it could not be made."""
+def plan(
+    name: str, flags: Sequence[str], varied: Sequence[str], metric: str
+) -> tuple[Planned, str]:
+    """Return the run of these flags and its note; UsageError where it could not be made."""
     from seqrl.training.runs.parts import build
 
     try:
-        flags = expanded(flags)
-        parser = train.make_parser(flags)
-        config = train.make_config(parser.read(flags))
+        typed = [*flags, *varied]
+        argv = expanded(typed)
+        parser = train.make_parser(argv)
+        config = train.make_config(parser.read(argv))
         if metric == "eval_mean_reward" and not config["eval_episodes"]:
             raise UsageError("--eval-episodes 0 leaves nothing for --metric eval_mean_reward")
         build(config).envs.close()
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
-    return config, parser.note
+    folder_name = run_name(typed, parser, config["agent"], varied)
+    return Planned(name, folder_name, config), parser.note
 
 
 def output_folder(args: argparse.Namespace, envs: Sequence[str], names: Sequence[str]) -> Path:
@@ -181,7 +190,7 @@ def run_missing(
     planned: Sequence[Planned], args: argparse.Namespace
 ) -> tuple[list[Run], list[Result]]:
     """Run what is planned and not finished; return all runs, and the failures."""
-    finished = [finished_folder(args.logdir, *one) for one in planned]
+    finished = [finished_folder(args.logdir, one[:2], one.config) for one in planned]
     missing = [one for one, folder in zip(planned, finished, strict=True) if folder is None]
     if not args.quiet:
         done = f", {len(planned) - len(missing)} are there already" if missing != planned else ""
@@ -193,13 +202,14 @@ def run_missing(
             failures = [result for result in results if result.reason]
     rest = iter(new)
     folders = [next(rest) if folder is None else folder for folder in finished]
-    return [read_run(f, config) for f, (_, config) in zip(folders, planned, strict=True)], failures
+    runs = [read_run(f, one.config) for f, one in zip(folders, planned, strict=True)]
+    return runs, failures
 
 
 def placed(planned: Sequence[Planned], logdir: str, folders: list[Path]) -> Iterator[Job]:
     """Yield the job of each run, in a new folder that is made now and added to `folders`."""
-    for name, config in planned:
-        folders.append(new_folder(logdir, config["env"], name, config["seed"]))
+    for name, folder_name, config in planned:
+        folders.append(new_folder(logdir, config["env"], folder_name, config["seed"]))
         yield Job(config, folders[-1], name)
 
 
@@ -225,7 +235,7 @@ def progress_bar(planned: Sequence[Planned], quiet: bool) -> Iterator[Any]:
         return
     from tqdm import tqdm
 
-    total = sum(config["steps"] for _, config in planned)
+    total = sum(one.config["steps"] for one in planned)
     with tqdm(total=total, unit=" steps", unit_scale=True, leave=False, file=sys.stderr) as bar:
 
         def update(going: Sequence[Job], over: Sequence[Job]) -> None:

@@ -110,8 +110,9 @@ def few_updates(length: float, steps: int, updates: int) -> str:
 
 def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
     """Return the folder for TensorBoard: that of all runs if the run is among them."""
-    in_logdir = folder.parent.name == runs.plain_name(config["agent"])
-    return folder.parents[2] if in_logdir else folder
+    above = folder.parents
+    inside = len(above) > 2 and above[1].name == runs.plain_name(config["env"])
+    return above[2] if inside else folder
 
 
 def tensorboard_command() -> str:

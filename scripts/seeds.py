@@ -20,12 +20,15 @@ from seqrl.training.runs.seeds import Runs, SeedTrainer, collect
 from seqrl.training.runs.tensorboard import TensorBoard
 
 
-def train_seeds(config: Config, args: argparse.Namespace) -> int:
-    """Train the seeds, write their curves, report; return the exit status."""
+def train_seeds(config: Config, args: argparse.Namespace, name: str) -> int:
+    """Train the seeds, write their curves, report; return the exit status.
+
+    `name` is the agent's part of the folder.
+    """
     with one_at_a_time(config):
         seed_trainer = make_trainer(config)
-        env, agent, seeds = config["env"], config["agent"], config["seeds"]
-        folder = runs.new_folder(args.logdir, env, agent, 0, args.run_dir, seeds=seeds)
+        env, seeds = config["env"], config["seeds"]
+        folder = runs.new_folder(args.logdir, env, name, 0, args.run_dir, seeds=seeds)
         runs.write_config(folder, config)
         logger = TensorBoard(folder)
         logger.describe(config)

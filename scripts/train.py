@@ -10,6 +10,7 @@ from typing import Any
 
 from seqrl.scripts import options
 from seqrl.scripts.options import Parser, print_note, repeatable
+from seqrl.scripts.run_name import run_name
 from seqrl.scripts.settings import default_settings, expanded, set_defaults
 from seqrl.training.runs.defaults import AGENT, DEFAULTS, WHOLE
 
@@ -17,7 +18,7 @@ from seqrl.training.runs.defaults import AGENT, DEFAULTS, WHOLE
 @options.guarded
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, build the parts, train, report."""
-    argv = expanded(argv)
+    typed, argv = argv, expanded(argv)
     parser = make_parser(argv)
     args = parser.read(argv)
     # the library's own warnings
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         from seqrl.scripts.seeds import train_seeds
 
         print_note(note)
-        return train_seeds(config, args)
+        return train_seeds(config, args, run_name(typed, parser, config["agent"]))
     from seqrl.scripts.running import execute
     from seqrl.training.runs import folder as runs
     from seqrl.training.runs.global_state import one_at_a_time
@@ -41,8 +42,8 @@ def main(argv: Sequence[str]) -> int:
 
     with one_at_a_time(config):
         one = RunUnderWay(build(config))  # an error here leaves the folder unmade
-        names = config["env"], config["agent"], config["seed"]
-        folder = runs.new_folder(args.logdir, *names, args.run_dir)
+        name = run_name(typed, parser, config["agent"])
+        folder = runs.new_folder(args.logdir, config["env"], name, config["seed"], args.run_dir)
         with runs.locked(folder):
             runs.write_config(folder, config)
             print_note(note)
@@ -93,7 +94,7 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--no-compile", action="store_true", help="step where compiled turns give the same bits")
     add("--deterministic", action="store_true", help="only operations of torch that repeat exactly")
     add("--no-pictures", action="store_true", help="draw nothing for TensorBoard at evaluations")
-    add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT/seed-N")
+    add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT,SETTINGS/seed-N")
     add("--run-dir", help="the run's folder outright, new or empty")
     add("--config", metavar="FILE", help="settings as in a run's config.toml; flags count more")
     add("--preset", metavar="NAME", help="tuned settings; by default this pair's, none for none")

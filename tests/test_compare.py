@@ -143,7 +143,7 @@ def test_a_killed_run_is_named_the_others_finish_and_a_restart_runs_only_it(
     assert script.main(flags) == 0
     assert started == [0, 1, 1]
     assert contents(home / "seed-1") == half  # left as it is; the new one has a suffix
-    assert (home / "seed-1-1" / "summary.json").exists()
+    assert (home / "seed-1.1" / "summary.json").exists()
     assert "seed 1" not in capsys.readouterr().out
 
 
@@ -193,7 +193,7 @@ def test_an_interrupt_ends_every_process_and_keeps_what_was_learned(tmp_path, mo
     for _, folder in processes:
         assert 0 < json.loads((folder / "summary.json").read_text())["steps"] < 10**9
         config = read_config(folder)
-        assert executor.finished_folder(str(tmp_path), "sarsa", config) is None
+        assert executor.finished_folder(str(tmp_path), ["sarsa"], config) is None
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -202,7 +202,7 @@ def test_the_run_that_is_wanted_is_known_by_its_settings_not_its_name(tmp_path):
     wanted["agent_args"] = {"gamma": 0.9}
 
     def found(seed, **other):
-        return executor.finished_folder(str(tmp_path), "sarsa", {**wanted, "seed": seed, **other})
+        return executor.finished_folder(str(tmp_path), ["sarsa"], {**wanted, "seed": seed, **other})
 
     assert found(1) is None
     recorded(tmp_path, "sarsa", 10)
@@ -230,7 +230,7 @@ def jobs_of(text):
     """The plan of a command line."""
     typed, passed = script.make_parser().parse_known_args(text.split())
     script.check_run_flags(typed, passed, script.make_parser())
-    return [executor.Job(config, "", name) for name, config in script.planned_runs(typed, passed)]
+    return [executor.Job(run.config, "", run.name) for run in script.planned_runs(typed, passed)]
 
 
 def test_the_plan_is_the_product_of_everything_seed_by_seed():

@@ -36,10 +36,10 @@ def test_a_run_s_folder_is_logdir_env_agent_seed():
 def test_a_folder_that_is_there_gets_a_suffix_and_stays_as_it_is(home):
     first = new_folder("runs", "A-v0", "sarsa", 0)
     (first / "episodes.csv").write_text("mine")
-    (first.parent / "seed-0-1").write_text("a file is in the way as well")
-    (first.parent / "seed-0-2").symlink_to("nowhere")
-    assert new_folder("runs", "A-v0", "sarsa", 0).name == "seed-0-3"
-    assert new_folder("runs", "A-v0", "sarsa", 0).name == "seed-0-4"
+    (first.parent / "seed-0.1").write_text("a file is in the way as well")
+    (first.parent / "seed-0.2").symlink_to("nowhere")
+    assert new_folder("runs", "A-v0", "sarsa", 0).name == "seed-0.3"
+    assert new_folder("runs", "A-v0", "sarsa", 0).name == "seed-0.4"
     assert new_folder("runs", "A-v0", "sarsa", 1).name == "seed-1"
     assert (first / "episodes.csv").read_text() == "mine"
 
@@ -47,7 +47,7 @@ def test_a_folder_that_is_there_gets_a_suffix_and_stays_as_it_is(home):
 def test_runs_that_start_together_get_folders_of_their_own():
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: new_folder("runs", "A-v0", "sarsa", 0), range(40)))
-    names = {"seed-0", *(f"seed-0-{i}" for i in range(1, 40))}
+    names = {"seed-0", *(f"seed-0.{i}" for i in range(1, 40))}
     assert {folder.name for folder in found} == names
 
 

@@ -228,7 +228,7 @@ def test_a_second_run_gets_a_suffix_and_equals_the_first(here, type_):
     for _ in range(3):
         type_(train, "--steps", 300, *SHORT)
     home = here / "runs/FrozenLake-v1/q-learning"
-    assert sorted(path.name for path in home.iterdir()) == ["seed-0", "seed-0-1", "seed-0-2"]
+    assert sorted(path.name for path in home.iterdir()) == ["seed-0", "seed-0.1", "seed-0.2"]
     digests = {json.loads(path.read_text())["digest"] for path in home.glob("*/summary.json")}
     assert len(digests) == 1
 

@@ -76,18 +76,25 @@ def find_runs(patterns: Iterable[str]) -> list[Path]:
 
 def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
     """Read a run from its folder; `config` stands in where the folder has none."""
-    if config is None or (folder / CONFIG).exists():
-        config = read_config(folder)
-    missing = sorted({"agent", "env", "seed", "steps"} - config.keys())
-    if missing:
-        raise UsageError(f"{folder / CONFIG}: no {', '.join(missing)} in it, so it is no run's")
-    if config.get("seeds"):
+    run = read_settings(folder, config)
+    if run.config.get("seeds"):
         remedy = "name runs of one each, such as 'runs/*/*/seed-*'"
         raise UsageError(f"{folder} holds many seeds in one; {remedy}")
-    summary = read_summary(folder, config)
-    if summary is None:
-        return Run(folder, config, None, np.empty(0), np.empty(0))
-    return Run(folder, config, summary, *read_curve(folder / "episodes.csv"))
+    if run.summary is None:
+        return run
+    steps, values = read_curve(folder / "episodes.csv")
+    return run._replace(steps=steps, values=values)
+
+
+def read_settings(folder: Path, config: dict[str, Any] | None = None) -> Run:
+    """Read a run's settings and summary, without its curve."""
+    if config is None or (folder / CONFIG).exists():
+        config = read_config(folder)
+    which = "seeds" if config.get("seeds") else "seed"
+    missing = sorted({"agent", "env", which, "steps"} - config.keys())
+    if missing:
+        raise UsageError(f"{folder / CONFIG}: no {', '.join(missing)} in it, so it is no run's")
+    return Run(folder, config, read_summary(folder, config), np.empty(0), np.empty(0))
 
 
 def read_curve(path: Path) -> tuple[Floats, Floats]:

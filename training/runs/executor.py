@@ -149,11 +149,13 @@ def steps_done(folder: str | Path) -> int:
         return 0
 
 
-def finished_folder(logdir: str, name: str, config: Mapping[str, Any]) -> Path | None:
-    """Return the folder of a finished run of the same name and config, None if there is none."""
-    seed, env, stored = config["seed"], config["env"], runs.as_stored(dict(config))
-    parent = Path(logdir) / runs.plain_name(env) / runs.plain_name(name)
-    for folder in sorted([*parent.glob(f"seed-{seed}"), *parent.glob(f"seed-{seed}-*")]):
+def finished_folder(logdir: str, names: Iterable[str], config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of a finished run of this config under one of the names, None without."""
+    env, stored = Path(logdir) / runs.plain_name(config["env"]), runs.as_stored(dict(config))
+    parents = [env / runs.plain_name(name) for name in names]
+    endings = "", ".*", "-*"  # runs of 0.1 were numbered with a hyphen
+    patterns = [f"seed-{config['seed']}{ending}" for ending in endings]
+    for folder in (f for parent in parents for p in patterns for f in sorted(parent.glob(p))):
         try:
             same = runs.read_config(folder) == stored
             if same and runs.read_summary(folder, stored) is not None:

@@ -27,7 +27,10 @@ PACKAGES = ("seqrl", "numpy", "gymnasium", "torch", "numba")
 def new_folder(
     logdir: str, env: str, agent: str, seed: int, run_dir: str | None = None, *, seeds: int = 1
 ) -> Path:
-    """Make LOGDIR/ENV/AGENT/seed-N or seeds-K, numbered if it exists; or `run_dir`, if empty."""
+    """Make LOGDIR/ENV/AGENT/seed-N or seeds-K, numbered if it exists; or `run_dir`, if empty.
+
+    `agent` may have the settings that tell its runs from others, as in `ppo,network=gru`.
+    """
     try:
         if run_dir is not None:
             folder = Path(run_dir)
@@ -46,11 +49,11 @@ def new_folder(
 
 
 def make_numbered_folder(parent: Path, name: str) -> Path:
-    """Make `parent/name`, or the first of `name-1`, `name-2`, ... that does not exist."""
+    """Make `parent/name`, or the first of `name.1`, `name.2`, ... that does not exist."""
     check_writable(parent)
     number = 0
     while True:
-        folder = parent / (f"{name}-{number}" if number else name)
+        folder = parent / (f"{name}.{number}" if number else name)
         try:
             folder.mkdir()
             return folder

@@ -1,0 +1,68 @@
+"""The agent's part of a run's folder: who learned, and what was typed that changes what."""
+
+from __future__ import annotations
+
+from argparse import Action
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from seqrl.scripts.options import Parser, flag_value, normalized
+
+LONGEST, HASH = 80, 6  # characters of a name, and of the hash that stands for the rest of it
+UNNAMED = {  # where it is, how long it is, what is watched, and how it is executed
+    *("agent", "env", "seed", "seeds", "steps", "episodes"),
+    *("logdir", "run_dir", "quiet", "debug", "no_pictures", "checkpoint_every", "resume"),
+    *("eval_every", "eval_episodes", "stop_at", "patience"),
+    *("processes", "worker_timeout", "restart_workers", "threads", "no_compile"),
+    *("deterministic", "device", "backend"),
+}
+
+
+def run_name(argv: Sequence[str], parser: Parser, agent: str, varied: Sequence[str] = ()) -> str:
+    """Return the agent and each setting typed, as in `ppo,network=gru,num_envs=8`.
+
+    `argv` is as typed: what a preset or an alias stands for is not in it. What is `varied` in a
+    comparison is always named. The order is that of the flags' help, so that the same settings
+    have the same name.
+    """
+    order = {id(action): place for place, action in enumerate(parser._actions)}
+    found: dict[tuple[int, str], str] = {}
+    for action, word in typed(argv, parser, varied):
+        key, text = label(action, word, parser)
+        found[order[id(action)], key] = text
+    agent = flag_value(argv, "--agent", agent)
+    return shortened(",".join([agent, *(found[key] for key in sorted(found))]))
+
+
+def typed(
+    argv: Sequence[str], parser: Parser, varied: Sequence[str]
+) -> Iterator[tuple[Action, str]]:
+    """Yield the flags that change what is learned, each with the word typed for it."""
+    always = {normalized(word) for word in varied}
+    words = [normalized(word) for word in argv]
+    for word, following in zip(words, [*words, ""][1:], strict=True):
+        flag, equals, value = word.partition("=")
+        action = parser._option_string_actions.get(flag) if flag.startswith("--") else None
+        if action is not None and (word in always or action.dest not in UNNAMED):
+            switch = "false" if flag.startswith("--no-") else "true"
+            yield action, switch if action.nargs == 0 else value if equals else following
+
+
+def label(action: Action, word: str, parser: Parser) -> tuple[str, str]:
+    """Return what tells a repeatable flag's words apart, and how the name shows the word."""
+    if action.nargs == 0:
+        return "", f"{action.dest}={word}"
+    value = parser._get_value(action, word)
+    if isinstance(value, tuple):  # name=value
+        return word.partition("=")[0], word
+    if action.dest == "wrappers":
+        return word, f"wrapper={word}"
+    return "", f"{action.dest}={Path(word).stem if action.dest == 'config' else value}"
+
+
+def shortened(name: str) -> str:
+    """Return a name of at most 80 characters; a hash stands for the rest of a longer one."""
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST - HASH - 1]}-{sha256(name.encode()).hexdigest()[:HASH]}"
