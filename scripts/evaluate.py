@@ -39,9 +39,10 @@ def main(argv: Sequence[str]) -> int:
     print(f"returns from {found.returns.min():g} to {found.returns.max():g}")
     print(f"lengths {found.lengths.mean():.1f} in the mean, {found.truncated.sum():,} cut")
     if args.picture or args.gif:
-        from seqrl.scripts.pictures import save
+        from seqrl.training.runs.picture_files import save
 
-        save(parts, found, args.seed, args.picture, args.gif)
+        for path in save(parts, found, args.seed, args.picture, args.gif):
+            print(f"written   {path}")
     return 0
 
 

@@ -35,6 +35,9 @@ ARROWS = {
         *("training", "training.loop", "training.pictures"),
     },
     "training.comparison": {"envs", "training", "training.runs"},
+    "training.doctor": {
+        *("agents", "agents.deep", "envs", "networks", "networks.diagnosis", "training.runs"),
+    },
     "root": {"scripts", "training.loop", "training.runs"},
 }
 ARROWS["scripts"] = set(ARROWS)

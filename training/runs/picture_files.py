@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,19 @@ from seqrl.training.runs.parts import RunParts, agent_pictures
 
 def save(
     parts: RunParts, evaluation: Evaluation, seed: int, png: str | None, gif: str | None
-) -> None:
-    """Write all pictures to a PNG and the seed's first episode to a GIF, each if it is named."""
+) -> Iterator[str]:
+    """Write all pictures to a PNG and the seed's first episode to a GIF, each if it is named.
+
+    Yields each path when it is written; UsageError where it cannot be.
+    """
     pictures = agent_pictures(parts.config, np.random.SeedSequence(seed))
     played = pictures.play(parts.agent)
     if gif is not None:
-        write(gif, pictures.film())
+        yield write(gif, pictures.film())
     if png is not None:
-        write(png, stack([data for _, data in pictures.draw(parts.agent, evaluation, played)]))
+        yield write(
+            png, stack([data for _, data in pictures.draw(parts.agent, evaluation, played)])
+        )
 
 
 def stack(pictures: list[bytes]) -> bytes:
@@ -39,10 +45,10 @@ def stack(pictures: list[bytes]) -> bytes:
     return file.getvalue()
 
 
-def write(path: str, data: bytes) -> None:
-    """Write a file and say so; UsageError where it cannot be written."""
+def write(path: str, data: bytes) -> str:
+    """Write a file and return its path; UsageError where it cannot be written."""
     try:
         Path(path).write_bytes(data)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    print(f"written   {path}")
+    return path
