@@ -17,6 +17,7 @@ from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.run_one import fail
 from seqrl.training.runs.seed_curves import CURVES, make_trainer, save, summary
 from seqrl.training.runs.seeds import Runs, SeedTrainer, collect
+from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import TensorBoard
 
 
@@ -31,7 +32,7 @@ def train_seeds(config: Config, args: argparse.Namespace, name: str) -> int:
         folder = runs.new_folder(args.logdir, env, name, 0, args.run_dir, seeds=seeds)
         runs.write_config(folder, config)
         logger = TensorBoard(folder)
-        logger.describe(config)
+        logger.describe(config, telling(config))
         logger.text("path", seed_trainer.path)
         if not (seed_trainer.compiled or args.quiet):
             print_note(seed_trainer.path)

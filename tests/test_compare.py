@@ -23,12 +23,13 @@ from seqrl.core import UsageError
 from seqrl.scripts import command
 from seqrl.scripts import compare as script
 from seqrl.training.comparison import plot, report
-from seqrl.training.comparison.charts import EVENT_FILES, write_charts
+from seqrl.training.comparison.charts import EVENT_FILES, scalars, write_charts, write_events
 from seqrl.training.comparison.compare import compare, curves
-from seqrl.training.comparison.recorded import find_runs, labels, read_run, running_mean
+from seqrl.training.comparison.recorded import find_runs, labels, read_run, running_mean, varying
 from seqrl.training.comparison.scale import score_scale
 from seqrl.training.runs import executor
 from seqrl.training.runs import folder as folders
+from seqrl.training.runs.event_file import read_scalar
 from seqrl.training.runs.folder import read_config
 
 HOME = Path(seqrl.core.__file__).parents[1]
@@ -93,7 +94,7 @@ def test_one_command_leaves_ordinary_runs_and_a_comparison(done):
             assert (summary["agent"], summary["seed"], summary["steps"]) == (agent, seed, 600)
         assert {p.name for p in run.parent.iterdir()} == {"seed-0", "seed-1"}  # empty logs went
     names = {path.name for path in out.iterdir() if "tfevents" not in path.name}
-    assert names == {*WRITTEN, "q-learning", "sarsa"}
+    assert names == {*WRITTEN, "q-learning", "sarsa", "comparison"}
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -676,8 +677,8 @@ def test_the_readmes_picture_is_made_by_its_command():
 
 @pytest.fixture(scope="module")
 def ask(done):
-    """A function that asks a TensorBoard that looks at the runs and the comparison."""
-    words = [sys.executable, "-m", "tensorboard.main", "--logdir", str(done[0]), "--port", "0"]
+    """A function that asks a TensorBoard that looks at the folder of the comparison."""
+    words = [sys.executable, "-m", "tensorboard.main", "--logdir", str(done[2]), "--port", "0"]
     words += ["--host", "127.0.0.1", "--load_fast", "false"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         lines = (re.search(r"http://\S+\d", line) for line in process.stderr)
@@ -696,61 +697,136 @@ def ask(done):
         process.kill()
 
 
-def test_tensorboard_shows_a_run_for_each_algorithm(ask, done):
-    out = done[2].name
+ROWS = [f"{agent}/seed-{seed}" for agent in ("q-learning", "sarsa") for seed in (0, 1)]
+
+
+def test_tensorboard_lists_the_algorithms_then_their_seeds_and_no_nameless_run(ask):
+    assert ask("runs") == ["q-learning", "sarsa", *ROWS, "comparison"]
+
+
+def test_tensorboard_shows_means_then_seeds_and_the_intervals_last(ask, done):
     tags = ask("plugin/scalars/tags")
-    pairs = [("compare", ""), ("interval", "_low"), ("interval", "_high")]
-    expected = {f"{a}/FrozenLake-v1/{s}{end}" for s in ("mean", "iqm") for a, end in pairs}
-    assert set(tags[f"{out}/q-learning"]) == set(tags[f"{out}/sarsa"]) == expected
-    assert "rollout/ep_rew_mean" in tags["FrozenLake-v1/sarsa/seed-1"]
-    shown = {
-        end: ask("plugin/scalars/scalars", run=f"{out}/sarsa", tag=f"{a}/FrozenLake-v1/mean{end}")
-        for a, end in pairs
+    kinds = ("evaluation", "training")
+    means = {f"compare/FrozenLake-v1/{kind}" for kind in kinds}
+    ends = {f"seeds_interval/FrozenLake-v1/{k}_{end}" for k in kinds for end in ("low", "high")}
+    seeds = {f"seeds/FrozenLake-v1/{kind}" for kind in kinds}
+    assert {run: set(found) for run, found in tags.items()} == {
+        **dict.fromkeys(("q-learning", "sarsa"), means | ends),
+        **dict.fromkeys(ROWS, seeds),
     }
+    groups = sorted({tag.partition("/")[0] for found in tags.values() for tag in found})
+    assert groups == ["compare", "seeds", "seeds_interval"]  # SCALARS opens the first two
     runs = [read_run(done[0] / f"FrozenLake-v1/sarsa/seed-{seed}") for seed in (0, 1)]
-    _, step, value = shown[""][-1]
-    assert step == 600 and value == pytest.approx(np.mean([run.values[-1] for run in runs]))
-    assert shown["_low"][-1][2] <= value <= shown["_high"][-1][2]
+    scores = [run.summary["eval_mean_reward"] for run in runs]
+    for kind, ends in (("evaluation", scores), ("training", [run.values[-1] for run in runs])):
+        _, step, value = ask(
+            "plugin/scalars/scalars", run="sarsa", tag=f"compare/FrozenLake-v1/{kind}"
+        )[-1]
+        assert step == 600 and value == pytest.approx(np.mean(ends))
+        low, high = (
+            ask(
+                "plugin/scalars/scalars",
+                run="sarsa",
+                tag=f"seeds_interval/FrozenLake-v1/{kind}{end}",
+            )
+            for end in ("_low", "_high")
+        )
+        assert low[-1][2] <= value <= high[-1][2]
+        own = ask("plugin/scalars/scalars", run="sarsa/seed-1", tag=f"seeds/FrozenLake-v1/{kind}")
+        assert own[-1][1:] == [600, pytest.approx(ends[1])]
 
 
-def test_tensorboard_has_margin_charts_of_mean_and_iqm(ask):
+def test_tensorboard_has_margin_charts_of_evaluations_and_training(ask):
     (category,) = ask("plugin/custom_scalars/layout")["category"]
-    assert category["title"] == "compare FrozenLake-v1"
+    assert category["title"] == "FrozenLake-v1"
     series = [chart["margin"]["series"] for chart in category["chart"]]
     assert series == [
         [
             {
-                "value": f"compare/FrozenLake-v1/{statistic}",
-                "lower": f"interval/FrozenLake-v1/{statistic}_low",
-                "upper": f"interval/FrozenLake-v1/{statistic}_high",
+                "value": f"compare/FrozenLake-v1/{kind}",
+                "lower": f"seeds_interval/FrozenLake-v1/{kind}_low",
+                "upper": f"seeds_interval/FrozenLake-v1/{kind}_high",
             }
         ]
-        for statistic in ("mean", "iqm")
+        for kind in ("training", "evaluation")  # it shows the last first
     ]
 
 
-def test_tensorboard_has_the_table_as_text_and_a_hparams_row_for_every_run(ask, done):
-    (page,) = ask("plugin/text/text", run=done[2].name, tag="comparison")
+def test_tensorboard_has_the_table_as_text(ask):
+    (page,) = ask("plugin/text/text", run="comparison", tag="comparison")
     assert "<td>sarsa</td>" in page["text"] and "not distinguishable" in page["text"]
-    ask("plugin/hparams/experiment", {"experimentName": ""})
+
+
+def test_tensorboard_has_a_hparams_row_for_every_run_its_score_first(ask, done):
+    columns = ask("plugin/hparams/experiment", {"experimentName": ""})
+    assert [column["name"] for column in columns["hparamInfos"]] == ["agent", "seed"]
+    metrics = [column["name"]["tag"] for column in columns["metricInfos"]]
+    assert metrics == ["seeds/FrozenLake-v1/evaluation", "seeds/FrozenLake-v1/training"]
     question = {"experimentName": "", "allowedStatuses": ["STATUS_SUCCESS"], "colParams": []}
     groups = ask("plugin/hparams/session_groups", {**question, "startIndex": 0, "sliceSize": 9})
-    rows = {group["sessions"][0]["name"]: group["hparams"] for group in groups["sessionGroups"]}
-    assert set(rows) == {
-        f"FrozenLake-v1/{agent}/seed-{seed}" for agent in ("q-learning", "sarsa") for seed in (0, 1)
-    }
-    assert {row["agent"] for row in rows.values()} == {"q-learning", "sarsa"}
+    rows = {group["name"]: group for group in groups["sessionGroups"]}
+    assert sorted(rows) == ROWS
+    for name, row in rows.items():
+        agent, seed = name.split("/seed-")
+        assert row["hparams"] == {"agent": agent, "seed": float(seed)}
+        summary = json.loads((done[0] / "FrozenLake-v1" / name / "summary.json").read_text())
+        score = next(x["value"] for x in row["metricValues"] if x["name"]["tag"] == metrics[0])
+        assert score == pytest.approx(summary["eval_mean_reward"])
+
+
+def test_each_environment_has_its_own_axes_and_the_charts_of_an_algorithm_one_run(tmp_path):
+    for env, scores in (("G-v0", [1.0, 3.0]), ("H-v0", [100.0, 300.0])):
+        for agent in "ab":
+            several(tmp_path / env, agent, scores, env=env, returns=scores)
+    write_charts(tmp_path / "out", table_of(tmp_path), "")
+    assert scalar(tmp_path / "out/a", "compare/G-v0/training")[-1] == (100, 2.0)
+    assert scalar(tmp_path / "out/a", "compare/H-v0/training")[-1] == (100, 200.0)
+    assert scalar(tmp_path / "out/b/seed-1", "seeds/H-v0/training")[-1] == (100, 200.0)
+
+
+def scalar(folder, tag):
+    """A curve in a folder's event files."""
+    return list(zip(*(part.tolist() for part in read_scalar(folder, tag)), strict=True))
+
+
+def test_evaluations_a_few_steps_apart_are_one_step_and_a_lone_run_has_a_band(tmp_path):
+    played = [{30: 1.0, 60: 2.0, 100: 3.0}, {32: 5.0, 61: math.inf, 100: 9.0}, {31: 3.0}]
+    for seed, (own, steps) in enumerate(zip(played, (100, 100, 31), strict=True)):
+        folder = recorded(tmp_path / "runs", "a", seed, [*own.values()][-1], steps=steps)
+        points = [(step, scalars({"eval/mean_reward": value})) for step, value in own.items()]
+        write_events(folder, points, 1.0)
+    out = tmp_path / "out"
+    write_charts(out, table_of(tmp_path / "runs"), "")
+    assert scalar(out / "a", "compare/G-v0/evaluation") == [(30, 3.0), (60, 2.0), (100, 6.0)]
+    for end in ("low", "high"):  # of one run none is known, but the chart needs one
+        band = scalar(out / "a", f"seeds_interval/G-v0/evaluation_{end}")
+        assert [step for step, _ in band] == [30, 60, 100] and band[1] == (60, 2.0)
+    assert scalar(out / "a/seed-1", "seeds/G-v0/evaluation") == [(32, 5.0), (100, 9.0)]
+
+
+def test_only_settings_in_which_runs_differ_are_compared(tmp_path):
+    for name, config in {
+        "a": {"agent_args": {"gamma": 0.9, "epsilon": 0.1}},
+        "b": {"agent_args": {"gamma": 0.5, "epsilon": 0.1, "clip": 0.2}, "network": "mlp"},
+        "c": {"agent_args": {"gamma": 0.5, "epsilon": 0.1, "clip": 0.2}, "network": "gru"},
+    }.items():
+        recorded(tmp_path, "x" if name == "a" else "y", 0, name=name, **config)
+    runs = [read_run(folder) for folder in find_runs([str(tmp_path)])]
+    assert varying(runs) == ["agent", "gamma", "network"]
+    assert varying(runs[1:]) == ["network"]
 
 
 def test_an_earlier_comparison_is_replaced_and_nothing_else(tmp_path):
     several(tmp_path / "runs", "a", [1, 2])
     out = tmp_path / "out"
-    for stale in (out, out / "gone", out / "a"):
+    for stale in (out, out / "gone", out / "gone/seed-0", out / "a"):
         stale.mkdir(exist_ok=True)
         (stale / EVENT_FILES.replace("*", "1")).write_text("old")
         (stale / "events.out.tfevents.1.mine").write_text("mine")
     write_charts(out, table_of(tmp_path / "runs"), "")
     left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    mine = {f"{place}events.out.tfevents.1.mine" for place in ("", "gone/", "a/")}
+    mine = {f"{place}events.out.tfevents.1.mine" for place in ("", "gone/", "gone/seed-0/", "a/")}
     assert mine <= left
-    assert len(left - mine) == 2 and not any(name.startswith("gone/") for name in left - mine)
+    assert {name.rpartition("/")[0] for name in left - mine} == {
+        *("a", "a/seed-0", "a/seed-1", "comparison"),
+    }

@@ -23,7 +23,8 @@ from seqrl.envs import make
 from seqrl.scripts import train
 from seqrl.training import TensorBoard
 from seqrl.training.loop.books import Books, Episode
-from seqrl.training.runs import episodes_csv, tensorboard
+from seqrl.training.runs import episodes_csv
+from seqrl.training.runs import hparams as records
 
 SCALARS = {
     "rollout/episode_return",
@@ -431,7 +432,7 @@ def test_a_run_that_is_not_thinned_says_nothing(tmp_path):
 def test_settings_of_the_environment_do_not_hide_the_agent_s():
     config = {"gamma": 1, "agent_args": {"epsilon": 0.1}, "env_args": {"gamma": 2, "seed": [3]}}
     config |= {"seed": 4, "bin_range": {"1": [-3, 3]}, "tiles": None}
-    assert dict(tensorboard.flatten(config)) == {
+    assert dict(records.flatten(config)) == {
         "gamma": 1,
         "epsilon": 0.1,
         "env_args.gamma": 2,

@@ -13,7 +13,7 @@ import numpy as np
 
 from seqrl.core.errors import UsageError
 from seqrl.training.runs.folder import CONFIG, read_config, read_summary
-from seqrl.training.runs.tensorboard import UNCOMPARED, flatten
+from seqrl.training.runs.hparams import UNCOMPARED, flatten
 from seqrl.training.statistics import Floats, area_under_curve, steps_to_threshold
 
 METRICS = {
@@ -138,3 +138,19 @@ def own_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of the algorithm: without seed, task and length."""
     others = {"agent", "seed", *TASK_KEYS, *UNCOMPARED}
     return dict(flatten({key: value for key, value in config.items() if key not in others}))
+
+
+def varying(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the settings, "agent" among them, in which runs differ that have them.
+
+    What only one agent has, and always the same, tells nothing.
+    """
+    settings = [{"agent": run.config["agent"], **own_settings(run.config)} for run in runs]
+    known = {own["agent"]: set[str]() for own in settings}
+    for own in settings:
+        known[own["agent"]] |= own.keys()
+    found: dict[str, set[Any]] = {}
+    for own in settings:
+        for name in known[own["agent"]]:
+            found.setdefault(name, set()).add(own.get(name))
+    return sorted(name for name, values in found.items() if len(values) > 1)

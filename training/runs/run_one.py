@@ -26,6 +26,7 @@ from seqrl.training.runs.early_stopping import EarlyStopping
 from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.load import CODE, allowed_config, build_parts
 from seqrl.training.runs.parts import RunParts, build
+from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import TensorBoard
 
 Checkpoint = dict[str, Any]
@@ -128,7 +129,7 @@ class RunUnderWay:
         loop.callbacks += [*listed(callbacks), self.checkpointer]
         logger.begin(loop, config["steps"])
         if saved is None:
-            logger.describe(config)
+            logger.describe(config, telling(config))
             self.checkpointer.announce(loop)
         else:
             self._restore(saved)

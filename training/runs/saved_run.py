@@ -10,8 +10,8 @@ from seqrl.core import schema
 from seqrl.core.errors import UsageError, explain
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs.hparams import flatten
 from seqrl.training.runs.migrations import MIGRATIONS
-from seqrl.training.runs.tensorboard import flatten
 
 LOG = logging.getLogger("seqrl")
 SCHEMA_VERSION = 1 + len(MIGRATIONS)

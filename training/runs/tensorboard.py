@@ -10,14 +10,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -28,12 +27,16 @@ from seqrl.training.loop.scalars import next_due, point
 from seqrl.training.runs.episodes_csv import THINNED, EpisodesCsv
 from seqrl.training.runs.folder import make_numbered_folder
 from seqrl.training.runs.growing_file import GrowingFile
+from seqrl.training.runs.hparams import (
+    Setting,
+    flatten,
+    hyperparameters,
+    session_end,
+    session_start,
+)
 
 LOG = logging.getLogger("seqrl")
 POINTS = 1000  # at most, a tag
-# settings that are no hyper-parameters
-UNCOMPARED = {"steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds", "pictures"}
-UNCOMPARED |= {"threads", "checkpoint_every", "processes", "worker_timeout", "restart_workers"}
 
 
 class TensorBoard:
@@ -92,14 +95,18 @@ class TensorBoard:
         picture = Summary.Image(width=width, height=height, encoded_image_string=data)
         self._summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), step)
 
-    def describe(self, config: Mapping[str, Any]) -> None:
-        """Write the run's config as a table under TEXT and a row under HPARAMS."""
+    def describe(
+        self, config: Mapping[str, Any], compared: Mapping[str, Setting] | None = None
+    ) -> None:
+        """Write the run's config as a table under TEXT, and a row under HPARAMS.
+
+        The row has the settings `compared`, by default all that may be hyper-parameters.
+        """
         flat = dict(flatten(config))
         rows = [f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in flat.items()]
         self.text("config", "\n".join(["| setting | value |", "| --- | --- |", *rows]))
-        compared = {name: value for name, value in flat.items() if name not in UNCOMPARED}
         # the columns are TensorBoard's: a list in each run would hide what only others have
-        self._summary(summary_v2.hparams_pb(compared, trial_id=str(self.folder)), 0)
+        self._summary(session_start(hyperparameters(config) if compared is None else compared), 0)
         self.flush()
 
     def text(self, tag: str, markdown: str) -> None:
@@ -194,24 +201,3 @@ def truncate(path: Path, size: int) -> None:
         sizes = f"{found:,} bytes, {size:,} when the checkpoint was written"
         raise UsageError(f"{path} has {sizes}: rows are missing; put the file back")
     os.truncate(path, size)
-
-
-def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | int | float | str]]:
-    """Yield settings by name, nested ones but the agent's as env_args.x; others as text."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            prefix = "" if name == "agent_args" else f"{name}."
-            yield from flatten({f"{prefix}{key}": inner for key, inner in value.items()})
-        elif value is not None:
-            yield name, value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def session_end(success: bool) -> Summary:
-    """Return the record that tells HPARAMS that a run has ended, and how."""
-    status = "STATUS_SUCCESS" if success else "STATUS_FAILURE"
-    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-    data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
-    summary_metadata = metadata.create_summary_metadata(data)
-    tag = metadata.SESSION_END_INFO_TAG
-    value = Summary.Value(tag=tag, metadata=summary_metadata, tensor=metadata.NULL_TENSOR)
-    return Summary(value=[value])

@@ -1,0 +1,61 @@
+"""A run's row under HPARAMS in TensorBoard: the settings that stand in it, and its records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import (
+    HParamsPluginData,
+    SessionEndInfo,
+    SessionStartInfo,
+)
+
+Setting = bool | int | float | str
+# settings that are no hyper-parameters
+UNCOMPARED = {"steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds", "pictures"}
+UNCOMPARED |= {"threads", "checkpoint_every", "processes", "worker_timeout", "restart_workers"}
+
+
+def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
+    """Yield settings by name, nested ones but the agent's as env_args.x; others as text."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            prefix = "" if name == "agent_args" else f"{name}."
+            yield from flatten({f"{prefix}{key}": inner for key, inner in value.items()})
+        elif value is not None:
+            yield name, value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, Setting]:
+    """Return the settings that may be hyper-parameters, by name."""
+    return {name: value for name, value in flatten(config) if name not in UNCOMPARED}
+
+
+def session_start(settings: Mapping[str, Setting]) -> Summary:
+    """Return the record of a row's settings; TensorBoard names the row as the run."""
+    info = SessionStartInfo(start_time_secs=time.time())
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, int | float):
+            info.hparams[name].number_value = value
+        else:
+            info.hparams[name].string_value = value
+    data = HParamsPluginData(session_start_info=info)
+    return _record(metadata.SESSION_START_INFO_TAG, data)
+
+
+def session_end(success: bool) -> Summary:
+    """Return the record that says that a run has ended, and how."""
+    status = "STATUS_SUCCESS" if success else "STATUS_FAILURE"
+    info = SessionEndInfo(status=status, end_time_secs=time.time())
+    return _record(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
+
+
+def _record(tag: str, data: HParamsPluginData) -> Summary:
+    about = metadata.create_summary_metadata(data)
+    return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
