@@ -65,7 +65,7 @@ def test_a_grid_worlds_policy_worked_by_hand():
     np.testing.assert_allclose(found.optimal.values[0], [0.9, 1.0])
     np.testing.assert_array_equal(found.suboptimal, [[False, True], [False, False]])
     np.testing.assert_array_equal(found.reachable, [[True, True], [False, False]])
-    assert maps.suboptimal_note(found, "red") == "red: worse than the best action, 1 of 2 states"
+    assert maps.suboptimal_note(found, "red") == "red: not a best action, 1 of 2 states"
 
 
 def test_where_the_model_is_not_known_nothing_is_called_best_or_wrong():
@@ -221,6 +221,41 @@ PICTURES = {
     "vanished": lambda: memory.draw_gradient(10.0 ** -np.arange(30.0, 0, -1)),
     "exploded": lambda: memory.draw_gradient(np.array([np.inf, 1e30, 10.0])),
 }
+
+
+GATED = [("reset gate", "update gate", "memory"), ("input gate", "forget gate", "output gate")]
+PICTURES |= {
+    ", ".join(names): lambda names=names: memory.draw_memory(
+        "layer 2 of 2", {name: abs(waves(60, 32)) for name in names}
+    )
+    for names in GATED
+}
+
+
+def texts_of(figure, monkeypatch):
+    """The texts that are drawn in a figure, with their boxes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    agg, draw, drawn = FigureCanvasAgg(figure), Text.draw, []
+    monkeypatch.setattr(Text, "draw", lambda text, to: (drawn.append(text), draw(text, to)))
+    agg.draw()
+    shown = [x for x in dict.fromkeys(drawn) if x.get_visible() and x.get_text().strip()]
+    return [(text, text.get_window_extent(agg.get_renderer()).padded(-1)) for text in shown]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_texts_of_a_picture_are_legible_where_tensorboard_shows_it_and_apart(name, monkeypatch):
+    figure = PICTURES[name]()
+    texts = texts_of(figure, monkeypatch)
+    shown = 350 / figure.get_figwidth() / 72  # pixels a point in a card of IMAGES
+    labels = [text for text, _ in texts if text.get_text() not in (*"HCGPD", maps.CROSS)]
+    assert min(text.get_fontsize() for text in labels) * shown > 10
+    boxes = [(panel, panel.get_window_extent()) for panel in figure.axes]
+    for i, (text, box) in enumerate(texts):
+        others = [place for _, place in texts[:i]]
+        others += [place for panel, place in boxes if text.axes is not panel]
+        assert not any(map(box.overlaps, others)), text
 
 
 @pytest.mark.parametrize("name", PICTURES)

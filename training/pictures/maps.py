@@ -10,7 +10,18 @@ import numpy as np
 from seqrl.envs.grids import Grid
 from seqrl.training.pictures import canvas
 from seqrl.training.pictures.behaviour import CARDS, SUMS, Policies, Policy
-from seqrl.training.pictures.canvas import BLACK, GAP, LABEL, LEFT, RED, RIGHT, TITLE, WIDTH
+from seqrl.training.pictures.canvas import (
+    BLACK,
+    EDGE,
+    FOOT,
+    GAP,
+    HEAD,
+    LABEL,
+    LEFT,
+    RED,
+    RIGHT,
+    WIDTH,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +57,12 @@ def draw_grid(grid: Grid, policy: Policies) -> Figure:
     beside = len(policies) == 2 and columns <= 1.5 * rows
     across = 2 if beside else 1
     width = (WIDTH - LEFT - RIGHT - GAP * (across - 1)) / across
-    width = min(width, 3.6 * columns / rows)
-    height = width * rows / columns
+    width = min(width, 2.4 * columns / rows)
+    height, gap = width * rows / columns, 0.45
     down = len(policies) // across
-    figure = canvas.new_figure(0.98 + down * height + (down - 1) * 0.55)
+    figure = canvas.new_figure(FOOT + down * height + (down - 1) * gap + HEAD)
     scale = value_colours(policies, policy.reachable)
-    bottoms = [0.68 + (down - 1 - i // across) * (height + 0.55) for i in range(len(policies))]
+    bottoms = [FOOT + (down - 1 - i // across) * (height + gap) for i in range(len(policies))]
     for i, (greedy, name) in enumerate(zip(policies, ("learned", "best possible"), strict=False)):
         left = LEFT + (i % across) * (width + GAP)
         panel = canvas.add_panel(figure, left, bottoms[i], width, height)
@@ -64,13 +75,13 @@ def draw_grid(grid: Grid, policy: Policies) -> Figure:
         tall = bottoms[0] + height - bottoms[-1]
         canvas.colour_bar(figure, scale, bottoms[-1], tall, value_label(policy.gamma))
     start = "frame: start" if "S" in "".join(grid.cells) else ""
-    canvas.add_note(figure, ".   ".join(filter(None, (start, suboptimal_note(policy, "red")))))
+    canvas.add_note(figure, start, suboptimal_note(policy, "red"))
     return figure
 
 
 def value_label(gamma: float) -> str:
     """Return the label of the colour bar."""
-    return "value (expected return)" if gamma == 1 else f"value (return, gamma {gamma:g})"
+    return "value" if gamma == 1 else f"value, gamma {gamma:g}"
 
 
 def suboptimal_note(policy: Policies, mark: str) -> str:
@@ -78,7 +89,7 @@ def suboptimal_note(policy: Policies, mark: str) -> str:
     if policy.optimal is None:
         return ""
     wrong, states = int(policy.suboptimal.sum()), int(policy.reachable.sum())
-    return f"{mark}: worse than the best action, {wrong} of {states} states"
+    return f"{mark}: not a best action, {wrong} of {states} states"
 
 
 def draw_cells(panel: Axes, grid: Grid, policy: Policies, greedy: Policy, scale: Any) -> None:
@@ -92,7 +103,7 @@ def draw_cells(panel: Axes, grid: Grid, policy: Policies, greedy: Policy, scale:
     for letter, colour in CELL_COLOURS.items():
         colours[cells == letter] = to_rgba(colour)
     panel.imshow(colours, aspect="equal", interpolation="nearest")
-    size = min(12.0, 130.0 / max(cells.shape))
+    size = min(11.0, 40 * panel.get_position().width * WIDTH / cells.shape[1])
     for y, x in np.argwhere(np.isin(cells, ["H", "C", "G"])):
         panel.text(x, y, cells[y, x], color="white", fontsize=size, **TEXT_STYLE)
     wrong = policy.suboptimal & (greedy is policy.learned)
@@ -108,8 +119,8 @@ def draw_cell_borders(panel: Axes, shape: tuple[int, ...]) -> None:
     thin: dict[str, Any] = {"color": "0.7", "linewidth": 0.6}
     panel.vlines(np.arange(columns + 1) - 0.5, -0.5, rows - 0.5, **thin)
     panel.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, **thin)
-    panel.xaxis.set_major_locator(canvas.max_ticks(9, whole=True))
-    panel.yaxis.set_major_locator(canvas.max_ticks(9, whole=True))
+    panel.xaxis.set_major_locator(canvas.max_ticks(5, whole=True))
+    panel.yaxis.set_major_locator(canvas.max_ticks(5, whole=True))
     panel.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
 
 
@@ -139,12 +150,14 @@ def draw_taxi(desc: np.ndarray, policy: Policies) -> Figure:
 
     Arrays [row, column, passenger, destination]; `desc` is the environment's own map.
     """
-    figure, size = canvas.new_figure(3.55), 1.02
+    gap, between, foot = 0.08, 0.52, 0.34
+    size = (WIDTH - EDGE - RIGHT - 3 * gap) / 4
+    figure = canvas.new_figure(foot + 2 * size + 2 * between)
     scale = value_colours([policy.learned], policy.reachable)
     for k in range(8):
         i, aboard = k % 4, k >= 4
         at = (4, i) if aboard else (i, (i + 1) % 4)
-        left, bottom = LEFT + i * (size + 0.11), 0.42 if aboard else 1.95
+        left, bottom = EDGE + i * (size + gap), foot if aboard else foot + size + between
         panel = canvas.add_panel(figure, left, bottom, size, size)
         values = policy.learned.values
         colours = np.ones((5, 5, 4)) if values is None else scale.to_rgba(values[:, :, *at])
@@ -154,12 +167,12 @@ def draw_taxi(desc: np.ndarray, policy: Policies) -> Figure:
         draw_arrows(panel, symbols, policy.reachable[:, :, *at], policy.suboptimal[:, :, *at])
         draw_walls(panel, desc)
         panel.set(xticks=[], yticks=[])
-        title = f"to {LOCATIONS[i]}" if aboard else f"{LOCATIONS[i]}, then {LOCATIONS[at[1]]}"
-        canvas.set_title(panel, title)
-    figure.text(LEFT / WIDTH, 3.26 / 3.55, "passenger waits at ... (P: pick up)", fontsize=TITLE)
-    figure.text(LEFT / WIDTH, 1.73 / 3.55, "passenger aboard (D: drop off)", fontsize=TITLE)
+        canvas.set_title(panel, f"{'' if aboard else LOCATIONS[i]} → {LOCATIONS[at[1]]}")
+    canvas.add_heading(figure, "passenger waits (P: pick up)")
+    middle = (foot + size + 0.28) / figure.get_figheight()
+    figure.text(EDGE / WIDTH, middle, "passenger aboard (D: drop off)", fontsize=LABEL)
     if scale is not None:
-        canvas.colour_bar(figure, scale, 0.42, 2.55, value_label(policy.gamma))
+        canvas.colour_bar(figure, scale, foot, 2 * size + between, value_label(policy.gamma))
     canvas.add_note(figure, suboptimal_note(policy, "red"))
     return figure
 
@@ -168,7 +181,7 @@ def draw_walls(panel: Axes, desc: np.ndarray) -> None:
     """Draw the walls between columns, | in the map, whose odd columns hold the cells."""
     cells = desc[1:6].astype(str)
     for y, x in np.argwhere(cells[:, 2:10:2] == "|"):
-        panel.plot([x + 0.5] * 2, [y - 0.5, y + 0.5], color=BLACK, linewidth=3)
+        panel.plot([x + 0.5] * 2, [y - 0.5, y + 0.5], color=BLACK, linewidth=2)
 
 
 # Blackjack
@@ -176,28 +189,29 @@ def draw_walls(panel: Axes, desc: np.ndarray) -> None:
 
 def draw_blackjack(policy: Policies) -> Figure:
     """Draw actions and values, with and without a usable ace (Sutton & Barto, Figure 5.2)."""
-    figure, height = canvas.new_figure(5.15), 1.72
-    width = (WIDTH - LEFT - RIGHT - GAP) / 2
+    height, between = 1.2, 0.3
+    figure = canvas.new_figure(FOOT + 2 * height + between + HEAD)
+    upper, width = FOOT + height + between, (WIDTH - LEFT - RIGHT - GAP) / 2
     scale = value_colours([policy.learned], policy.reachable)
     for k, ace in enumerate((1, 0)):
         left = LEFT + k * (width + GAP)
-        above = canvas.add_panel(figure, left, 2.95, width, height)
+        above = canvas.add_panel(figure, left, upper, width, height)
         draw_hands(above, policy, ace)
         canvas.set_title(above, "usable ace" if ace else "no usable ace")
-        below = canvas.add_panel(figure, left, 0.72, width, height)
+        below = canvas.add_panel(figure, left, FOOT, width, height)
         if scale is not None and policy.learned.values is not None:
             below.imshow(scale.to_rgba(policy.learned.values[ace]), **IMAGE_STYLE)
         for panel in (above, below):
-            panel.set_xticks(range(10), ["A", *map(str, CARDS[1:])])
+            panel.set_xticks(range(0, 10, 2), ["A", *map(str, CARDS[2::2])])
             panel.set_yticks(range(0, 11, 2), map(str, SUMS[::2]))
             across = "dealer's card" if panel is below else ""
             canvas.set_labels(panel, across, "" if k else "player's sum")
-            panel.tick_params(labelleft=not k, labelsize=8)
+            panel.tick_params(labelleft=not k)
             if ace:  # which makes 11 impossible
                 panel.axhspan(-0.5, 0.5, color="0.85", zorder=3)
-    add_legend(figure)
+    add_legend(figure, upper + height)
     if scale is not None:
-        canvas.colour_bar(figure, scale, 0.72, height, "value (mean return)")
+        canvas.colour_bar(figure, scale, FOOT, height, "value")
     canvas.add_note(figure, suboptimal_note(policy, CROSS))
     return figure
 
@@ -213,7 +227,7 @@ def draw_hands(panel: Axes, policy: Policies, ace: int) -> None:
     actions, contrast = policy.learned.actions[ace], (BLACK, "white")
     panel.imshow(actions, cmap=colours, vmin=0, vmax=1, **IMAGE_STYLE)
     for y, x in np.argwhere(policy.suboptimal[ace]):
-        panel.text(x, y, CROSS, color=contrast[actions[y, x]], fontsize=12, zorder=4, **TEXT_STYLE)
+        panel.text(x, y, CROSS, color=contrast[actions[y, x]], fontsize=8.5, zorder=4, **TEXT_STYLE)
     assert policy.optimal is not None
     best = policy.optimal.actions[ace]
     line: dict[str, Any] = {"color": BLACK, "linewidth": 2.2, "zorder": 5}
@@ -224,15 +238,15 @@ def draw_hands(panel: Axes, policy: Policies, ace: int) -> None:
         panel.plot([x + 0.5] * 2, [y + low - 0.5, y + low + 0.5], **line)
 
 
-def add_legend(figure: Figure) -> None:
-    """Add the legend of the upper maps, at their right."""
+def add_legend(figure: Figure, top: float) -> None:
+    """Add the legend of the upper maps, at their right, `top` inches from the bottom."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     patches = [Patch(color=canvas.ORANGE, label="stick"), Patch(color=canvas.BLUE, label="hit")]
     line = Line2D([], [], color=BLACK, linewidth=2.2, label="best:\nstick\nabove")
     across, up = figure.get_size_inches()
-    anchor = ((WIDTH - RIGHT + 0.1) / across, (2.95 + 1.72) / up)
+    anchor = ((WIDTH - RIGHT + 0.1) / across, top / up)
     style: dict[str, Any] = {"fontsize": LABEL, "frameon": False, "handlelength": 1.2}
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": anchor, "borderpad": 0}
     figure.legend(handles=[*patches, line], **style, **place)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqrl.training.pictures import canvas
-from seqrl.training.pictures.canvas import GREY, LABEL, LEFT, RIGHT, WIDTH
+from seqrl.training.pictures.canvas import FOOT, GAP, GREY, HEAD, LEFT, RIGHT, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEANINGS = {
     "input gate": "input gate: 1 lets the new in",
-    "forget gate": "forget gate: 1 keeps the cell, 0 forgets",
+    "forget gate": "forget gate: 1 keeps, 0 forgets",
     "output gate": "output gate: 1 shows the cell",
-    "reset gate": "reset gate: 0 leaves the past out of the new",
-    "update gate": "update gate: 1 keeps the memory, 0 overwrites",
+    "reset gate": "reset gate: 0 ignores the past",
+    "update gate": "update gate: 1 keeps, 0 replaces",
     "cell": "cell: what is remembered",
-    "output": "output: the cell as its gate shows it",
+    "output": "output: what the gate shows",
     "memory": "memory: what is carried on",
 }
 SORT_GATES = ("forget gate", "update gate")  # units are sorted by the one there is
@@ -34,14 +34,14 @@ VANISHED = 1e-12  # a smaller gradient is drawn as vanished
 def draw_memory(layer: str, parts: Mapping[str, np.ndarray]) -> Figure:
     """Draw a layer's gates (0 to 1) and memory, [T, H] each, one below the other over time."""
     names = sorted(parts, key=lambda name: (not name.endswith("gate"), name))
-    height, gap, foot = 0.8, 0.36, 0.75
-    figure = canvas.new_figure(foot + len(names) * (height + gap) + 0.28)
-    figure.text(0.01, 1 - 0.2 / figure.get_figheight(), f"{layer} over one episode", fontsize=11)
+    height, gap = 0.58, 0.3
+    figure = canvas.new_figure(FOOT + len(names) * (height + gap) + HEAD)
+    canvas.add_heading(figure, f"{layer} over one episode")
     gates = [name for name in names if name.endswith("gate")]
     sorter = next((name for name in SORT_GATES if name in parts), names[-1])
     order = np.argsort(parts[sorter].mean(0), kind="stable")
     for i, name in enumerate(names):
-        bottom = foot + (len(names) - 1 - i) * (height + gap)
+        bottom = FOOT + (len(names) - 1 - i) * (height + gap)
         panel = canvas.add_panel(figure, LEFT, bottom, WIDTH - LEFT - RIGHT, height)
         values = parts[name].T[order]  # [H, T]
         most = float(np.abs(values).max()) or 1.0
@@ -53,12 +53,14 @@ def draw_memory(layer: str, parts: Mapping[str, np.ndarray]) -> Figure:
         canvas.set_labels(panel, "env step of the episode" if last else "", "unit")
         panel.tick_params(labelbottom=last)
         panel.yaxis.set_major_locator(canvas.max_ticks(3, whole=True))
-        panel.xaxis.set_major_locator(canvas.max_ticks(9, whole=True))
+        panel.xaxis.set_major_locator(canvas.max_ticks(7, whole=True))
         if name not in gates:
             canvas.colour_bar(figure, shown, bottom, height, "", 3)
         elif name == gates[-1]:
             tall = len(gates) * (height + gap) - gap
-            canvas.colour_bar(figure, shown, bottom, tall, "gate: 0 shut, 1 open")
+            several = len(gates) > 1
+            label = "0 shut, 1 open" if several else ""
+            canvas.colour_bar(figure, shown, bottom, tall, label, 5 if several else 2)
     canvas.add_note(figure, f"units are sorted by the mean of their {sorter}")
     return figure
 
@@ -67,29 +69,29 @@ def draw_attention(layer: str, parts: Mapping[str, np.ndarray]) -> Figure:
     """Draw the attention weights of each step on those before, [T, T] a head, side by side."""
     shown = list(parts.items())[:MAX_HEADS]
     across = min(2, len(shown))
-    size = 2.05 if across > 1 else 3.2
+    size, gap = (WIDTH - LEFT - RIGHT - GAP * (across - 1)) / across, 0.32
     down = -(-len(shown) // across)
-    figure = canvas.new_figure(0.9 + down * (size + 0.34))
-    more = f" ({MAX_HEADS} of {len(parts)} heads)" if len(parts) > MAX_HEADS else ""
-    title = f"{layer} over one episode{more}"
-    figure.text(0.01, 1 - 0.2 / figure.get_figheight(), title, fontsize=11)
+    figure = canvas.new_figure(FOOT + down * (size + gap) + HEAD)
+    canvas.add_heading(figure, f"{layer} over one episode")
     most = max(brightest_weight(weights) for _, weights in shown)
     for i, (name, weights) in enumerate(shown):
         row, column = divmod(i, across)
-        bottom = 0.62 + (down - 1 - row) * (size + 0.34)
-        panel = canvas.add_panel(figure, LEFT + column * (size + 0.35), bottom, size, size)
+        bottom = FOOT + (down - 1 - row) * (size + gap)
+        panel = canvas.add_panel(figure, LEFT + column * (size + GAP), bottom, size, size)
         known = np.ma.masked_equal(weights, 0.0)
         image = panel.imshow(known, interpolation="nearest", cmap="cividis", vmin=0.0, vmax=most)
         panel.set_facecolor("0.9")  # masked: later steps, and those before the window
         canvas.set_title(panel, name)
         left, last = not column, row == down - 1
-        labels = "env step looked at" if last else "", "env step that looks" if left else ""
+        labels = "looks at step" if last else "", "env step" if left else ""
         canvas.set_labels(panel, *labels)
         panel.tick_params(labelleft=left, labelbottom=last)
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_locator(canvas.max_ticks(5, whole=True))
-    tall = down * size + (down - 1) * 0.34
-    canvas.colour_bar(figure, image, 0.62, tall, f"weight, cut at {most:.2g}")
+    tall = down * size + (down - 1) * gap
+    canvas.colour_bar(figure, image, FOOT, tall, "weight")
+    more = f"{MAX_HEADS} of {len(parts)} heads" if len(parts) > MAX_HEADS else ""
+    canvas.add_note(figure, more, f"weights above {most:.2g} have its colour")
     return figure
 
 
@@ -103,8 +105,9 @@ def brightest_weight(weights: np.ndarray) -> float:
 
 def draw_gradient(gradient: np.ndarray) -> Figure:
     """Draw the norms |dh_T / dm_t| for t = 1 ... T - 1, and 1 for T, on a logarithmic scale."""
-    figure = canvas.new_figure(3.0)
-    panel = canvas.add_panel(figure, LEFT + 0.1, 0.88, WIDTH - LEFT - 0.3, 1.78)
+    height = 1.4
+    figure = canvas.new_figure(FOOT + height + HEAD)
+    panel = canvas.add_panel(figure, LEFT + 0.1, FOOT, WIDTH - LEFT - 0.25, height)
     steps = np.arange(1, len(gradient) + 2)
     norms = np.append(np.clip(gradient, 0.0, 1e38), 1.0)
     vanished = norms < VANISHED
@@ -113,18 +116,16 @@ def draw_gradient(gradient: np.ndarray) -> Figure:
     panel.set_yscale("log")
     low, high = panel.get_ylim()
     panel.set_ylim(min(low, 0.05), max(high, 20.0))
-    side: dict[str, Any] = {"fontsize": LABEL, "color": GREY, "transform": panel.transAxes}
-    panel.text(0.99, 0.97, "above 1: exploding", ha="right", va="top", **side)
-    panel.text(0.99, 0.03, "below 1: vanishing", ha="right", va="bottom", **side)
     if vanished.any():
         panel.axvspan(0.5, steps[vanished].max() + 0.5, color=canvas.RED, alpha=0.2, linewidth=0)
-    canvas.set_title(panel, "gradient through time" + factor_text(norms[~vanished]))
-    canvas.set_labels(panel, "env step t of the episode; T is the last", "norm of $dh_T / dh_t$")
+    canvas.set_title(panel, "gradient" + factor_text(norms[~vanished]))
+    canvas.set_labels(panel, "env step t of the episode; T the last", "norm of $dh_T / dh_t$")
     panel.set_xlim(0.5, len(steps) + 0.5)
-    panel.xaxis.set_major_locator(canvas.max_ticks(9, whole=True))
+    panel.xaxis.set_major_locator(canvas.max_ticks(7, whole=True))
     panel.spines[["top", "right"]].set_visible(False)
-    red = f".   red: below {VANISHED:g}" if vanished.any() else ""
-    canvas.add_note(figure, f"how much the memory after t still changes the last output{red}")
+    red = f"; red: below {VANISHED:g}" if vanished.any() else ""
+    about = "how much the memory after t still changes the last output"
+    canvas.add_note(figure, about, f"above 1 it explodes, below 1 it vanishes{red}")
     return figure
 
 
