@@ -8,7 +8,14 @@ DOCS := $(VENV)/installed-docs
 endif
 ROOMS := agents core envs networks scripts training
 
-.PHONY: train test test-slow planted check docs dev figures bench clean
+# test-oldest, test-newest: an interpreter to make their environment with, and more words for pip
+BASE := python3
+WITH :=
+BESIDE = $(VENV)-$*-$(notdir $(BASE))
+PIP_oldest = -c $(BESIDE)/oldest.txt
+PIP_newest = --upgrade --upgrade-strategy eager
+
+.PHONY: train test test-slow test-oldest test-newest planted check docs dev figures bench clean
 
 train: $(RUN)   ## Q-learning on FrozenLake, about half a minute after installing
 	$(PYTHON) scripts/train.py --agent q-learning --env FrozenLake-v1 --steps 300000 --eval-every 60000 --eval-episodes 1000
@@ -16,8 +23,15 @@ train: $(RUN)   ## Q-learning on FrozenLake, about half a minute after installin
 test: $(DEV)   ## the fast suite
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-slow: $(DEV)   ## learning figures, kills, soak
-	$(PYTHON) -m pytest -q -m slow
+test-slow: $(DEV)   ## kills, soak, equality, learning: about an hour on two cores
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m slow
+
+test-oldest test-newest: test-%:   ## the fast suite with the oldest packages of setup.cfg, or the newest there are
+	@$(BASE) -V > /dev/null 2>&1 || { echo "no interpreter $(BASE): install it, or name one by BASE=python3.12"; exit 1; }
+	test -e $(BESIDE) || $(BASE) -m venv $(BESIDE)
+	sed -n 's/^ *\([a-z0-9-]*\) >= \([0-9.]*\).*/\1==\2/p' setup.cfg | sort -u > $(BESIDE)/oldest.txt
+	$(BESIDE)/bin/python -m pip install -q --disable-pip-version-check $(PIP_$*) $(WITH) -e ".[dev]"
+	$(BESIDE)/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 planted: $(DEV)   ## ten kinds of bugs in a copy of the sources: do the tests find them?
 	$(PYTHON) tests/planted.py
@@ -57,4 +71,4 @@ $(VENV)/installed-docs: $(DEV)
 	touch $@
 
 clean:
-	rm -rf $(VENV) typings build docs/_build *.egg-info
+	rm -rf $(VENV) $(VENV)-* typings build docs/_build *.egg-info

@@ -28,19 +28,31 @@ RESULTS, PAGE = HOME / "results", HOME.parent / "docs" / "figures.md"
 HEAD = """# Figures
 
 What agents reach, measured by `make figures`: the mean return of 100 greedy episodes after
-training, for each seed, with one thread on a CPU. Settings are the defaults (`--preset none`)
-unless a preset is named. Asked is what we hold ourselves to; a miss stands here as well. Published
-numbers are others' and quoted.
+training (of more where its command says so), for each seed, with one thread on a CPU. The commands
+are in `benchmarks/figures.toml`; settings are the defaults (`--preset none`) unless a preset is
+named. Asked is what we hold ourselves to; a miss stands here as well, and so does what was not
+measured yet. Runs until 0.95 say after how many env steps 200 greedy episodes scored it, and what
+fresh ones did. Published numbers are others' and quoted.
 
-| work | asked | seeds 0, 1, ... | | seconds a run | published | measured |
-|---|---|---|---|---|---|---|
+| agent | work | asked | seeds 0, 1, ... | | seconds a run | published | measured |
+|---|---|---|---|---|---|---|---|
 """
 Figure = dict[str, Any]
 
 
 def figures() -> dict[str, Figure]:
     """Return what is to be measured, by name."""
-    return tomllib.loads((HOME / "figures.toml").read_text(encoding="utf-8"))
+    written = tomllib.loads((HOME / "figures.toml").read_text(encoding="utf-8"))
+    return {name: figure for item in written.items() for name, figure in of_each_network(*item)}
+
+
+def of_each_network(name: str, figure: Figure) -> Iterable[tuple[str, Figure]]:
+    """Yield a figure as it is written, or as often as it names `networks`."""
+    if "networks" not in figure:
+        yield name, figure
+    for network in figure.get("networks", ()):
+        named = {key: figure[key].replace("{network}", network) for key in ("what", "flags")}
+        yield f"{name}-{network}", {**figure, **named}
 
 
 def results(name: str, figure: Figure) -> Figure:
@@ -61,6 +73,8 @@ def measure(figure: Figure, seed: int) -> Figure:
         subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
         summary = json.loads(Path(folder, "run", "summary.json").read_text(encoding="utf-8"))
     numbers = {"score": summary["eval_mean_reward"], "seconds": summary["seconds"]}
+    if "--stop-at" in flags:
+        numbers["steps"] = summary["steps"]
     return {**numbers, "date": str(datetime.date.today()), "versions": versions()}
 
 
@@ -69,39 +83,58 @@ def asked(figure: Figure) -> str:
     if not {"least", "most"} & set(figure):
         return "reported"
     bound = f">= {figure['least']:g}" if "least" in figure else f"<= {figure['most']:g}"
-    return (
-        f"{bound} in {figure['of']} of {figure['seeds']}" if "of" in figure else f"{bound}, median"
-    )
+    if "of" in figure:
+        return f"{bound} in {figure['of']} of {figure['seeds']}"
+    return bound if figure["seeds"] == 1 else f"{bound}, median"
 
 
 def holds(figure: Figure, scores: list[float]) -> bool:
-    """Return whether the scores of all seeds are what is asked."""
+    """Return whether the scores are what is asked; where seeds are counted, or still may be."""
     judged = scores if "of" in figure else [statistics.median(scores)]
     good = sum(
         figure.get("least", -float("inf")) <= score <= figure.get("most", float("inf"))
         for score in judged
     )
-    return good >= figure.get("of", 1)
+    missing = figure["seeds"] - len(scores)
+    return good + missing >= figure["of"] if "of" in figure else good == 1
+
+
+def verdict(figure: Figure, scores: list[float]) -> str:
+    """Return what the scores say to what is asked."""
+    if asked(figure) != "reported" and not holds(figure, scores):
+        return "**a miss**"
+    if len(scores) < figure["seeds"]:
+        return f"{len(scores)} of {figure['seeds']} seeds so far"
+    return "" if asked(figure) == "reported" else "holds"
+
+
+def shown(run: Figure) -> str:
+    """Return the score of a run, and after how many steps it was good enough to stop."""
+    return f"{run['score']:.4g}" + (f" ({run['steps']:,} steps)" if "steps" in run else "")
+
+
+def measured(figure: Figure, runs: list[Figure]) -> tuple[str, str, str, str]:
+    """Return the cells of a line that come from its runs: scores, verdict, seconds, date."""
+    if not runs:
+        return "not measured yet", "", "", ""
+    seconds = statistics.median(run["seconds"] for run in runs)
+    says = verdict(figure, [run["score"] for run in runs])
+    return ", ".join(map(shown, runs)), says, f"{seconds:.0f}", runs[-1]["date"]
 
 
 def rows() -> Iterable[str]:
-    """Yield a line of the page for each figure that was measured."""
+    """Yield a line of the page for each figure."""
     for name, figure in figures().items():
         runs = results(name, figure)["runs"]
-        if len(runs) < figure["seeds"]:
-            continue
-        of_seeds = [runs[str(seed)] for seed in range(figure["seeds"])]
-        scores = [run["score"] for run in of_seeds]
-        shown = ", ".join(f"{score:.4g}" for score in scores)
-        seconds = statistics.median(run["seconds"] for run in of_seeds)
-        verdict = "holds" if holds(figure, scores) else "**a miss**"
-        verdict = "" if asked(figure) == "reported" else verdict
-        cells = figure["what"], asked(figure), shown, verdict, f"{seconds:.0f}"
-        yield f"| {' | '.join(cells)} | {figure.get('published', '')} | {of_seeds[-1]['date']} |\n"
+        of_seeds = [runs[seed] for seed in map(str, range(figure["seeds"])) if seed in runs]
+        agent = figure["flags"].partition("--agent ")[2].split()[0]
+        scores, says, seconds, date = measured(figure, of_seeds)
+        cells = agent, figure["what"], asked(figure), scores, says, seconds
+        yield f"| {' | '.join(cells)} | {figure.get('published', '')} | {date} |\n"
 
 
 def page() -> str:
-    """Return the page of all figures that were measured."""
+    """Return the page of all figures."""
     return HEAD + "".join(rows())
 
 

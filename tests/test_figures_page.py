@@ -1,6 +1,8 @@
-"""docs/figures.md is what the results give."""
+"""docs/figures.md is what the results give, and presets say the same."""
 
 import importlib.util
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,54 @@ def test_what_is_asked():
     assert figures.asked(median) == "<= 5, median"
 
 
+def test_a_figure_that_is_not_complete_is_shown_as_it_is():
+    some = {"seeds": 5, "least": 5, "of": 4}
+    run = {"score": 6.0, "seconds": 2.4, "date": "today"}
+    assert figures.measured(some, []) == ("not measured yet", "", "", "")
+    assert figures.measured(some, [run]) == ("6", "1 of 5 seeds so far", "2", "today")
+    assert figures.verdict(some, [1, 1]) == "**a miss**"  # whatever the others give
+    assert figures.verdict(some, [1, 6, 6, 6, 6]) == "holds"
+    assert figures.verdict({"seeds": 1}, [1]) == ""
+    assert figures.shown({**run, "steps": 40_000}) == "6 (40,000 steps)"
+
+
+def test_a_figure_of_each_network():
+    family = {"networks": ["gru", "lstm"], "what": "{network}", "flags": "--network {network} -x"}
+    found = dict(figures.of_each_network("name", family))
+    assert [figure["flags"] for figure in found.values()] == [
+        "--network gru -x",
+        "--network lstm -x",
+    ]
+    assert list(found) == ["name-gru", "name-lstm"] and found["name-gru"]["what"] == "gru"
+
+
+PRESETS = tomllib.loads((HOME.parent / "scripts/presets.toml").read_text(encoding="utf-8"))
+
+
+def asked_for(line):
+    """The words of a command or of flags, without what does not change what is learned."""
+    line = re.sub(r"--(preset|eval-episodes) \S+", "", line.removeprefix("seqrl train "))
+    return sorted(line.split())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_preset_is_said_to_reach_is_measured(preset):
+    """By a figure of its command, whose scores are those that it says, rounded."""
+    said, command = PRESETS[preset]["reached"], PRESETS[preset]["command"]
+    if said.startswith("no score"):
+        return
+    numbers = [float(x.replace(",", "")) for x in re.findall(r"-?\d[\d,]*(?:\.\d+)?", said)]
+    (name,) = (
+        name
+        for name, figure in figures.figures().items()
+        if f"--preset {preset} " in figure["flags"]
+        and asked_for(figure["flags"]) == asked_for(command)
+    )
+    for run in figures.results(name, figures.figures()[name])["runs"].values():
+        room = 0.5 if abs(run["score"]) >= 10 else 0.0051
+        assert any(abs(run["score"] - number) <= room for number in numbers), run
+
+
 def test_results_of_other_flags_are_none(monkeypatch, tmp_path):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     (tmp_path / "one.json").write_text('{"flags": "a", "runs": {"0": {}}}')
@@ -36,4 +86,5 @@ def test_flags_are_those_of_a_run(name):
     from seqrl.scripts import train
 
     words = [*figures.figures()[name]["flags"].split(), "--seed", "0"]
-    assert train.make_config(train.make_parser(words).read(words))["agent"] == "ppo"
+    config = train.make_config(train.make_parser(words).read(words))
+    assert config["agent"] == words[words.index("--agent") + 1]

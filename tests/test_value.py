@@ -805,13 +805,6 @@ def test_a_frozen_lake_is_crossed_as_well_as_can_be(seed):
     assert 0 <= regret < 0.05
 
 
-@pytest.mark.slow
-def test_a_lander_lands():
-    agents = [learned_by_preset("LunarLander-v3", seed, 400_000) for seed in range(3)]
-    found = [evaluate(one, make("LunarLander-v3", 8), 100, seed=5).mean for one in agents]
-    assert sum(mean >= 200 for mean in found) >= 2, found
-
-
 @pytest.mark.parametrize(
     "name, message",
     [
