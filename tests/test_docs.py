@@ -1,9 +1,11 @@
 """Every block of code in README and docs is run, in order, page by page."""
 
 import configparser
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +105,18 @@ def run_line(line):
         assert line in ("python3 -m venv .venv", ". .venv/bin/activate"), line
 
 
+def run_job(code, home):
+    """A job of an array, twice: the second time it goes on with what the first has left."""
+    (home / "scripts").symlink_to(ROOT / "scripts")
+    (home / ".venv/bin").mkdir(parents=True)
+    (home / ".venv/bin/activate").touch()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["sh", "-c", re.sub(r"--steps \d+", "--steps 600", code)]
+    for _ in range(2):
+        env = {**os.environ, "PATH": path, "SLURM_ARRAY_TASK_ID": "0"}
+        assert subprocess.run(command, cwd=home, env=env).returncode == 0
+
+
 def trackers():
     """Stand-ins for wandb and MLflow, which nobody has to install; `told` is what they heard."""
     told = {"wandb": [], "mlflow": []}
@@ -145,6 +159,8 @@ def test_every_block_of_a_page_runs(page, home):
             continue  # additions to files of ours, carried out by test_examples
         if kind == "python":
             run_python(code, names, home)
+        elif kind == "sh" and code.startswith("#!"):
+            run_job(code, home)
         elif kind == "sh":
             for line in filter(None, code.replace("\\\n", " ").splitlines()):
                 run_line(line)
@@ -170,7 +186,8 @@ def test_every_link_and_picture_is_there(page):
 def flags_of_ours(capsys):
     """Every flag that --help shows, with these agents, and the aliases."""
     agents = ("ppo", "reinforce", "q-learning", "q-learning --network mlp", "sarsa --network mlp")
-    for main, words in ((evaluate.main, ""), *((train.main, f"--agent {x}") for x in agents)):
+    others = ((evaluate.main, ""), (compare.main, ""))
+    for main, words in (*others, *((train.main, f"--agent {x}") for x in agents)):
         with pytest.raises(SystemExit):
             main([*words.split(), "--help"])
     return {*ALIASES, *re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)}
