@@ -55,9 +55,12 @@ def build(name: str, observation_space: Space, *, seed: Seed = None, **args: Any
     args: the keyword arguments of its class and of the encoder for the space (see `encoder`);
     one of both, such as init or dropout, goes to both. For cores on MultiDiscrete, tokens="gru"
     (or another core) reads the observation as a sequence (see Tokens). Arguments of cores that
-    are not given are those of MEMORY_DEFAULTS. Wrong arguments raise a UsageError.
+    are not given are those of MEMORY_DEFAULTS; init="torch" leaves weights as torch makes them.
+    Wrong arguments raise a UsageError.
     """
     name, observation_space = lookup("network", name, NETWORKS), rest_space(observation_space)
+    if args.get("init") == "torch":
+        args["init"] = None  # which no command line can say
     try:
         with nullcontext() if seed is None else drawing_from(torch_generator(seed)):
             return _make(name, observation_space, args)

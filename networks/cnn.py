@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
+from seqrl.networks.activations import pieces
 from seqrl.networks.base import Encoder
 from seqrl.networks.options import activation as make_activation
 from seqrl.networks.options import initialise_layer, lookup
@@ -79,6 +80,8 @@ class CNN(Encoder):
         if not isinstance(space, spaces.Box) or not is_image(space):
             expected = "an image space, Box [H, W, C] or [C, H, W], or uint8 [H, W]"
             raise UsageError(f"CNN: expected {expected}, got {space}; use MLP for a vector")
+        if pieces(make_activation(activation)) > 1:
+            raise UsageError(f"CNN: activation {activation} takes more channels; use it in an MLP")
         last = len(space.shape) == 3 and channels_last(space.shape, channels)
         image = space.shape if len(space.shape) == 3 else (1, *space.shape)
         image = (image[2], *image[:2]) if last else image  # [C, H, W]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from seqrl.core.errors import UsageError
 from seqrl.core.types import State
+from seqrl.networks.activations import pieces
 from seqrl.networks.base import Core, Network, as_network
 from seqrl.networks.options import activation as make_activation
 from seqrl.networks.options import initialise_layer, probability, sizes
@@ -19,7 +20,7 @@ class MLP(Core):
     source: an observation space (flattened; categories one-hot), a number of features, or a
         network or module to go on top of.
     hidden: sizes of the layers; the last one is the number of features. () only flattens.
-    activation: by torch's name ("Tanh", "ReLU", ...).  init: see `initialise`.
+    activation: by torch's name ("Tanh", "ReLU", ...), Maxout or Step.  init: see `initialise`.
     normalize: running normalisation of the observations (see Normalize).
     """
 
@@ -44,12 +45,13 @@ class MLP(Core):
     def build(self, features: int) -> None:
         """Make the layers, from `features` inputs to the last hidden size."""
         for size in self.hidden:
-            linear = nn.Linear(features, size)
+            activation = make_activation(self.activation)
+            linear = nn.Linear(features, size * pieces(activation))
             initialise_layer(linear, self.init)
             self.layers.append(linear)
             if self.layer_norm:
-                self.layers.append(nn.LayerNorm(size))
-            self.layers.append(make_activation(self.activation))
+                self.layers.append(nn.LayerNorm(linear.out_features))
+            self.layers.append(activation)
             if self.dropout:
                 self.layers.append(nn.Dropout(self.dropout))
             features = size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,14 +13,28 @@ from torch.nn.modules import activation as _activations
 
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
+from seqrl.networks.activations import Maxout, Step
 
 NOT_ELEMENTWISE = "GLU LogSoftmax MultiheadAttention Softmax Softmax2d Softmin Threshold".split()
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     name: getattr(_activations, name)
     for name in _activations.__all__
     if name not in NOT_ELEMENTWISE
-} | {"Identity": nn.Identity}
-INITS = ("xavier", "he", "orthogonal")
+} | {"Identity": nn.Identity, "Maxout": Maxout, "Step": Step}
+INITS: dict[str, Callable[[Tensor], Any]] = {
+    "xavier": nn.init.xavier_uniform_,
+    "he": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
+    "orthogonal": nn.init.orthogonal_,
+    "glorot": nn.init.xavier_uniform_,
+    "xavier-normal": nn.init.xavier_normal_,
+    "he-normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+    "lecun": partial(nn.init.kaiming_normal_, nonlinearity="linear"),
+    "zeros": nn.init.zeros_,
+}
+SPREADS: dict[str, Callable[[Tensor, float], Any]] = {
+    "normal": lambda weight, std: nn.init.normal_(weight, 0.0, std),
+    "uniform": lambda weight, bound: nn.init.uniform_(weight, -bound, bound),
+}
 
 
 def lookup(what: str, name: str, known: Iterable[str]) -> str:
@@ -67,24 +83,28 @@ def sizes(what: str, value: int | tuple[int, ...] | list[int]) -> tuple[int, ...
 def initialise(weight: Tensor, init: str | float | None) -> None:
     """Fill one weight matrix or kernel in place.
 
-    "xavier": uniform, variance 2 / (inputs + outputs) (Glorot and Bengio 2010, for tanh and
-    sigmoid). "he": uniform, variance 2 / inputs (He et al. 2015, for ReLU). "orthogonal": rows or
-    columns orthonormal (Saxe et al. 2014). A number: normal with that standard deviation.
-    None: left as torch initialised it.
+    "xavier" or "glorot": uniform, variance 2 / (inputs + outputs) (Glorot and Bengio 2010, for
+    tanh and sigmoid). "he": uniform, variance 2 / inputs (He et al. 2015, for ReLU). "lecun":
+    normal, variance 1 / inputs (LeCun et al. 1998; for SELU). "xavier-normal", "he-normal": the
+    same variances, normal. "orthogonal": rows or columns orthonormal (Saxe et al. 2014). "zeros".
+    "uniform:0.1": from -0.1 to 0.1. A number, or "normal:0.1": normal with that standard
+    deviation. None: left as torch initialised it.
     """
     if init is None:
         return
-    if isinstance(init, int | float) and not isinstance(init, bool) and init >= 0:
-        nn.init.normal_(weight, 0.0, init)
-    elif init == "xavier":
-        nn.init.xavier_uniform_(weight)
-    elif init == "he":
-        nn.init.kaiming_uniform_(weight, nonlinearity="relu")
-    elif init == "orthogonal":
-        nn.init.orthogonal_(weight)
-    else:
-        known = f"{', '.join(INITS)}, a standard deviation of at least 0, or None"
-        raise UsageError(f"init {init!r}: expected {known}.{closest(str(init), INITS)}")
+    text = init if isinstance(init, str) else f"normal:{init}"
+    if text in INITS:
+        INITS[text](weight)
+        return
+    kind, _, number = text.partition(":")
+    try:
+        size = float(number)
+    except ValueError:
+        size = math.nan
+    if kind not in SPREADS or not 0 <= size < math.inf:
+        known = f"{', '.join(INITS)}, uniform:BOUND, a standard deviation of at least 0, or None"
+        raise UsageError(f"init {init!r}: expected {known}.{closest(kind, INITS)}")
+    SPREADS[kind](weight, size)
 
 
 def initialise_layer(layer: nn.Module, init: str | float | None) -> None:

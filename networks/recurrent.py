@@ -97,7 +97,8 @@ def _stack_layers(parts: tuple[Tensor, ...]) -> Tensor:
 class RNN(Recurrent):
     """Elman's recurrent network (Elman 1990).
 
-    encoder: an observation space, a network, a plain module, or a number of features.
+    encoder: an observation space, a network, a plain module, or a number of features: RNN(2, 16)
+        is the textbook's, 16 units on vectors of 2 numbers.
     nonlinearity: "tanh", "relu", "sigmoid" or "identity"; the last two loop over time.
     init: see `initialise`; "irnn" and "identity" are the identity for the recurrent weights, biases
         0 and input weights of std 0.001 (Le, Jaitly and Hinton 2015, for relu) or 0.2 (tanh).

@@ -9,6 +9,7 @@ from torch import nn
 from seqrl.core import UsageError
 from seqrl.networks import (
     NETWORKS,
+    RNN,
     Attention,
     Normalize,
     Tokens,
@@ -118,6 +119,23 @@ def test_by_name_with_arguments():
     assert build("cnn", IMAGE, preset="IMPALA", features=32).features == 32
     tree_network = build("gru", TREE, size=5, preset="small", hidden=7, normalize=True)
     assert tree_network.source.source.features == 3 + (5 + 128) + 4
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (2,)), spaces.MultiBinary(2)])
+def test_an_elman_network_on_numbers_alone_has_nothing_before_it(space):
+    """RNN(2, 16): z = tanh(W_in x + W z + b) of 2 numbers and 16 units; by name likewise."""
+    numbers = {"hidden": (), "hidden_size": 16, "shortcut": False, "init": "torch"}
+    for network in (RNN(2, 16), build("rnn", space, **numbers)):
+        check_network(network, space)
+        weights = {name: tuple(weight.shape) for name, weight in network.named_parameters()}
+        sizes = {"weight_ih": (16, 2), "weight_hh": (16, 16), "bias_ih": (16,), "bias_hh": (16,)}
+        assert weights == {f"layers.0.{name}": shape for name, shape in sizes.items()}
+        bounds = [weight.abs().max().item() for weight in network.parameters()]
+        assert network.features == 16 and max(bounds) <= 0.25 and min(bounds) > 0.1
+        layer = network.layers[0]
+        x = torch.ones(1, 1, 2)
+        own = torch.tanh(layer.weight_ih.sum(1) + layer.bias_ih + layer.bias_hh)
+        torch.testing.assert_close(network(x, torch.ones(1, 1, dtype=torch.bool))[0][0, 0], own)
 
 
 def test_tokens_read_in_order():

@@ -23,6 +23,7 @@ from seqrl.networks import (
     initialise,
     is_image,
 )
+from seqrl.networks.activations import pieces
 from seqrl.networks.cnn import channels_last
 from seqrl.networks.options import ACTIVATIONS
 
@@ -210,7 +211,18 @@ def test_only_numbers_are_normalised():
 
 
 @pytest.mark.parametrize(
-    ("init", "variance"), [("xavier", 2 / 500), ("he", 2 / 300), (0.25, 1 / 16)]
+    ("init", "variance"),
+    [
+        ("xavier", 2 / 500),
+        ("glorot", 2 / 500),
+        ("xavier-normal", 2 / 500),
+        ("he", 2 / 300),
+        ("he-normal", 2 / 300),
+        ("lecun", 1 / 300),
+        ("uniform:0.3", 0.09 / 3),
+        ("normal:0.25", 1 / 16),
+        (0.25, 1 / 16),
+    ],
 )
 def test_variance_of_initialisation(init, variance):
     torch.manual_seed(0)
@@ -218,6 +230,22 @@ def test_variance_of_initialisation(init, variance):
     initialise(weight, init)
     assert weight.var().item() == pytest.approx(variance, rel=0.02)
     assert abs(weight.mean().item()) < variance**0.5 / 50
+
+
+@pytest.mark.parametrize(("init", "reach"), [("xavier", 3**0.5), ("he", 3**0.5), ("lecun", 3.0)])
+def test_uniform_weights_end_at_the_root_of_three_deviations_and_normal_ones_do_not(init, reach):
+    weight = torch.empty(200, 300)
+    initialise(weight, init)
+    largest = (weight.abs().max() / weight.std()).item()
+    assert largest > reach * 0.99 and (largest < reach * 1.01 or init == "lecun")
+
+
+@pytest.mark.parametrize(
+    "init", [-1.0, float("nan"), True, "uniform", "uniform:-1", "normal:x", "he:1", "ortho"]
+)
+def test_what_is_no_initialisation_is_refused_with_those_there_are(init):
+    with pytest.raises(UsageError, match=r"expected xavier, he, orthogonal, .*uniform:BOUND"):
+        initialise(torch.empty(2, 2), init)
 
 
 def test_orthogonal_and_none():
@@ -239,7 +267,28 @@ def test_every_activation_by_name(name):
     for spelling in (name, name.lower()):
         layer = activation(spelling)
         assert type(layer).__name__ == name
-        assert layer(torch.randn(2, 3, 4)).shape == (2, 3, 4)
+        assert layer(torch.randn(2, 3, 4 * pieces(layer))).shape == (2, 3, 4)
+
+
+def test_maxout_is_the_largest_of_its_pieces_and_the_gradient_is_that_ones():
+    x = torch.tensor([[1.0, 3.0, -2.0, -5.0]], requires_grad=True)
+    y = activation("maxout")(x)
+    assert y.tolist() == [[3.0, -2.0]]
+    (y * torch.tensor([10.0, 20.0])).sum().backward()
+    assert x.grad.tolist() == [[0.0, 10.0, 20.0, 0.0]]
+    network = MLP(3, (5, 4), activation="Maxout", layer_norm=True)
+    assert [layer.out_features for layer in network.layers[::3]] == [10, 8]
+    assert network.features == 4
+    with pytest.raises(UsageError, match="CNN: activation Maxout"):
+        CNN(bytes_image(8, 8, 1), activation="Maxout")
+
+
+def test_a_step_is_0_or_1_and_its_gradient_passes_straight_through():
+    x = torch.tensor([-0.5, 0.0, 1e-9, 1e9], requires_grad=True)
+    y = activation("step")(x)
+    assert y.tolist() == [0.0, 0.0, 1.0, 1.0]
+    (y * torch.arange(4.0)).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_importing_networks_stays_light():
