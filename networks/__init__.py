@@ -2,6 +2,7 @@
 
 from seqrl.networks.attention import Attention
 from seqrl.networks.base import Encoder, Network, as_network
+from seqrl.networks.bidirectional import Bidirectional
 from seqrl.networks.build import NETWORKS, build
 from seqrl.networks.cnn import CNN, conv_size, is_image
 from seqrl.networks.contract import probe
@@ -25,6 +26,7 @@ __all__ = [
     "NETWORKS",
     "RNN",
     "Attention",
+    "Bidirectional",
     "Embedding",
     "Encoder",
     "FrameStack",

@@ -15,6 +15,7 @@ from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import Seed, drawing_from, torch_generator
 from seqrl.networks.attention import Attention
 from seqrl.networks.base import Network, parts_of
+from seqrl.networks.bidirectional import ENDS
 from seqrl.networks.cnn import is_image
 from seqrl.networks.encoders import TREE_OPTIONS, encoder, encoder_options, options_of, tree_encoder
 from seqrl.networks.layers import IDENTITY_INPUT_STD
@@ -87,6 +88,8 @@ def _core(name: str, space: Space, args: dict[str, Any]) -> Network:
         token_core = CORES[lookup("tokens", args["tokens"], CORES)]
         make_source: MakeNetwork = partial(Tokens, core=token_core)
         options = options_of(Tokens) - {"core", "hidden_size"}
+    elif "bidirectional" in args:
+        raise UsageError(f"network {name}: bidirectional: {ENDS}; within an encoder add tokens")
     else:
         make_source, options = encoder, encoder_options(space)
     _check(name, args, core_options | options | {"tokens"})

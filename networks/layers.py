@@ -101,6 +101,22 @@ class Layer(nn.Module):
         y = layout.gather(y)
         return y, (y[-1], *memory[1:])
 
+    def masked_sequence(
+        self, x: Tensor, start: Tensor, memory: Memory, mask: Tensor
+    ) -> tuple[Tensor, Memory]:
+        """As `sequence`, the h that the gates read times `mask` [N, H], step by step."""
+        outputs = []
+        for t, begins in enumerate(start[..., None]):
+            if t:
+                memory = tuple(part.masked_fill(begins, 0.0) for part in memory)
+            memory = self.masked_step(x[t], memory, mask)
+            outputs.append(memory[0])
+        return torch.stack(outputs), memory
+
+    def masked_step(self, x: Tensor, memory: Memory, mask: Tensor) -> Memory:
+        """As `step`, the h that the gates read times `mask`."""
+        return self.step(x, (memory[0] * mask, *memory[1:]))
+
 
 def run_kernel(
     name: str, x: Tensor, memory: Tensor | Memory, weights: list[Tensor]
@@ -163,6 +179,15 @@ class GRULayer(Layer):
 
         y = gru_rollout(x, start, memory[0], self.weights())
         return y, (y[-1],)
+
+    def masked_step(self, x: Tensor, memory: Memory, mask: Tensor) -> Memory:
+        """As `step`; what z keeps is the whole h."""
+        (h,) = memory
+        from_x = functional.linear(x, self.weight_ih, self.bias_ih).chunk(3, -1)
+        from_h = functional.linear(h * mask, self.weight_hh, self.bias_hh).chunk(3, -1)
+        r, z = (torch.sigmoid(from_x[i] + from_h[i]) for i in (0, 1))
+        n = torch.tanh(from_x[2] + r * from_h[2])
+        return (n + z * (h - n),)
 
 
 class TanhLayer(Layer):

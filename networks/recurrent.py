@@ -27,6 +27,10 @@ class Recurrent(Core):
     `reset_layout`); a single step (T = 1) goes through torch's cell. With `shortcut` the features
     are output and input, concatenated: what is observed need not pass through the memory (Ni et
     al. 2022, "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs").
+
+    dropout: of the numbers that go from layer to layer, others at every step. input_dropout,
+    recurrent_dropout: of the inputs, and of the memory that the gates read; the same ones at all
+    steps of a call (see `held_mask`), which the latter takes in a loop over time.
     """
 
     has_own_memory = True
@@ -39,11 +43,15 @@ class Recurrent(Core):
         make_layer: Callable[[int, int], Layer],
         layers: int,
         dropout: float,
+        input_dropout: float,
+        recurrent_dropout: float,
         shortcut: bool,
     ) -> None:
         super().__init__(as_source(encoder))
         self.hidden, self.shortcut = check_whole("hidden_size", hidden_size), shortcut
         self.depth, self.dropout = check_whole("layers", layers), probability("dropout", dropout)
+        self.input_dropout = probability("input_dropout", input_dropout)
+        self.recurrent_dropout = probability("recurrent_dropout", recurrent_dropout)
         self.make_layer = make_layer
         self.layers = nn.ModuleList()
         self.build_once()
@@ -66,11 +74,16 @@ class Recurrent(Core):
         initial = reset_memory(state if self.memory_tensors > 1 else (state,), start[0])
         layout = reset_layout(start) if len(start) > 1 else None
         inputs, final = x, []
+        if self.input_dropout and self.training:
+            x = x * held_mask(x[0], self.input_dropout)
         for i, layer in enumerate(cast("list[Layer]", self.layers)):
             memory = tuple(part[:, i] for part in initial)
             if i:
                 x = functional.dropout(x, self.dropout, self.training)
-            if len(start) == 1:
+            if self.recurrent_dropout and self.training:
+                mask = held_mask(memory[0], self.recurrent_dropout)
+                x, memory = layer.masked_sequence(x, start, memory, mask)
+            elif len(start) == 1:
                 memory = layer.step(x[0], memory)
                 x = memory[0][None]
             else:
@@ -89,6 +102,14 @@ def reset_memory(memory: Memory, start: Tensor) -> Memory:
     return tuple(part.masked_fill(start[:, None, None], 0.0) for part in memory)
 
 
+def held_mask(like: Tensor, dropout: float) -> Tensor:
+    """Return 0 for numbers [N, F] to drop, else 1 / (1 - dropout): for all steps of a call alike.
+
+    Gal and Ghahramani (2016), section 4.
+    """
+    return functional.dropout(torch.ones_like(like), dropout)
+
+
 def _stack_layers(parts: tuple[Tensor, ...]) -> Tensor:
     """Stack [N, H] of every layer to [N, layers, H]; without a copy for a single one."""
     return torch.stack(parts, 1) if len(parts) > 1 else parts[0].unsqueeze(1)
@@ -102,7 +123,8 @@ class RNN(Recurrent):
     nonlinearity: "tanh", "relu", "sigmoid" or "identity"; the last two loop over time.
     init: see `initialise`; "irnn" and "identity" are the identity for the recurrent weights, biases
         0 and input weights of std 0.001 (Le, Jaitly and Hinton 2015, for relu) or 0.2 (tanh).
-    dropout: between layers.  shortcut: see `Recurrent`.  Memory: h [N, layers, hidden_size].
+    dropout, input_dropout, recurrent_dropout, shortcut: see `Recurrent`.
+    Memory: h [N, layers, hidden_size].
     """
 
     def __init__(
@@ -113,11 +135,15 @@ class RNN(Recurrent):
         layers: int = 1,
         nonlinearity: str = "tanh",
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         init: str | float | None = None,
         shortcut: bool = False,
     ) -> None:
         kind = ELMAN[lookup("nonlinearity", nonlinearity, ELMAN)]
-        super().__init__(encoder, hidden_size, partial(kind, init=init), layers, dropout, shortcut)
+        dropouts = dropout, input_dropout, recurrent_dropout
+        make = partial(kind, init=init)
+        super().__init__(encoder, hidden_size, make, layers, *dropouts, shortcut)
 
 
 class LSTM(Recurrent):
@@ -126,7 +152,7 @@ class LSTM(Recurrent):
     encoder: an observation space, a network, a plain module, or a number of features.
     forget_bias: the forget gate's bias, 1 to remember from the start; None: random as in torch.
     peephole: the gates also read the cell (Gers et al. 2002); loops over time.
-    dropout: between layers.  init: see `initialise`.  shortcut: see `Recurrent`.
+    init: see `initialise`.  dropout, input_dropout, recurrent_dropout, shortcut: see `Recurrent`.
     Memory: (h, c), each [N, layers, hidden_size].
     """
 
@@ -141,12 +167,15 @@ class LSTM(Recurrent):
         forget_bias: float | None = 1.0,
         peephole: bool = False,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         init: str | float | None = None,
         shortcut: bool = False,
     ) -> None:
         kind = PeepholeLayer if peephole else LSTMLayer
         make = partial(kind, init=init, keep_bias=number_or_none("forget_bias", forget_bias))
-        super().__init__(encoder, hidden_size, make, layers, dropout, shortcut)
+        dropouts = dropout, input_dropout, recurrent_dropout
+        super().__init__(encoder, hidden_size, make, layers, *dropouts, shortcut)
 
 
 class GRU(Recurrent):
@@ -154,7 +183,7 @@ class GRU(Recurrent):
 
     encoder: an observation space, a network, a plain module, or a number of features.
     keep_bias: the update gate's bias, above 0 to remember from the start; None: random as in torch.
-    dropout: between layers.  init: see `initialise`.  shortcut: see `Recurrent`.
+    init: see `initialise`.  dropout, input_dropout, recurrent_dropout, shortcut: see `Recurrent`.
     Memory: h [N, layers, hidden_size].
     """
 
@@ -166,8 +195,11 @@ class GRU(Recurrent):
         layers: int = 1,
         keep_bias: float | None = None,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         init: str | float | None = None,
         shortcut: bool = False,
     ) -> None:
         make = partial(GRULayer, init=init, keep_bias=number_or_none("keep_bias", keep_bias))
-        super().__init__(encoder, hidden_size, make, layers, dropout, shortcut)
+        dropouts = dropout, input_dropout, recurrent_dropout
+        super().__init__(encoder, hidden_size, make, layers, *dropouts, shortcut)

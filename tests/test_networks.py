@@ -50,6 +50,7 @@ SMALL |= {
     "plain": lambda: as_network(nn.Linear(3, 4)),
     "shortcut": partial(LSTM, 3, 8, layers=2, shortcut=True),
     "lstm-plain": lambda: LSTM(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), 8, dropout=0.5, layers=2),
+    "held": partial(GRU, 3, 8, layers=2, input_dropout=0.3, recurrent_dropout=0.5),
     "lstm-lazy": lambda: LSTM(nn.Sequential(nn.LazyLinear(4), nn.Tanh()), 8),
 }
 
@@ -198,7 +199,7 @@ def test_a_shortcut_puts_what_is_seen_beside_what_is_remembered():
 
 
 def test_dropout_is_for_training_alone():
-    for network in (MLP(3, 32, dropout=0.5), LSTM(3, 32, layers=2, dropout=0.5)):
+    for network in (MLP(3, 32, dropout=0.5), LSTM(3, 32, layers=2, dropout=0.5), SMALL["held"]()):
         obs, start, _ = sample_rollout(VECTOR, 5, 2)
         assert largest_gap(network(obs, start)[0], network(obs, start)[0]) > 0
         network.eval()
