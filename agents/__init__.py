@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from seqrl.agents.deep.optim import Optim
     from seqrl.agents.deep.policy_agent import PolicyAgent
     from seqrl.agents.deep.ppo import PPO
+    from seqrl.agents.deep.regularisation import Regularisation
     from seqrl.agents.deep.reinforce import Reinforce
     from seqrl.agents.deep.value_agent import TargetNetwork, Updates, ValueAgent
     from seqrl.agents.experience.replay import Sequences
@@ -35,6 +36,7 @@ MODULES = {
     "PolicyAgent": "seqrl.agents.deep.policy_agent",
     "QLearning": "seqrl.agents.tabular.q_learning",
     "Rate": "seqrl.agents.schedules",
+    "Regularisation": "seqrl.agents.deep.regularisation",
     "Reinforce": "seqrl.agents.deep.reinforce",
     "ReplaySettings": "seqrl.agents.deep.deep_q",
     "Sarsa": "seqrl.agents.tabular.sarsa",
@@ -63,6 +65,7 @@ __all__ = [
     "PolicyAgent",
     "QLearning",
     "Rate",
+    "Regularisation",
     "Reinforce",
     "ReplaySettings",
     "Sarsa",

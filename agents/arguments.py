@@ -27,13 +27,23 @@ def agent_parameters(cls: Any) -> dict[str, inspect.Parameter]:
             epsilon = keyword("epsilon", parameter.default.rate, "Rate")
             chosen |= {"epsilon": epsilon, "temperature": epsilon.replace(default=None)}
         elif is_dataclass(parameter.default):
-            for field in fields(parameter.default):
-                default = getattr(parameter.default, field.name)
-                chosen[field.name] = keyword(field.name, default, str(field.type))
+            chosen |= field_parameters(parameter.default)
         elif name == "device" and parameter.default is parameter.empty:
             chosen[name] = keyword(name, "auto", "str")
         else:
             chosen[name] = keyword(name, parameter.default, text_of(parameter))
+    return chosen
+
+
+def field_parameters(group: Any) -> dict[str, inspect.Parameter]:
+    """Return the fields of an argument class's instance, those of a class within among them."""
+    chosen: dict[str, inspect.Parameter] = {}
+    for field in fields(group):
+        default = getattr(group, field.name)
+        if is_dataclass(default):
+            chosen |= field_parameters(default)
+        else:
+            chosen[field.name] = keyword(field.name, default, str(field.type))
     return chosen
 
 
@@ -100,11 +110,21 @@ def arguments(cls: Any, numbers: dict[str, Any]) -> dict[str, Any]:
     for name, parameter in inspect.signature(cls).parameters.items():
         default: Any = parameter.default
         if is_dataclass(default):
-            own = [field.name for field in fields(default) if field.name in numbers]
-            changed: Any = replace
-            numbers[name] = changed(default, **{field: numbers.pop(field) for field in own})
+            numbers[name] = with_numbers(default, numbers)
         elif name == "exploration" and "temperature" in numbers:
             numbers[name] = Boltzmann(numbers.pop("temperature"))
         elif name == "exploration" and "epsilon" in numbers:
             numbers[name] = EpsilonGreedy(numbers.pop("epsilon"))
     return numbers
+
+
+def with_numbers(group: Any, numbers: dict[str, Any]) -> Any:
+    """Return an argument class's instance with those of `numbers` that are its, which it takes."""
+    given: dict[str, Any] = {}
+    for field in fields(group):
+        within = getattr(group, field.name)
+        if is_dataclass(within):
+            given[field.name] = with_numbers(within, numbers)
+        elif field.name in numbers:
+            given[field.name] = numbers.pop(field.name)
+    return replace(group, **given)

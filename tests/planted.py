@@ -48,8 +48,8 @@ BUGS = {
     ),
     "mask ignored while learning": Bug(
         "agents/deep/outputs.py",
-        "return self._masked(self._learn(obs, start, state), legal)",
-        "return self._learn(obs, start, state)",
+        "return self._masked(self._learn(obs, start, state, valid), legal)",
+        "return self._learn(obs, start, state, valid)",
     ),
     "advantage sign": Bug(
         "agents/deep/reinforce.py",
@@ -165,8 +165,8 @@ BUGS = {
     ),
     "ratio from the wrong memory (PPO)": Bug(
         "agents/deep/policy_agent.py",
-        "out = self.policy.learn(batch.obs, batch.start, own)",
-        "out = self.policy.learn(batch.obs, batch.start, None)",
+        "out = self.policy.learn(batch.obs, batch.start, own, batch.valid)",
+        "out = self.policy.learn(batch.obs, batch.start, None, batch.valid)",
     ),
     "advantages normalised over padding (PPO)": Bug(
         "agents/deep/targets.py",

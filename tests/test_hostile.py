@@ -41,6 +41,7 @@ def tabular(cls, env, **options):
 SMALL = {
     "reinforce": {"batch_episodes": 3},
     "ppo": {"rollout": 20},
+    "sarsa": {"optimizer": "AdaBound", "bptt": 5, "l1": 1e-4},
     "q-learning": {"buffer_size": 300, "learning_starts": 50, "priority": 0.5},
 }
 

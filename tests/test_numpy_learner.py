@@ -195,11 +195,11 @@ def test_weights_that_were_frozen_stay():
         (MLP(BOX, layer_norm=True), {}),
         (MLP(BOX, normalize=True), {}),
         (MLP(BOX, activation="ELU"), {}),
+        (MLP(BOX, activation="Maxout"), {}),
+        (MLP(BOX, activation="Step"), {}),
         (nn.Linear(5, 4), {}),
         (MLP(BOX), {"dueling": True}),
         (MLP(BOX), {"rescale": True}),
-        (MLP(BOX), {"optimizer": "AdamW"}),
-        (MLP(BOX), {"weight_decay": 0.1}),
     ],
 )
 def test_what_is_not_plain_takes_the_way_of_torch(network, options):

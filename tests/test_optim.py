@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from seqrl.agents import PPO, Reinforce
+from seqrl.agents.deep.adabound import AdaBound
 from seqrl.agents.deep.devices import Draw, pick_device
 from seqrl.agents.deep.optim import (
     Optim,
@@ -24,6 +25,7 @@ from seqrl.core.errors import RunError, UsageError
 from seqrl.core.seeding import drawing_from
 
 NAMES = "SGD Momentum Nesterov Adagrad Adadelta RMSprop Adam AdamW RAdam NAdam Adamax ASGD".split()
+OWN = {"AdaBound": AdaBound}
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def made(name, weights, learning_rate, weight_decay=0.0):
     return optimizer
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *OWN])
 def test_optimisers_by_name_go_downhill_and_resume(name):
     torch.manual_seed(0)
     first, second = nn.Linear(3, 2), nn.Linear(3, 2)
@@ -109,10 +111,10 @@ def test_what_is_no_optimiser_here_is_refused():
             Optim(0.1, 1.0, adam_eps=eps)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *OWN])
 def test_optimisers_step_as_torchs_do_to_the_bit_and_so_do_their_copies(name):
     torch.manual_seed(1)
-    cls = getattr(torch.optim, name, torch.optim.SGD)
+    cls = OWN.get(name) or getattr(torch.optim, name, torch.optim.SGD)
     theirs = nn.Parameter(torch.randn(7))
     mine = nn.Parameter(theirs.detach().clone())
     one, hooked = made(name, [mine], 0.05, 0.01), []

@@ -89,7 +89,7 @@ class DeepMonteCarlo(ValueAgent):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of Q(s, a) against the returns."""
-        q = self.values_part.learn(batch.obs, batch.start)
+        q = self.values_part.learn(batch.obs, batch.start, None, batch.valid)
         valid = batch.valid if self.memory else None
         target = batch.extra["return"]
         target = targets.squash(target) if self.rescale else target

@@ -26,9 +26,10 @@ from seqrl.core.moments import RewardScale
 from seqrl.core.saved import NUMBER, PART, RNG, Kept
 from seqrl.core.seeding import Seed, drawing_from, generator, torch_generator
 from seqrl.core.types import Array, Batch, Metrics, Transition
-from seqrl.networks.base import as_network, has_memory, kept_outputs
+from seqrl.networks.base import as_network, has_memory, kept_outputs, name_of
 from seqrl.networks.contract import attempt, probe
 
+DROPOUTS = "dropout", "input_dropout", "recurrent_dropout"  # what layers of ours name them
 RNG_SIZES = (16, 5056)  # bytes of a torch generator's state on a GPU, on a CPU
 
 
@@ -148,13 +149,28 @@ class NetworkAgent(Scheduled):
         self.memory = has_memory(self.network)
         with drawing_from(self.layers_rng):
             self._build()
+        self._check_effect()
         self.built = True
+
+    def _check_effect(self) -> None:
+        """Refuse options that change nothing for this network."""
+        if self.optim.bptt and not self.memory:
+            raise UsageError(f"bptt {self.optim.bptt}: {name_of(self.network)} has no memory")
+        drawing = [part for part in self.parts.values() if part.draws and part.optim]
+        noise = self.optim.regularisation.input_noise
+        for name, number in (("input_noise", noise), ("dropout", own_dropout(self.network))):
+            if number and not drawing:
+                reason = "a policy learns as it acts, without draws, and there is no value network"
+                raise UsageError(f"{name} {number}: no effect, as {reason} of its own")
 
     @property
     def learner(self) -> str:
         """What takes the gradient steps: NumPy or torch."""
-        numpy = any(part.learns_in_numpy for part in self.parts.values())
-        return "NumPy learner" if numpy else "torch learner"
+        parts = self.parts.values()
+        if any(part.learns_in_numpy for part in parts):
+            return "NumPy learner"
+        option = next((part.torch_for for part in parts if part.torch_for), "")
+        return f"torch learner as NumPy has no {option}" if option else "torch learner"
 
     def greedy(self, out: Array) -> Array:
         """Return the actions [N, ...] where nothing is to be explored, by what acts' numbers."""
@@ -225,7 +241,8 @@ class NetworkAgent(Scheduled):
         else:
             for part in parts:
                 part.clear()
-            average.backward()
+            terms = [term for part in parts for term in part.take_activity()]
+            sum(terms, average).backward()
             norms = [part.clip(most) for part in parts]
         for part in parts:
             part.step(now)
@@ -272,6 +289,13 @@ class NetworkAgent(Scheduled):
                 text = "the network is not built yet: give the agent the observation_space"
                 raise UsageError(text)
             super().load_state_dict(state, name)
+
+
+def own_dropout(network: nn.Module) -> float:
+    """Return the largest share that a network of ours is told to drop; 0 for a user's layers."""
+    ours = [part for part in network.modules() if type(part).__module__.startswith("seqrl.")]
+    shares = (getattr(part, name, 0.0) for part in ours for name in DROPOUTS)
+    return max(shares, default=0.0)
 
 
 def check_finite(out: Array, obs: Array) -> None:

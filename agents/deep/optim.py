@@ -7,7 +7,7 @@ import inspect
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -15,10 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seqrl.agents.deep.adabound import AdaBound
+from seqrl.agents.deep.regularisation import Regularisation
 from seqrl.agents.schedules import Rate
 from seqrl.core import schema
 from seqrl.core.arrays import to_numpy
+from seqrl.core.checks import check_kind, check_whole
 from seqrl.core.errors import RunError, UsageError, closest
+
+EXTRA = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,17 @@ class Optim:
     """How an agent's weights are stepped along a gradient.
 
     learning_rate: of the optimiser, a number or a schedule, at least 0.
-    max_grad_norm: gradients are scaled down to this norm, above 0.
-    optimizer: by torch's name (SGD, Momentum, Nesterov, RMSprop, Adam, AdamW, ...).
-    weight_decay: of the optimiser, at least 0.
+    max_grad_norm: gradients are scaled down to this norm, above 0; inf for no limit.
+    optimizer: by torch's name (SGD, Momentum, Nesterov, RMSprop, Adam, AdamW, ...), or AdaBound.
+    weight_decay: as the optimiser has it, at least 0; apart from the gradient in AdamW.
     adam_eps: what Adam and its kin add to the root of the squared gradients, above 0.
         Where a policy is learned gradients fade to nothing; the first one after that would be a
         step of the full learning rate for every weight, however small, if nothing were added.
+    momentum: of SGD, RMSprop, Momentum or Nesterov (0.9 where left out), in [0, 1).
+    max_grad_value: gradients are cut to this size one by one, above 0; before that of the norm.
+    bptt: env steps that a gradient goes back through memory, 0 for all that are learned from.
+        A batch is run in pieces of so many, the memory is carried on (Williams and Peng, 1990).
+    regularisation: what is minimised beside the loss, and noise in learning.
     """
 
     learning_rate: Rate
@@ -39,35 +49,37 @@ class Optim:
     optimizer: str = "Adam"
     weight_decay: float = 0.0
     adam_eps: float = 1e-8
+    momentum: float | None = None
+    max_grad_value: float = math.inf
+    bptt: int = 0
+    regularisation: Regularisation = field(default_factory=Regularisation)
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_grad_norm < math.inf:
-            raise UsageError(f"max_grad_norm {self.max_grad_norm}: expected a number above 0")
+        for name in ("max_grad_norm", "max_grad_value"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} {getattr(self, name)}: expected a number above 0")
         if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"weight_decay {self.weight_decay}: expected a number of at least 0")
         if not 0 < self.adam_eps < math.inf:
             raise UsageError(f"adam_eps {self.adam_eps}: expected a number above 0")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise UsageError(f"momentum {self.momentum}: expected a number in [0, 1)")
+        check_whole("bptt", self.bptt, 0)
+        check_kind("regularisation", self.regularisation, Regularisation)
         self.make([nn.Parameter(torch.zeros(1))])  # refuse what there is none of
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of some weights, in its fused form where it has one."""
         name, listed = self.optimizer, list(parameters)
-        known = {
-            key: cls
-            for key, cls in vars(torch.optim).items()
-            if isinstance(cls, type)
-            and issubclass(cls, torch.optim.Optimizer)
-            and "weight_decay" in inspect.signature(cls).parameters  # not LBFGS, SparseAdam
-        }
-        extra = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
-        chosen: Any = torch.optim.SGD if name in extra else known.get(name)
-        if chosen is None:
-            names = [*known, *extra]
-            raise UsageError(f"optimizer {name!r}.{closest(name, names)} Known: {', '.join(names)}")
-        cls = without_compiler(chosen)
-        options: dict[str, Any] = {**extra.get(name, {}), "weight_decay": self.weight_decay}
-        if "Adam" in name:
+        cls = without_compiler(optimizer_class(name))
+        options: dict[str, Any] = {**EXTRA.get(name, {}), "weight_decay": self.weight_decay}
+        if "Adam" in name or name == "AdaBound":
             options["eps"] = self.adam_eps
+        if self.momentum is not None:
+            if "momentum" not in inspect.signature(cls).parameters:
+                takes = "SGD, Momentum, Nesterov or RMSprop"
+                raise UsageError(f"momentum {self.momentum}: {name} takes none; take {takes}")
+            options["momentum"] = self.momentum
         try:
             try:
                 return cls(listed, lr=0.0, **options, fused=True)
@@ -75,6 +87,33 @@ class Optim:
                 return cls(listed, lr=0.0, **options)
         except ValueError as error:
             raise UsageError(f"optimizer {name}: {error}") from error
+
+    @property
+    def beyond_numpy(self) -> str:
+        """Return the first option that a step in NumPy has not; "" where it has them all."""
+        if self.optimizer != "Adam":
+            return self.optimizer
+        own = {
+            "weight_decay": self.weight_decay > 0,
+            "max_grad_value": self.max_grad_value < math.inf,
+        }
+        used = [*(name for name, there in own.items() if there), *self.regularisation.used]
+        return used[0] if used else ""
+
+
+def optimizer_class(name: str) -> Any:
+    """Return the class of optimisers by a name; UsageError with the closest."""
+    known: dict[str, Any] = {
+        key: cls
+        for key, cls in vars(torch.optim).items()
+        if isinstance(cls, type)
+        and issubclass(cls, torch.optim.Optimizer)
+        and "weight_decay" in inspect.signature(cls).parameters  # not LBFGS, SparseAdam
+    }
+    known |= {"AdaBound": AdaBound, **dict.fromkeys(EXTRA, torch.optim.SGD)}
+    if name not in known:
+        raise UsageError(f"optimizer {name!r}.{closest(name, known)} Known: {', '.join(known)}")
+    return known[name]
 
 
 @cache
@@ -157,13 +196,16 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], name: str = "weigh
     module.load_state_dict({name: torch.as_tensor(np.array(x)) for name, x in state.items()})
 
 
-def clip_gradients(module: nn.Module, weights: Iterable[Tensor], most: float) -> Tensor:
-    """Scale the gradients of weights to a norm of at most `most`; return what it was before.
+def clip_gradients(
+    module: nn.Module, weights: Iterable[Tensor], most: float, each: float = math.inf
+) -> Tensor:
+    """Cut gradients to a size of at most `each`, then scale them to a norm of at most `most`.
 
-    One that is not finite is refused (RunError) by the weight's name in the module.
+    Return the norm before both. A gradient that is not finite is refused (RunError) by its
+    weight's name in the module.
     """
     grads = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    norm = norm_of(grads)
     size = float(norm)
     if not math.isfinite(size):
         named = ((name, weight.grad) for name, weight in module.named_parameters())
@@ -173,6 +215,15 @@ def clip_gradients(module: nn.Module, weights: Iterable[Tensor], most: float) ->
             f"the gradient of {first} is not finite; the weights before it are kept: "
             "try a smaller --learning-rate"
         )
+    if each < math.inf:
+        torch._foreach_clamp_min_(grads, -each)
+        torch._foreach_clamp_max_(grads, each)
+        size = float(norm_of(grads))
     if size > most:
         torch._foreach_mul_(grads, most / size)
     return norm
+
+
+def norm_of(grads: list[Tensor]) -> Tensor:
+    """Return the Euclidean norm of all gradients together."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))

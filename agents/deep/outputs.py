@@ -81,10 +81,18 @@ class Outputs(nn.Module):
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Map obs [T, B, ...], start [T, B] and memory to numbers [T, B, K] and memory."""
+        features, state = self.features(obs, start, state)
+        return self.numbers(features), state
+
+    def features(self, obs: Any, start: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map obs, start and memory to the network's features [T, B, F] and memory."""
         if self.copies:
             obs, state = tree.map(torch.clone, (obs, state))
-        features, state = self.network(obs, start, state)
-        return self.combined(self.layer(features.to(self.layer.weight.dtype))), state
+        return self.network(obs, start, state)
+
+    def numbers(self, features: Tensor) -> Tensor:
+        """Map features [T, B, F] to numbers [T, B, K]."""
+        return self.combined(self.layer(features.to(self.layer.weight.dtype)))
 
     def train(self, mode: bool = True) -> Outputs:
         """Set the mode of all layers but those that normalise by running statistics."""
@@ -127,6 +135,7 @@ class Part:
         numpy: bool = False,
     ):
         self.module, self.device, self.draws = module, device, draws
+        self.optim = optim
         self.optimizer = None if optim is None else optim.make(module.parameters())
         self.mlp: NumpyMLP | None = None
         self.plain: NumpyMLP | NumpyForward | None = None
@@ -134,12 +143,12 @@ class Part:
         if device.type == "cpu" and backend != "torch":
             self.mlp = numpy_mlp(module.network, module.layer)
             self.plain = self.mlp or numpy_forward(module.network, module.layer)
-        if numpy and self.mlp is not None and not module.dueling:
-            adam, own = self.optimizer, len(list(module.parameters()))
-            plain = optim is not None and optim.optimizer == "Adam" and not optim.weight_decay
-            if plain and own == len(self.mlp.parameters):  # a head may have more
-                assert adam is not None
-                self.adam = NumpyAdam(adam, self.mlp)
+        self.torch_for = ""
+        if numpy and self.mlp is not None and not module.dueling and optim is not None:
+            own, adam = len(list(module.parameters())), self.optimizer
+            if adam is not None and own == len(self.mlp.parameters):  # a head may have more
+                self.torch_for = optim.beyond_numpy
+                self.adam = None if self.torch_for else NumpyAdam(adam, self.mlp)
         if backend == "numpy" and self.plain is None:
             name = type(module.network).__name__
             raise UsageError(f"backend numpy: network {name} is not plain; take auto or torch")
@@ -147,6 +156,7 @@ class Part:
         self.activations: list[np.ndarray] = []
         self.leaf: Tensor | None = None
         self.gradient: np.ndarray | None = None
+        self.activity: Tensor | None = None  # what its sparse activity adds to the loss
 
     @property
     def learns_in_numpy(self) -> bool:
@@ -171,15 +181,23 @@ class Part:
         for weight in () if self.learns_in_numpy else self.weights:
             weight.grad = None  # what zero_grad does, at a third of its cost
 
+    def take_activity(self) -> list[Tensor]:
+        """Return what the newest learning pass adds to the loss, if anything, and forget it."""
+        found, self.activity = self.activity, None
+        return [] if found is None else [found]
+
     def clip(self, most: float, by_outputs: np.ndarray | None = None) -> Tensor | float:
-        """Scale the gradients to a norm of at most `most`; return what it was before.
+        """Add the penalties' gradients, cut all to a norm of at most `most`; return that before.
 
         by_outputs: of a loss by the newest outputs, where it was worked out in NumPy.
         """
         if by_outputs is None and self.leaf is not None and self.leaf.grad is not None:
             by_outputs = self.leaf.grad.numpy()
         if by_outputs is None:
-            return clip_gradients(self.module, self.weights, most)
+            assert self.optim is not None
+            weights = self.weights
+            self.optim.regularisation.add_penalties(weights)
+            return clip_gradients(self.module, weights, most, self.optim.max_grad_value)
         assert self.mlp is not None
         flat = self.mlp.backward(self.activations, by_outputs.reshape(-1, by_outputs.shape[-1]))
         norm = math.sqrt(flat @ flat)
@@ -224,12 +242,17 @@ class Part:
             out, state = self.module(*rolled, to_tensor(state, self.device))
         return out[0], state
 
-    def learn(self, obs: Array, start: Array, state: State = None) -> Array:
-        """Map a batch to numbers [T, B, K] that a loss may be differentiated by."""
-        obs, legal = action_mask.split(obs)
-        return self._masked(self._learn(obs, start, state), legal)
+    def learn(
+        self, obs: Array, start: Array, state: State = None, valid: Array | None = None
+    ) -> Array:
+        """Map a batch to numbers [T, B, K] that a loss may be differentiated by.
 
-    def _learn(self, obs: Array, start: Array, state: State) -> Array:
+        valid: bool [T, B], of which steps the features' activity is to be sparse; None for all.
+        """
+        obs, legal = action_mask.split(obs)
+        return self._masked(self._learn(obs, start, state, valid), legal)
+
+    def _learn(self, obs: Array, start: Array, state: State, valid: Array | None) -> Array:
         if isinstance(start, np.ndarray):
             self.activations = self._in_numpy(obs, start)
             return self.activations[-1].reshape(*start.shape, -1)
@@ -242,7 +265,30 @@ class Part:
             rest(self.module)
         elif not self.module.training:
             self.module.train()
-        return self.module(obs, start, state)[0]
+        return self._in_torch(obs, start, state, valid)
+
+    def _in_torch(self, obs: Any, start: Tensor, state: State, valid: Array | None) -> Tensor:
+        assert self.optim is not None
+        regular = self.optim.regularisation
+        if regular.input_noise and self.draws:
+            obs = regular.noisy(obs)
+        if not (self.optim.bptt or regular.sparsity):
+            return self.module(obs, start, state)[0]
+        features = self._in_pieces(obs, start, state, self.optim.bptt or len(start))
+        if regular.sparsity:
+            self.activity = regular.activity_term(features, valid)
+        return self.module.numbers(features)
+
+    def _in_pieces(self, obs: Any, start: Tensor, state: State, length: int) -> Tensor:
+        """Return the features [T, B, F]; from piece to piece memory goes on, but no gradient."""
+        parts = []
+        for first in range(0, len(start), length):
+            rows = slice(first, first + length)
+            seen = tree.map(lambda leaf, rows=rows: leaf[rows], obs)
+            features, state = self.module.features(seen, start[rows], state)
+            state = tree.map(Tensor.detach, state)
+            parts.append(features)
+        return torch.cat(parts)
 
     def evaluate(self, obs: Array, start: Array, state: State = None) -> Array:
         """Map a batch to numbers [T, B, K] without a gradient."""

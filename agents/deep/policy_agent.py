@@ -167,10 +167,11 @@ class PolicyAgent(NetworkAgent):
     def learn_both(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the policy's numbers [T, B, K] and the critic's [T, B] of a batch's rows."""
         own, other = self.memories(batch.state)
-        out = self.policy.learn(batch.obs, batch.start, own)
+        out = self.policy.learn(batch.obs, batch.start, own, batch.valid)
         if self.shares_network:
             return out[..., :-1], out[..., -1]
-        return out, self.critic.learn(batch.obs, batch.start, other)[..., -1]
+        value = self.critic.learn(batch.obs, batch.start, other, batch.valid)
+        return out, value[..., -1]
 
     def follow_returns(self, returns: Tensor) -> None:
         """Learn values in the units of more returns [B]; the critic's values stay what they are.

@@ -137,8 +137,8 @@ class Reinforce(PolicyAgent):
 
     def loss(self, batch: Batch) -> Loss:
         """Return -sum A log pi(a|s) and the entropy bonus of the valid steps."""
-        out = self.policy.learn(batch.obs, batch.start) / self.temperature
         valid, advantage = batch.valid, batch.extra["advantage"]
+        out = self.policy.learn(batch.obs, batch.start, None, valid) / self.temperature
         gain = torch.where(valid, self.head.log_prob(out, batch.action) * advantage, 0.0).sum()
         entropy = torch.where(valid, self.head.entropy(out), 0.0).sum()
         count = valid.sum().clamp(min=1)
@@ -149,7 +149,7 @@ class Reinforce(PolicyAgent):
     def value_loss(self, batch: Batch) -> Loss:
         """Return the squared error of the critic, in units of the returns' running spread."""
         target = (batch.extra["return"] - self.returns.mean) / self.returns.std
-        error = target - self.critic.learn(batch.obs, batch.start)[..., 0]
+        error = target - self.critic.learn(batch.obs, batch.start, None, batch.valid)[..., 0]
         total = torch.where(batch.valid, error.square(), 0.0).sum()
         return Loss(total, self.count)
 

@@ -311,7 +311,7 @@ class ValueAgent(NetworkAgent):
         online = (lambda: q) if own else partial(self.values_part.evaluate, after, start)
         worth = self.next_value(self._unscaled(q), online, batch, NEXT)
         target = batch.reward[ROW] + batch.discount[ROW] * worth
-        return self.values_part.learn(first, start), target
+        return self.values_part.learn(first, start, None, batch.valid[ROW]), target
 
     def _of_sequences(self, batch: Batch) -> tuple[Array, Array]:
         """Return Q of the rows behind the burn-in [T, B, A] and their targets."""
@@ -328,12 +328,12 @@ class ValueAgent(NetworkAgent):
     def _unroll(self, part: Part, batch: Batch, grad: bool) -> Array:
         """Return Q of the rows behind the burn-in, which only brings the memory up to date."""
         first, state = self.burn_in, batch.state
-        obs, start = batch.obs, batch.start
+        obs, start, valid = batch.obs, batch.start, batch.valid[first:]
         if first:
             early = tree.map(lambda leaf: leaf[:first], obs)
             state = part.memory_after(early, start[:first], state)
             obs, start = tree.map(lambda leaf: leaf[first:], obs), start[first:]
-        return part.learn(obs, start, state) if grad else part.evaluate(obs, start, state)
+        return part.learn(obs, start, state, valid) if grad else part.evaluate(obs, start, state)
 
     def policy_value(self, q: Array) -> Array:
         """Return sum_a pi(a|s) Q(s, a) [...] of the exploring policy, Q in units of returns."""
