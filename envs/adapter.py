@@ -8,6 +8,7 @@ reset. Here every step returns the true successor (`next_obs`) and the next inpu
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import gymnasium as gym
@@ -16,10 +17,10 @@ from gymnasium.vector import AutoresetMode
 
 from seqrl.core import tree
 from seqrl.core.arrays import to_numpy
-from seqrl.core.errors import RunError, UsageError, explain
+from seqrl.core.errors import RunError, UsageError, UserError, explain
 from seqrl.core.seeding import ints
 from seqrl.core.types import Array
-from seqrl.envs import batches
+from seqrl.envs import answers, batches
 from seqrl.envs.failed import failed_environment
 from seqrl.envs.observations import Misfit, observations
 
@@ -62,6 +63,13 @@ class Environments(Protocol):
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
+
+    def answer(self) -> tuple[Array, Array]:
+        """Return the right actions [N, ...] for the current `obs`, and where they are known [N].
+
+        In the dtype of the action space, some action where they are not known. Nothing is drawn
+        or changed. Raises UsageError where the environments tell no right answers.
+        """
 
     def close(self) -> None:
         """Release the environments' resources."""
@@ -138,6 +146,14 @@ class SeparateEnvs:
         observations = [tree.take(outcome.obs, i) for i in range(self.num_envs)]
         return outcome.cut(mask, self._reset_ended(np.flatnonzero(mask).tolist(), observations)[0])
 
+    def answer(self) -> tuple[Array, Array]:
+        """Return the right actions [N, ...] for the current `obs`, and where they are known [N]."""
+        told = self._told_all()
+        try:
+            return self._right.stack(told)
+        except Misfit as error:
+            raise RunError(f"{self._name(error.row or 0)}: {error}") from error
+
     def close(self) -> None:
         """Close every environment."""
         for env in self.envs:
@@ -161,6 +177,25 @@ class SeparateEnvs:
         except Exception as error:
             raise RunError(f"{self._name(i)}: {explain(error)} at its reset") from error
         return obs
+
+    def _told_all(self) -> list[Any]:
+        """Return the right action in each environment, None where it is not known."""
+        return [self._told_one(i) for i in range(self.num_envs)]
+
+    def _told_one(self, i: int) -> Any:
+        try:
+            return self._tell(i)
+        except UserError:
+            raise
+        except Exception as error:
+            raise RunError(f"{self._name(i)}: {explain(error)} at its answer") from error
+
+    def _tell(self, i: int) -> Any:
+        return answers.told(self.envs[i])
+
+    @cached_property
+    def _right(self) -> answers.Answers:
+        return answers.Answers(self.single_action_space, self._name(0))
 
     def _batch(self, observations: list[Any], actions: Any = None) -> Array:
         try:
@@ -259,6 +294,18 @@ class Vector:
             self._filler = self._filler & ~mask
         return outcome.cut(mask, obs)
 
+    def answer(self) -> tuple[Array, Array]:
+        """Return the right actions [N, ...] for the current `obs`, and where they are known [N]."""
+        try:
+            return self._told()
+        except Misfit as error:
+            raise RunError(f"{self._name(error.row)}: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:
+            i, problem = failed_environment(self.envs.unwrapped, error)
+            raise RunError(f"{self._name(i)}: {problem} at its answer") from error
+
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
@@ -270,6 +317,29 @@ class Vector:
             i, problem = failed_environment(self.envs.unwrapped, error)
             raise RunError(f"{self._name(i)}: {problem} at its reset") from error
         return self._checked(obs)
+
+    def _told(self) -> tuple[Array, Array]:
+        """Return what the VectorEnv tells, else each environment of one of Gymnasium's own."""
+        if not self._separate or answers.teller(self.envs) is not None:
+            action, known = self._right.check(answers.asked(self.envs).answer(), self.num_envs)
+            return action, known if self._filler is None else known & ~self._filler
+        answers.check_actions(self.envs, self.envs.unwrapped)
+        return self._right.stack(self._told_separately(self.envs.unwrapped))
+
+    def _told_separately(self, envs: Any) -> list[Any]:
+        """Return the right action in each environment, None where it is not known or over."""
+        over = np.zeros(self.num_envs, bool) if self._filler is None else self._filler
+        if isinstance(envs, gym.vector.SyncVectorEnv):
+            pairs = zip(envs.envs, over, strict=True)
+            return [None if waits else answers.told(env) for env, waits in pairs]
+        if not all(envs.call("has_wrapper_attr", "answer")):
+            answers.refuse(self.envs)
+        told = zip(envs.call("answer"), over, strict=True)
+        return [None if waits else action for action, waits in told]
+
+    @cached_property
+    def _right(self) -> answers.Answers:
+        return answers.Answers(self.single_action_space, self._name())
 
     def _unstacked(self) -> Any:
         """Return what checks the observations that Gymnasium stacks, where it would cut them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +15,7 @@ from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import check_seed
 from seqrl.core.types import Array
-from seqrl.envs.batches import dtype_name
+from seqrl.envs.actions import Actions, checked
 from seqrl.envs.draws import Draws, TorchDraws
 
 Episodes = dict[str, Array]  # the state of N running episodes by name; leaves [N, ...]
@@ -29,11 +29,13 @@ class Task(Protocol):
     and no two of its arrays share memory.
     """
 
-    actions: ClassVar[int]  # a Discrete action space
-
     @property
     def observation_space(self) -> gym.Space:
         """Return the observation space of one environment."""
+
+    @property
+    def action_space(self) -> gym.Space:
+        """Return the action space: Discrete, MultiDiscrete, MultiBinary or Box of reals."""
 
     @property
     def horizon(self) -> int:
@@ -46,7 +48,17 @@ class Task(Protocol):
         """Return the current observations [N, ...], as new arrays."""
 
     def advance(self, xp: Any, episodes: Episodes, action: Array) -> tuple[Episodes, Array, Array]:
-        """Take int64 [N] actions; return changes, reward float32 [N], terminated bool [N]."""
+        """Take actions [N, ...], int64 or the Box's floats, all of the space.
+
+        Returns changes, reward float32 [N], terminated bool [N].
+        """
+
+    def answer(self, xp: Any, episodes: Episodes) -> tuple[Array, Array]:
+        """Return the right actions [N, ...] for what is observed, and where that is known [N].
+
+        Where it is not known some action of the space stands; after an episode's end too.
+        A task without this method has no right answers.
+        """
 
     def scores(self) -> dict[str, float]:
         """Return expected undiscounted returns: `optimum`, best `memoryless`, `random` policy."""
@@ -60,6 +72,7 @@ class BatchedEnv(gym.vector.VectorEnv):
     batch with the true successor in EVERY environment, and `_final_obs` marks the episodes that
     ended. `max_episode_steps` truncates episodes. One seed, any whole number >= 0, determines
     all N; `reset(options={"reset_mask": bool [N]})` begins new episodes there only.
+    `answer()` tells the right actions, which changes nothing.
     Raises UsageError for invalid options, actions or order of calls.
     """
 
@@ -80,13 +93,13 @@ class BatchedEnv(gym.vector.VectorEnv):
         self.num_envs = check_whole("num_envs", num_envs)
         self.max_episode_steps = max_episode_steps
         self.single_observation_space = task.observation_space
-        self.single_action_space = gym.spaces.Discrete(task.actions)
+        self.single_action_space = task.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._mode = autoreset(autoreset_mode)
         self.metadata = {"render_modes": [], "autoreset_mode": self._mode}
         self._draws = Draws() if device is None else TorchDraws(device)
-        self._xp = self._draws.xp
+        self._actions = Actions(self.single_action_space, self._draws)
         self._episodes: Episodes | None = None
         self._num_done = 0  # episodes that wait for their reset, where `_done` holds
         self._done: Array = self._falses()
@@ -104,19 +117,19 @@ class BatchedEnv(gym.vector.VectorEnv):
             self._episodes = self._new_episodes(self.num_envs)
             self._done, self._num_done = self._falses(), 0
         else:
-            mask = self._checked("reset_mask", mask, "bool")
+            mask = checked("reset_mask", mask, ["bool"], (self.num_envs,), self._draws)
             self._done = self._done & ~mask
             count, self._num_done = self._draws.counts(mask, self._done)
             self._episodes = self._restart(self._started(), mask, count)
         return self.task.observe(self._xp, self._episodes), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take one action in every environment, whole numbers [N]."""
+        """Take one action in every environment [N, ...]."""
         episodes = dict(self._started())
         pending, num_pending = self._done, self._num_done  # NEXT_STEP: these only reset
         if num_pending and self._mode is AutoresetMode.DISABLED:
             raise UsageError("an episode is over: call reset(options={'reset_mask': ended}) first")
-        action = self._xp.asarray(self._checked("actions", actions, "int"), dtype=self._xp.int64)
+        action = self._actions.read(actions, self.num_envs)
         episodes["time"] = episodes["time"] + 1
         changed, reward, terminated = self.task.advance(self._xp, episodes, action)
         episodes |= changed
@@ -126,10 +139,9 @@ class BatchedEnv(gym.vector.VectorEnv):
             reward = self._xp.where(pending, 0.0, reward)
             terminated, truncated = terminated & ~pending, truncated & ~pending
         done = terminated | truncated
-        invalid = (action < 0) | (action >= self.task.actions)
-        num_invalid, num_done = self._draws.counts(invalid, done)
-        if num_invalid:
-            self._raise_invalid(action)
+        num_outside, num_done = self._draws.counts(self._actions.outside(action), done)
+        if num_outside:
+            self._actions.refuse(action)
         if num_pending:
             episodes = self._restart(episodes, pending, num_pending)
         self._episodes, self._done, self._num_done = episodes, done, num_done
@@ -140,6 +152,19 @@ class BatchedEnv(gym.vector.VectorEnv):
         self._episodes, self._done, self._num_done = fresh, self._falses(), 0
         first = self.task.observe(self._xp, fresh)
         return first, reward, terminated, truncated, {"final_obs": obs, "_final_obs": done}
+
+    def answer(self) -> tuple[Array, Array]:
+        """Return the right actions [N, ...] for what is shown now, and where they are known [N].
+
+        Nothing is known where an episode is over and waits for its reset. Raises UsageError for a
+        task that has no right answers.
+        """
+        episodes = self._started()
+        if not hasattr(self.task, "answer"):
+            remedy = "give the task a method answer(xp, episodes)"
+            raise UsageError(f"{type(self.task).__name__} tells no right answers; {remedy}")
+        action, known = self.task.answer(self._xp, episodes)
+        return self._actions.told(action), known & ~self._done
 
     def get_state(self) -> dict[str, Any]:
         """Return the full state as NumPy arrays and plain values, to continue bit for bit."""
@@ -168,6 +193,10 @@ class BatchedEnv(gym.vector.VectorEnv):
         self._episodes, self._done = tree.map(self._draws.array, saved)
         (self._num_done,) = self._draws.counts(self._done)
 
+    @property
+    def _xp(self) -> Any:
+        return self._draws.xp
+
     def _seed_once(self) -> None:
         if self._np_random is None:
             self._draws.seed(self.np_random)
@@ -193,20 +222,6 @@ class BatchedEnv(gym.vector.VectorEnv):
             raise UsageError("no episode has begun: call reset() first")
         return self._episodes
 
-    def _checked(self, name: str, values: Any, kind: str) -> Array:
-        """Return the user's array [N] of `kind` ("int", "bool"); UsageError for others."""
-        if not hasattr(values, "dtype"):
-            values = np.array(values)
-        if kind not in dtype_name(values.dtype) or tuple(values.shape) != (self.num_envs,):
-            got = f"{dtype_name(values.dtype)} {list(values.shape)}"
-            raise UsageError(f"{name}: expected {kind} [{self.num_envs}], got {got}")
-        return self._draws.array(values)
-
-    def _raise_invalid(self, action: Array) -> None:
-        last = self.task.actions - 1
-        i, invalid = next((i, a) for i, a in enumerate(action.tolist()) if not 0 <= a <= last)
-        raise UsageError(f"action {invalid} in environment {i}: expected 0 to {last}")
-
 
 class SingleEnv(gym.Env):
     """One environment of a task in NumPy: a batch of one, with the same numbers for a seed."""
@@ -229,6 +244,11 @@ class SingleEnv(gym.Env):
         """Take one action; UsageError after the end of the episode."""
         obs, reward, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
         return tree.take(obs, 0), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def answer(self) -> Any:
+        """Return the right action for what is shown now, None where it is not known."""
+        action, known = self._batch.answer()
+        return action[0] if known[0] else None
 
     def get_state(self) -> dict[str, Any]:
         """Return the full state as NumPy arrays and plain values, to continue bit for bit."""

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from seqrl.core.arrays import like
+from seqrl.core.arrays import like, to_tensor
 from seqrl.core.errors import RunError
 from seqrl.core.types import Array
 
@@ -43,11 +43,17 @@ def unbatcher(space: gym.Space) -> Callable[[Array], Any]:
 
 
 def clipper(space: gym.Space) -> Callable[[Array], Array]:
-    """Return a function that clips NumPy actions of a Box to its bounds and leaves others."""
+    """Return a function that clips actions of a Box to its bounds and leaves others."""
     if not isinstance(space, gym.spaces.Box):
         return lambda action: action
-    low, high = space.low, space.high
-    return lambda action: np.clip(action, low, high) if isinstance(action, np.ndarray) else action
+    ends = space.low, space.high
+    ends_on = cache(lambda device: to_tensor(ends, device))
+
+    def clip(action: Array) -> Array:
+        on_host = isinstance(action, np.ndarray)
+        return np.clip(action, *ends) if on_host else action.clip(*ends_on(action.device))
+
+    return clip
 
 
 def brief(value: Any) -> str:

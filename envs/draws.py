@@ -56,7 +56,6 @@ class TorchDraws(Draws):
     def __init__(self, device: Any):
         import torch  # imported here, as NumPy batches must not need it
 
-        self.xp = torch
         try:
             self.device = torch.zeros(1, device=device).device
             self._generator = torch.Generator(self.device)
@@ -65,6 +64,13 @@ class TorchDraws(Draws):
             known = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
             text = f"device {device!r}: expected None for NumPy, or one of {known}"
             raise UsageError(text) from error
+
+    @property
+    def xp(self) -> Any:
+        """The array module, which as an attribute of the object could not be copied or pickled."""
+        import torch
+
+        return torch
 
     def seed(self, rng: np.random.Generator) -> None:
         """Draw from a stream seeded by `rng` from now on."""

@@ -15,7 +15,8 @@ from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import UsageError, UserError, closest, explain
 from seqrl.core.named_code import import_named
 from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
-from seqrl.envs.registry import TASKS
+from seqrl.envs.batched import BatchedEnv, SingleEnv
+from seqrl.envs.registry import rules_of
 from seqrl.envs.workers import TIMEOUT, Workers
 from seqrl.envs.wrapping import Wrap
 
@@ -122,14 +123,27 @@ def find(env: str) -> EnvSpec:
 
 def may_never_end(envs: Environments) -> bool:
     """Return whether nothing bounds an episode: no step limit and no rule that always ends it."""
-    inner = envs.envs[0] if isinstance(envs, SeparateEnvs) else getattr(envs, "envs", None)
-    spec = getattr(inner, "spec", None)
-    return time_limit(envs) is None and getattr(spec, "id", None) not in ("Blackjack-v1", *TASKS)
+    spec = getattr(first_of(envs), "spec", None)
+    ends = getattr(spec, "id", None) == "Blackjack-v1" or horizon(envs) is not None
+    return time_limit(envs) is None and not ends
+
+
+def horizon(envs: Environments) -> int | None:
+    """Return the steps after which the rules of one of our tasks end every episode, or None."""
+    inner = first_of(envs)
+    bare = getattr(inner, "unwrapped", None)
+    rules = bare.task if isinstance(bare, BatchedEnv | SingleEnv) else rules_of(inner)
+    return None if rules is None else rules.horizon
+
+
+def first_of(envs: Environments) -> Any:
+    """Return the first environment, or the VectorEnv, inside the adapter."""
+    return envs.envs[0] if isinstance(envs, SeparateEnvs) else getattr(envs, "envs", None)
 
 
 def time_limit(envs: Environments) -> int | None:
     """Return the steps after which episodes are truncated; None where no limit is known."""
-    inner = envs.envs[0] if isinstance(envs, SeparateEnvs) else getattr(envs, "envs", None)
+    inner = first_of(envs)
     spec = getattr(inner, "spec", None)
     # a batched environment has its own limit, its spec only the registered one
     limit = getattr(inner, "max_episode_steps", None) or getattr(spec, "max_episode_steps", None)

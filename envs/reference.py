@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-from seqrl.envs.registry import BATCH_OPTIONS, TASKS, task
+from seqrl.envs.registry import NOT_RULES, TASKS, task
 
 # Gymnasium's own, as registered. Fully observed tasks need no memory. Random: means over
 # 100,000 (CartPole), 500, 400 and 1,500 episodes, standard errors 0.04, 0, 0.6 and 7.
@@ -29,7 +29,7 @@ def reference_scores(env: str | EnvSpec, **env_args: Any) -> dict[str, float] | 
     spec = gym.spec(env) if isinstance(env, str) else env
     options = {**spec.kwargs, **env_args}
     limit = options.get("max_episode_steps", spec.max_episode_steps)
-    for name in (*BATCH_OPTIONS, "num_envs", "vectorization_mode"):
+    for name in NOT_RULES:
         options.pop(name, None)
     if spec.id in TASKS:
         rules = task(spec.id, **options)

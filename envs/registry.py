@@ -22,6 +22,7 @@ TASKS: dict[str, type[Any]] = {
     "seqrl/TMaze-v0": TMaze,
 }
 BATCH_OPTIONS = ("max_episode_steps", "device", "autoreset_mode")  # of a BatchedEnv, not the task
+NOT_RULES = (*BATCH_OPTIONS, "num_envs", "vectorization_mode")  # of a spec
 
 
 def register_all() -> None:
@@ -47,6 +48,14 @@ def task(env_id: str, **options: Any) -> Task:
             listed, hint = ", ".join(known), closest(name, known)
             raise UsageError(f"{env_id} has no option {name!r}, it has {listed}.{hint}")
     return rules(**options)
+
+
+def rules_of(env: Any) -> Task | None:
+    """Return the task of an environment that was made by one of our ids; None for others."""
+    spec: Any = getattr(env, "spec", None)
+    if getattr(spec, "id", None) not in TASKS:
+        return None
+    return task(spec.id, **{k: v for k, v in spec.kwargs.items() if k not in NOT_RULES})
 
 
 def single(env_id: str, **options: Any) -> SingleEnv:

@@ -16,6 +16,7 @@ from seqrl.core.seeding import ints
 from seqrl.core.types import Array
 from seqrl.envs import worker as child
 from seqrl.envs.adapter import Outcome, SeparateEnvs
+from seqrl.envs.answers import told
 from seqrl.envs.worker import ChildProcess, MakeEnv, Worker
 
 TIMEOUT = 60.0  # seconds: longer than any step and most first resets
@@ -73,6 +74,19 @@ class Workers(SeparateEnvs):
             for i in np.flatnonzero(mask):
                 self.envs[i].submit(child.reset_env, None)
             return super().restart(mask, outcome)
+
+    def _told_all(self) -> list[Any]:
+        with self._stop_on_error():
+            for worker in self.envs:
+                worker.submit(child.call, told)
+            for worker in self._silent(self.envs):
+                if not self.restarts:
+                    self._handle_failure(worker, replace=False)
+                worker.answers.append([None, None])  # unknown; the next step replaces it
+            return super()._told_all()
+
+    def _tell(self, i: int) -> Any:
+        return self.envs[i].result()
 
     def each(self, function: Callable[..., Any], *given: Sequence[Any]) -> list[Any]:
         """Return the results of an importable `function(env, *values)`, values from `given`.
@@ -138,6 +152,11 @@ class Workers(SeparateEnvs):
 
     def _wait_for_answers(self, workers: Iterable[Worker], replace: bool = True) -> None:
         """Wait for an answer of each worker; one without is replaced or ends the run."""
+        for worker in self._silent(workers):
+            self._handle_failure(worker, replace)
+
+    def _silent(self, workers: Iterable[Worker]) -> Iterator[Worker]:
+        """Wait for an answer of each worker; yield those that have none, as soon as it is known."""
         waiting = list(workers)
         deadline = time.monotonic() + self.timeout
         while waiting:
@@ -146,7 +165,7 @@ class Workers(SeparateEnvs):
             for worker in waiting:  # when the first has answered, most others have too
                 worker.poll_answer(0)
                 if not worker.answers and (worker.dead or remaining <= 0):
-                    self._handle_failure(worker, replace)
+                    yield worker
             waiting = [worker for worker in waiting if not (worker.answers or worker.dead)]
 
     def _handle_failure(self, worker: Worker, replace: bool) -> None:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 
@@ -13,7 +14,10 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from seqrl.core import UsageError
+from seqrl.envs.adapter import adapt
+from seqrl.envs.batched import SingleEnv
 from seqrl.envs.draws import Draws, TorchDraws
+from seqrl.envs.making import horizon, make, may_never_end, time_limit
 from seqrl.envs.reference import reference_scores
 from seqrl.envs.registry import TASKS, register_all, task
 
@@ -47,8 +51,9 @@ def host(array):
 
 
 def actions_for(envs, steps, seed=0):
-    high = envs.single_action_space.n
-    return np.random.default_rng(seed).integers(high, size=(steps, envs.num_envs))
+    space = copy.deepcopy(envs.action_space)
+    space.seed(seed)
+    return np.array([space.sample() for _ in range(steps)])
 
 
 def same(a, b):
@@ -250,6 +255,81 @@ def test_state_goes_on_bit_by_bit(env_id, options, device, mode):
     assert same(envs.get_state(), other.get_state()) and same(state, kept)
 
 
+@case
+@device
+@pytest.mark.parametrize("mode", MODES)
+def test_answering_changes_nothing(env_id, options, device, mode):
+    """Answers are actions of the space, known nowhere that an episode is over."""
+    options = {**options, "device": device, "autoreset_mode": mode, "max_episode_steps": 7}
+    envs = batch(env_id, 5, **options)
+    space, over = envs.action_space, np.zeros(5, bool)
+    envs.reset(seed=3)
+    for action in actions_for(envs, 2 * envs.task.horizon + 3):
+        before = envs.get_state()
+        answer, known = envs.answer()
+        assert same(envs.get_state(), before) and same(envs.answer(), (answer, known))
+        assert host(answer).dtype == space.dtype and space.contains(host(answer))
+        assert device is None or answer.device.type == known.device.type == device
+        assert host(known).dtype == bool and not (host(known) & over).any()
+        _, _, terminated, truncated, _ = envs.step(action)
+        over = host(terminated | truncated)
+        if mode == "Disabled" and over.any():
+            envs.reset(options={"reset_mask": over})
+        if mode != "NextStep":
+            over[:] = False
+
+
+@case
+@device
+def test_the_answers_score_the_optimum(env_id, options, device):
+    envs = batch(env_id, 256, device=device, **options)
+    envs.reset(seed=0)
+    total = np.zeros(256)
+    for _ in range(envs.task.horizon):
+        total += host(envs.step(envs.answer()[0])[1])
+    optimum = envs.task.scores()["optimum"]
+    assert total == pytest.approx(np.full(256, optimum), abs=1e-6)
+
+
+@case
+def test_numpy_and_torch_tell_the_same(env_id, options):
+    ours, theirs = batch(env_id, 64, **options), batch(env_id, 64, device="cpu", **options)
+    ours.reset(seed=3)
+    theirs.reset(seed=3)
+    theirs.set_state({**ours.get_state(), "rng": theirs.get_state()["rng"]})
+    for action in actions_for(ours, ours.task.horizon):
+        assert same(ours.answer(), theirs.answer())
+        ours.step(action)
+        theirs.step(action)
+
+
+@case
+def test_a_single_one_tells_an_action_or_none(env_id, options):
+    one, many = gym.make(env_id, **options).unwrapped, batch(env_id, 1, **options)
+    one.reset(seed=5)
+    many.reset(seed=5)
+    for (action,) in actions_for(many, many.task.horizon):
+        answer, known = many.answer()
+        assert same(one.answer(), answer[0] if known[0] else None)
+        one.step(action)
+        many.step(action[None])
+    assert one.answer() is None  # the episode is over
+
+
+@case
+@device
+def test_copies_and_pickles_go_on_alike(env_id, options, device):
+    envs = batch(env_id, device=device, **options)
+    envs.reset(seed=1)
+    actions = actions_for(envs, 20)
+    for action in actions[:3]:
+        envs.step(action)
+    made = [copy.deepcopy(envs), pickle.loads(pickle.dumps(envs))]
+    rest = [envs.step(action) for action in actions[3:]]
+    for other in made:
+        assert same([other.step(action) for action in actions[3:]], rest)
+
+
 @device
 def test_state_is_arrays_and_plain_values(device):
     envs = batch(FIRST, device=device)
@@ -343,9 +423,9 @@ def test_single_refuses_to_go_on_after_the_end():
     ],
 )
 def test_wrong_options_are_refused(env_id, options, message):
-    for make in (gym.make, gym.make_vec):
+    for made in (gym.make, gym.make_vec):
         with pytest.raises(UsageError, match=message):
-            make(env_id, **options)
+            made(env_id, **options)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +453,19 @@ def test_registered_once_and_without_a_time_limit():
         assert not isinstance(gym.make(env_id), gym.wrappers.TimeLimit)
         assert batch(env_id).metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
         assert gym.make_vec(env_id, 2, "sync").reset(seed=0)[0].shape[0] == 2
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_rules_that_end_every_episode_are_a_limit(processes):
+    how = "async" if processes else "auto"
+    for options, steps in (({}, 9), ({"rows": 4}, 3)):
+        for n in (1, 2):
+            envs = make(CATCH, n, vectorization=how, **options)
+            assert (horizon(envs), time_limit(envs), may_never_end(envs)) == (steps, None, False)
+            envs.close()
+    assert horizon(make("CartPole-v1")) is None
+    own = adapt(SingleEnv(task(TMAZE)))  # of a user's, without an id
+    assert horizon(own) == 11 and not may_never_end(own)
 
 
 def test_a_limit_cuts_single_and_batch_alike():
@@ -514,6 +607,33 @@ def catch_policy(obs, memory):
 def first_policy(obs, memory):
     memory = obs if memory is None else memory
     return memory, memory
+
+
+def test_tmaze_tells_the_way_from_anywhere():
+    # length 2, active: oracle 0, start 1, junction 3; the goal is up
+    envs = batch(TMAZE, 6, length=2, active=True, autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    x, y, cue, time = (
+        [1, 0, 1, 1, 3, 3],
+        [0, 0, 0, 0, -1, 0],
+        [1, 1, 1, 0, 0, 1],
+        [0, 1, 2, 2, 4, 4],
+    )
+    place(envs, goal=[1] * 6, x=x, y=y, cue=cue, time=time)
+    answer, known = envs.answer()
+    # to the oracle; there; too late for it; told; in the wrong arm; untold at the junction
+    assert answer[:5].tolist() == [LEFT, RIGHT, RIGHT, RIGHT, UP]
+    assert known.tolist() == [True] * 5 + [False]
+
+
+def test_repeat_previous_tells_from_the_first_card_that_is_asked_for():
+    envs = batch(PREVIOUS, 1)
+    seen, told = [envs.reset(seed=0)[0][0]], [envs.answer()]
+    for _ in range(50):
+        seen.append(envs.step([0])[0][0])
+        told.append(envs.answer())
+    assert [bool(known[0]) for _, known in told] == [False] * 3 + [True] * 48
+    assert [int(answer[0]) for answer, _ in told[3:]] == seen[:-3]
 
 
 def tmaze_policy(obs, memory):

@@ -27,12 +27,12 @@ class Match:
         check_whole("symbols", self.symbols, 2)
 
     @property
-    def actions(self) -> int:
-        """Return the number of actions."""
-        return self.symbols
+    def observation_space(self) -> spaces.Discrete:
+        """Return the space of symbols."""
+        return spaces.Discrete(self.symbols)
 
     @property
-    def observation_space(self) -> spaces.Discrete:
+    def action_space(self) -> spaces.Discrete:
         """Return the space of symbols."""
         return spaces.Discrete(self.symbols)
 
@@ -54,6 +54,10 @@ class Match:
         """Compare with what was shown before this step."""
         right = action == shown(xp, episodes, episodes["time"] - 1)
         return {}, xp.asarray(right, dtype=xp.float32), episodes["time"] == self.horizon
+
+    def answer(self, xp: Any, episodes: Episodes) -> tuple[Array, Array]:
+        """Return the symbol that is shown, known at every step."""
+        return shown(xp, episodes, episodes["time"]), episodes["time"] >= 0
 
     def scores(self) -> dict[str, float]:
         """Return exact reference scores; there is nothing to remember."""

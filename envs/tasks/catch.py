@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -28,8 +28,6 @@ class Catch:
     rows: int = 10
     columns: int = 5
 
-    actions: ClassVar[int] = 3
-
     def __post_init__(self) -> None:
         check_whole("rows", self.rows, 2)
         check_whole("columns", self.columns, 2)
@@ -38,6 +36,11 @@ class Catch:
     def observation_space(self) -> spaces.Box:
         """Return the space of board images, channel last."""
         return spaces.Box(0, 255, (self.rows, self.columns, 1), np.uint8)
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        """Return the space of moves."""
+        return spaces.Discrete(3)
 
     @property
     def horizon(self) -> int:
@@ -65,6 +68,11 @@ class Catch:
         terminated = episodes["time"] == self.horizon
         caught = xp.asarray(paddle == episodes["ball"], dtype=xp.float32)
         return {"paddle": paddle}, xp.where(terminated, 2 * caught - 1, 0.0), terminated
+
+    def answer(self, xp: Any, episodes: Episodes) -> tuple[Array, Array]:
+        """Return the move towards the ball's column."""
+        ball, paddle = episodes["ball"], episodes["paddle"]
+        return (ball - paddle).clip(-1, 1) + 1, ball >= 0
 
     def scores(self) -> dict[str, float]:
         """Return exact reference scores; memory adds nothing, as the board is fully observed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from gymnasium import spaces
 
@@ -25,13 +25,16 @@ class RepeatFirst:
 
     decks: int = 1
 
-    actions: ClassVar[int] = 4
-
     def __post_init__(self) -> None:
         check_whole("decks", self.decks)
 
     @property
     def observation_space(self) -> spaces.Discrete:
+        """Return the space of suits."""
+        return spaces.Discrete(4)
+
+    @property
+    def action_space(self) -> spaces.Discrete:
         """Return the space of suits."""
         return spaces.Discrete(4)
 
@@ -55,6 +58,11 @@ class RepeatFirst:
         """Compute the rewards by comparison with the first card."""
         correct = xp.asarray(action == episodes["deck"][:, 0], dtype=xp.float32)
         return {}, (2 * correct - 1) / self.horizon, episodes["time"] == self.horizon
+
+    def answer(self, xp: Any, episodes: Episodes) -> tuple[Array, Array]:
+        """Return the suit of the first card."""
+        first = episodes["deck"][:, 0]
+        return first, first >= 0
 
     def scores(self) -> dict[str, float]:
         """Return exact reference scores.

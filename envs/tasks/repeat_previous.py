@@ -33,12 +33,21 @@ class RepeatPrevious(RepeatFirst):
     def advance(self, xp: Any, episodes: Episodes, action: Array) -> tuple[Episodes, Array, Array]:
         """Compute the rewards by comparison with the card `lag` before the one that was seen."""
         time = episodes["time"]
-        asked = time - 1 - self.lag  # negative where nothing is asked yet
-        envs = xp.arange(len(time), device=time.device)
-        correct = xp.asarray(action == episodes["deck"][envs, asked], dtype=xp.float32)
-        judged = xp.asarray(asked >= 0, dtype=xp.float32)
+        suit, asked = self._asked(xp, episodes, time - 1)
+        correct = xp.asarray(action == suit, dtype=xp.float32)
+        judged = xp.asarray(asked, dtype=xp.float32)
         reward = judged * (2 * correct - 1) / (self.horizon - self.lag)
         return {}, reward, time == self.horizon
+
+    def answer(self, xp: Any, episodes: Episodes) -> tuple[Array, Array]:
+        """Return the suit of the card `lag` before; unknown at the first ones."""
+        return self._asked(xp, episodes, episodes["time"])
+
+    def _asked(self, xp: Any, episodes: Episodes, time: Array) -> tuple[Array, Array]:
+        """Return the suits [N] to name at times [N], and where one is asked for, bool [N]."""
+        dealt = time - self.lag  # negative, so a card from behind, where nothing is asked yet
+        envs = xp.arange(len(time), device=time.device)
+        return episodes["deck"][envs, dealt], dealt >= 0
 
     def scores(self) -> dict[str, float]:
         """Return exact reference scores.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -34,8 +34,6 @@ class TMaze:
     length: int = 10
     active: bool = False
 
-    actions: ClassVar[int] = 4
-
     def __post_init__(self) -> None:
         check_whole("length", self.length)
         if not isinstance(self.active, bool):
@@ -45,6 +43,11 @@ class TMaze:
     def observation_space(self) -> spaces.Box:
         """Return the space of (at the junction or in its arms, cue or agent's y)."""
         return spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        """Return the space of directions."""
+        return spaces.Discrete(4)
 
     @property
     def start(self) -> int:
@@ -88,6 +91,18 @@ class TMaze:
         found = xp.asarray(moved["y"] == episodes["goal"], dtype=xp.float32)
         late = xp.asarray(moved["x"] < time - self.start, dtype=xp.float32)
         return moved, xp.where(terminated, found, 0.0 - late / self.length), terminated
+
+    def answer(self, xp: Any, episodes: Episodes) -> tuple[Array, Array]:
+        """Return the way to the goal, by the oracle where it was not visited and there is time.
+
+        Unknown at a junction that was reached without its word: nothing seen tells the arm.
+        """
+        x, time = episodes["x"], episodes["time"]
+        told = (x == 0) | (episodes["cue"] == 0)
+        back = ~told & (time + x + self.junction < self.horizon)  # and there is one step more
+        there = x == self.junction
+        turn = 2 - episodes["goal"]  # up 1, down 3
+        return xp.where(there, turn, 2 * back), told | ~there
 
     def scores(self) -> dict[str, float]:
         """Return exact reference scores.
