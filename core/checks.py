@@ -21,6 +21,13 @@ def check_whole(name: str, value: Any, least: int = 1) -> int:
     raise UsageError(f"{name} {value!r}: expected a whole number of at least {least}")
 
 
+def check_amount(name: str, value: Any, least: float = 0.0) -> None:
+    """Refuse what is not a finite number of at least `least`."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not (number and least <= value < math.inf):
+        raise UsageError(f"{name} {value!r}: expected a number of at least {least:g}")
+
+
 def check_unit(name: str, value: float) -> None:
     """Refuse what is not a number from 0 to 1."""
     if not 0 <= value <= 1:  # NaN fails as well

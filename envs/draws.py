@@ -31,6 +31,14 @@ class Draws:
         """Return N random permutations of 0 .. count-1, int64 [N, count]."""
         return self._rng.random((n, count)).argsort(1)  # twice as fast as Generator.permuted
 
+    def uniform(self, *shape: int) -> Array:
+        """Return numbers from [0, 1), float32."""
+        return self._rng.random(shape, np.float32)
+
+    def normal(self, *shape: int) -> Array:
+        """Return numbers of mean 0 and spread 1, float32."""
+        return self._rng.standard_normal(shape, np.float32)
+
     def get_state(self) -> Any:
         """Return the generator's state: plain values, or an array of bytes."""
         return get_rng_state(self._rng)
@@ -44,6 +52,10 @@ class Draws:
     def array(self, values: Array) -> Array:
         """Return the values as an array of `xp` on the device."""
         return np.asarray(values)
+
+    def constant(self, values: np.ndarray) -> Array:
+        """Return values that never change, as `array` does; moved to a device once."""
+        return values
 
     def counts(self, *masks: Array) -> list[int]:
         """Return the number of True entries of each mask: the one device sync of a step."""
@@ -60,6 +72,7 @@ class TorchDraws(Draws):
             self.device = torch.zeros(1, device=device).device
             self._generator = torch.Generator(self.device)
             self._generator.get_state()
+            self._constants: dict[int, tuple[np.ndarray, Array]] = {}
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             known = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
             text = f"device {device!r}: expected None for NumPy, or one of {known}"
@@ -85,6 +98,14 @@ class TorchDraws(Draws):
         keys = self.xp.rand((n, count), generator=self._generator, device=self.device)
         return keys.argsort(dim=1, stable=True)  # float32 keys tie now and then
 
+    def uniform(self, *shape: int) -> Array:
+        """Return numbers from [0, 1), float32."""
+        return self.xp.rand(shape, generator=self._generator, device=self.device)
+
+    def normal(self, *shape: int) -> Array:
+        """Return numbers of mean 0 and spread 1, float32."""
+        return self.xp.randn(shape, generator=self._generator, device=self.device)
+
     def get_state(self) -> Any:
         """Return the generator's state: plain values, or an array of bytes."""
         return self._generator.get_state().numpy().copy()
@@ -99,6 +120,20 @@ class TorchDraws(Draws):
         """Return the values as an array of `xp` on the device."""
         return to_tensor(values, self.device)
 
+    def constant(self, values: np.ndarray) -> Array:
+        """Return values that never change, as `array` does; moved to a device once."""
+        found, there = self._constants.get(id(values), (None, None))
+        if found is not values:
+            there = self.array(values)
+            self._constants[id(values)] = values, there  # kept, so that no other has its id
+        return there
+
     def counts(self, *masks: Array) -> list[int]:
         """Return the number of True entries of each mask: the one device sync of a step."""
         return self.xp.stack([mask.sum() for mask in masks]).tolist()
+
+
+def pick(xp: Any, rows: Array, column: Array) -> Array:
+    """Return the entry `column[i]` of each row i, [N]; the last one where it is beyond the end."""
+    last = rows.shape[1] - 1
+    return rows[xp.arange(len(rows), device=column.device), column.clip(max=last)]

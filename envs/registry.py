@@ -10,16 +10,30 @@ import gymnasium as gym
 
 from seqrl.core.errors import UsageError, closest
 from seqrl.envs.batched import BatchedEnv, SingleEnv, Task
+from seqrl.envs.tasks.adding import Adding
+from seqrl.envs.tasks.binary_addition import BinaryAddition
 from seqrl.envs.tasks.catch import Catch
+from seqrl.envs.tasks.copy_memory import CopyMemory
+from seqrl.envs.tasks.gates import Gates
+from seqrl.envs.tasks.next_token import NextToken
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 from seqrl.envs.tasks.repeat_previous import RepeatPrevious
+from seqrl.envs.tasks.samples import Samples
 from seqrl.envs.tasks.tmaze import TMaze
+from seqrl.envs.tasks.waves import Waves
 
 TASKS: dict[str, type[Any]] = {
+    "seqrl/Adding-v0": Adding,
+    "seqrl/BinaryAddition-v0": BinaryAddition,
     "seqrl/Catch-v0": Catch,
+    "seqrl/CopyMemory-v0": CopyMemory,
+    "seqrl/Gates-v0": Gates,
+    "seqrl/NextToken-v0": NextToken,
     "seqrl/RepeatFirst-v0": RepeatFirst,
     "seqrl/RepeatPrevious-v0": RepeatPrevious,
+    "seqrl/Samples-v0": Samples,
     "seqrl/TMaze-v0": TMaze,
+    "seqrl/Waves-v0": Waves,
 }
 BATCH_OPTIONS = ("max_episode_steps", "device", "autoreset_mode")  # of a BatchedEnv, not the task
 NOT_RULES = (*BATCH_OPTIONS, "num_envs", "vectorization_mode")  # of a spec
@@ -42,12 +56,12 @@ def register_all() -> None:
 def task(env_id: str, **options: Any) -> Task:
     """Return the task of one of our ids; UsageError for an option it does not have."""
     rules = TASKS[env_id]
-    known = [field.name for field in fields(rules)]
+    known = {field.metadata.get("option", field.name): field.name for field in fields(rules)}
     for name in options:
         if name not in known:
             listed, hint = ", ".join(known), closest(name, known)
             raise UsageError(f"{env_id} has no option {name!r}, it has {listed}.{hint}")
-    return rules(**options)
+    return rules(**{known[name]: value for name, value in options.items()})
 
 
 def rules_of(env: Any) -> Task | None:

@@ -24,8 +24,9 @@ from seqrl.envs.registry import TASKS, register_all, task
 register_all()
 
 CATCH, FIRST, TMAZE = "seqrl/Catch-v0", "seqrl/RepeatFirst-v0", "seqrl/TMaze-v0"
-PREVIOUS = "seqrl/RepeatPrevious-v0"
-CASES = [
+PREVIOUS, NEXT = "seqrl/RepeatPrevious-v0", "seqrl/NextToken-v0"
+WAVES, SAMPLES = "seqrl/Waves-v0", "seqrl/Samples-v0"
+GAMES = [
     (CATCH, {}),
     (CATCH, {"rows": 4, "columns": 6}),
     (FIRST, {}),
@@ -36,7 +37,24 @@ CASES = [
     (TMAZE, {"length": 1}),
     (TMAZE, {"length": 3, "active": True}),
 ]
-NAMES = [" ".join([i[6:-3], *(f"{k}={v}" for k, v in options.items())]) for i, options in CASES]
+SEQUENCES = [
+    ("seqrl/Adding-v0", {"length": 6}),
+    ("seqrl/BinaryAddition-v0", {"bits": 3}),
+    ("seqrl/CopyMemory-v0", {"blanks": 3, "items": 2, "symbols": 3}),
+    ("seqrl/Gates-v0", {}),
+    (NEXT, {"length": 5, "tokens": 3}),
+    (NEXT, {"length": 5, "path": __file__}),
+    (SAMPLES, {}),
+    (SAMPLES, {"set": "line", "noise": 1, "size": 20}),
+    (SAMPLES, {"set": "digits", "noise": 0.1, "size": 20, "answer": "observation"}),
+    (WAVES, {"watch": 3, "judged": 3}),
+    (WAVES, {"watch": 9, "judged": 2, "regimes": 2, "free": False, "noise": 0.1}),
+]
+CASES = GAMES + SEQUENCES
+NAMES = [
+    " ".join([i[6:-3], *(k if k == "path" else f"{k}={v}" for k, v in options.items())])
+    for i, options in CASES
+]
 MODES = [mode.value for mode in AutoresetMode]
 case = pytest.mark.parametrize(("env_id", "options"), CASES, ids=NAMES)
 device = pytest.mark.parametrize("device", [None, "cpu"], ids=["numpy", "torch"])
@@ -94,6 +112,7 @@ def sequences(actions, length):
 
 
 @case
+@pytest.mark.filterwarnings("ignore:.*(symmetric and normalized|infinity. This is probably)")
 def test_single_passes_check_env(env_id, options):
     check_env(gym.make(env_id, **options).unwrapped)
 
@@ -193,12 +212,15 @@ def test_all_autoreset_modes_play_the_same(env_id, options, device, limit):
     assert any(x[3].any() for x in same_step) is (
         limit is None or task(env_id, **rules).horizon <= limit
     )
-    assert any(x[4].any() for x in same_step) is (limit == 2)
+    long = task(env_id, **rules).horizon >= 2
+    assert any(x[4].any() for x in same_step) is (limit == 2 and long)
 
 
 @case
 @device
 def test_rows_out_of_step_stay_apart(env_id, options, device):
+    if task(env_id, **options).horizon == 1:
+        pytest.skip("rows of one step are never out of step")
     options = {**options, "device": device, "max_episode_steps": 5}
     played = [turns(batch(env_id, autoreset_mode=mode, **options), 40, True) for mode in MODES]
     next_step, same_step, disabled = played
@@ -287,7 +309,8 @@ def test_the_answers_score_the_optimum(env_id, options, device):
     total = np.zeros(256)
     for _ in range(envs.task.horizon):
         total += host(envs.step(envs.answer()[0])[1])
-    optimum = envs.task.scores()["optimum"]
+    # of what is drawn beforehand the answers know more than any policy
+    optimum = {NEXT: 1.0, WAVES: 0.0}.get(env_id) or envs.task.scores().get("optimum", 0.0)
     assert total == pytest.approx(np.full(256, optimum), abs=1e-6)
 
 
@@ -349,10 +372,12 @@ def test_state_is_arrays_and_plain_values(device):
 def test_single_state_goes_on(env_id, options):
     one, other = (gym.make(env_id, **options).unwrapped for _ in range(2))
     one.reset(seed=2)
-    one.step(0)
+    first, second = actions_for(batch(env_id, 1, **options), 2)[:, 0]
+    if one.step(first)[2]:
+        one.reset()
     other.set_state(one.get_state())
     assert one.np_random.bit_generator.state == other.np_random.bit_generator.state
-    assert same(one.step(1), other.step(1)) and same(one.reset()[0], other.reset()[0])
+    assert same(one.step(second), other.step(second)) and same(one.reset()[0], other.reset()[0])
 
 
 def test_state_of_something_else_is_refused():
@@ -375,7 +400,9 @@ def test_numpy_and_torch_play_by_the_same_rules(env_id, options):
     theirs.set_state({**ours.get_state(), "rng": state["rng"]})
     for action in actions_for(ours, ours.task.horizon):
         (obs, *ours_turn, info), (after, *their_turn, told) = ours.step(action), theirs.step(action)
-        assert same(ours_turn, their_turn) and bool(info) == bool(told)
+        (reward, *ends), (their_reward, *their_ends) = ours_turn, their_turn
+        np.testing.assert_allclose(reward, host(their_reward), rtol=1e-6)  # sums in another order
+        assert same(ends, their_ends) and bool(info) == bool(told)
         assert same(info["final_obs"] if info else obs, told["final_obs"] if info else after)
 
 
@@ -444,6 +471,10 @@ def test_wrong_batches_are_refused(options, message):
 
 
 # --- registration
+
+
+def test_every_task_is_a_case():
+    assert {env_id for env_id, _ in CASES} == TASKS.keys()
 
 
 def test_registered_once_and_without_a_time_limit():
@@ -657,7 +688,7 @@ OPTIMAL = {
 
 
 @pytest.mark.parametrize(
-    ("env_id", "options"), [*CASES, (TMAZE, {"length": 50}), (CATCH, {"columns": 19})]
+    ("env_id", "options"), [*GAMES, (TMAZE, {"length": 50}), (CATCH, {"columns": 19})]
 )
 @device
 def test_the_optimum_is_reached(env_id, options, device):

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from seqrl.core.checks import check_whole
 from seqrl.core.types import Array
 from seqrl.envs.batched import Episodes
-from seqrl.envs.draws import Draws
+from seqrl.envs.draws import Draws, pick
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class RepeatFirst:
 
     def observe(self, xp: Any, episodes: Episodes) -> Array:
         """Return the suits of the cards just dealt, int64 [N]."""
-        time = episodes["time"]
-        dealt = episodes["deck"][xp.arange(len(time), device=time.device), time]
+        dealt = pick(xp, episodes["deck"], episodes["time"])
         return xp.asarray(dealt, dtype=xp.int64)
 
     def advance(self, xp: Any, episodes: Episodes, action: Array) -> tuple[Episodes, Array, Array]:

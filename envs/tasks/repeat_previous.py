@@ -9,6 +9,7 @@ from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
 from seqrl.envs.batched import Episodes
+from seqrl.envs.draws import pick
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 
 
@@ -46,8 +47,7 @@ class RepeatPrevious(RepeatFirst):
     def _asked(self, xp: Any, episodes: Episodes, time: Array) -> tuple[Array, Array]:
         """Return the suits [N] to name at times [N], and where one is asked for, bool [N]."""
         dealt = time - self.lag  # negative, so a card from behind, where nothing is asked yet
-        envs = xp.arange(len(time), device=time.device)
-        return episodes["deck"][envs, dealt], dealt >= 0
+        return pick(xp, episodes["deck"], dealt), dealt >= 0
 
     def scores(self) -> dict[str, float]:
         """Return exact reference scores.
