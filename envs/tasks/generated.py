@@ -19,13 +19,13 @@ PIXELS = 8
 def digits(size: int, noise: float, rng: np.random.Generator) -> Rows:
     """Return digits of seven strokes in boxes of random place, size and slant, flattened."""
     label = rng.integers(10, size=size)
-    centre = 3.5 + rng.uniform(-0.7, 0.7, (size, 2))
-    half = np.array([3.0, 1.6]) * rng.uniform(0.8, 1.15, (size, 2))
-    slant, pen = rng.uniform(-0.15, 0.35, size), rng.uniform(0.5, 0.9, (size, 1, 1))
+    centre = 3.5 + rng.uniform(-0.5, 0.5, (size, 2))
+    half = np.array([3.0, 1.6]) * rng.uniform(0.85, 1.1, (size, 2))
+    slant, pen = rng.uniform(-0.1, 0.3, size), rng.uniform(0.5, 0.9, (size, 1, 1))
     box = np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 1)])  # [6, 2]
     corners = centre[:, None] + half[:, None] * box  # [M, 6, (y, x)]
     corners[..., 1] -= slant[:, None] * half[:, :1] * box[:, 0]
-    corners += rng.normal(0, 0.15, corners.shape)
+    corners += rng.normal(0, 0.1, corners.shape)
     pixel = np.moveaxis(np.indices((PIXELS, PIXELS)), 0, -1).astype(float)  # [8, 8, (y, x)]
     ink = np.zeros((size, PIXELS, PIXELS))
     for name, ends in SEGMENTS.items():
