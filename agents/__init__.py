@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
     from seqrl.agents.deep.deep_q import DeepQ, ReplaySettings
     from seqrl.agents.deep.deep_sarsa import DeepSarsa
+    from seqrl.agents.deep.imitation import Imitation
     from seqrl.agents.deep.optim import Optim
     from seqrl.agents.deep.policy_agent import PolicyAgent
     from seqrl.agents.deep.ppo import PPO
@@ -21,15 +22,18 @@ if TYPE_CHECKING:
     from seqrl.agents.tabular.policy import Boltzmann, EpsilonGreedy, Exploration
     from seqrl.agents.tabular.q_learning import QLearning
     from seqrl.agents.tabular.sarsa import Sarsa
+    from seqrl.agents.teachers import AgentTeacher, Teacher
 
 MODULES = {
     "Agent": "seqrl.agents.protocol",
+    "AgentTeacher": "seqrl.agents.teachers",
     "Boltzmann": "seqrl.agents.tabular.policy",
     "DeepMonteCarlo": "seqrl.agents.deep.deep_monte_carlo",
     "DeepQ": "seqrl.agents.deep.deep_q",
     "DeepSarsa": "seqrl.agents.deep.deep_sarsa",
     "EpsilonGreedy": "seqrl.agents.tabular.policy",
     "Exploration": "seqrl.agents.tabular.policy",
+    "Imitation": "seqrl.agents.deep.imitation",
     "MonteCarlo": "seqrl.agents.tabular.monte_carlo",
     "Optim": "seqrl.agents.deep.optim",
     "PPO": "seqrl.agents.deep.ppo",
@@ -43,6 +47,7 @@ MODULES = {
     "Schedule": "seqrl.agents.schedules",
     "Sequences": "seqrl.agents.experience.replay",
     "TableIndex": "seqrl.agents.tabular.indexing",
+    "Teacher": "seqrl.agents.teachers",
     "TargetNetwork": "seqrl.agents.deep.value_agent",
     "Updates": "seqrl.agents.deep.value_agent",
     "ValueAgent": "seqrl.agents.deep.value_agent",
@@ -54,12 +59,14 @@ MODULES = {
 __all__ = [
     "PPO",
     "Agent",
+    "AgentTeacher",
     "Boltzmann",
     "DeepMonteCarlo",
     "DeepQ",
     "DeepSarsa",
     "EpsilonGreedy",
     "Exploration",
+    "Imitation",
     "MonteCarlo",
     "Optim",
     "PolicyAgent",
@@ -73,6 +80,7 @@ __all__ = [
     "Sequences",
     "TableIndex",
     "TargetNetwork",
+    "Teacher",
     "Updates",
     "ValueAgent",
     "exponential",

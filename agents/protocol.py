@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,3 +40,17 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken."""
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """What the loop asks besides of an agent that asks a teacher while it learns."""
+
+    teacher: Any  # as it was named, or given
+    plays: bool  # whether all actions of training are its own, not a teacher's
+
+    def meet(self, envs: Any) -> None:
+        """Learn in these environments from now on; UsageError where they cannot teach it."""
+
+    def form_of_turns(self, obs: Array, start: Array) -> Decision:
+        """What `act` decides in training as far as kinds and shapes go; draws nothing."""

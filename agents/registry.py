@@ -46,6 +46,10 @@ AGENTS = {
         network="seqrl.agents.deep.ppo:PPO",
         numbers={"rollout": 8, "epochs": 1, "minibatches": 1, "clip": math.inf},
     ),
+    "imitate": Entry(
+        "maximum likelihood of a teacher's answers, on any network",
+        network="seqrl.agents.deep.imitation:Imitation",
+    ),
 }
 
 
@@ -59,6 +63,7 @@ NEAREST = {  # names of algorithms that are not here, or by another name
     **dict.fromkeys(("mc", "montecarlo"), "monte-carlo"),
     **dict.fromkeys(("ql", "q", "qlearning", "td"), "q-learning"),
     "expected-sarsa": "sarsa with --expected",
+    **dict.fromkeys(("imitation", "bc", "dagger", "behaviour-cloning"), "imitate"),
 }
 
 

@@ -12,6 +12,7 @@ from seqrl.core import tree
 Array = Any  # a NumPy array or a torch tensor; every leaf has N (or T, N) in front
 State = Any  # memory: an array or nested tuples/dicts of arrays, None for the memoryless
 Metrics = Mapping[str, Any]  # tag -> number, 0-d tensor or function that is called when logged
+Answer = tuple[Array, Array]  # the right action [N, ...], and bool [N] where it is known
 
 
 class Transition(NamedTuple):
@@ -28,6 +29,7 @@ class Transition(NamedTuple):
     truncated: Array  # bool: the episode was cut off, next_obs has a value
     next_obs: Array  # true successor, never the next episode's first observation
     valid: Array  # bool: a step to learn from; False for padding and autoreset filler
+    answer: Answer | None = None  # where a teacher told it
     whole: bool = True  # False: an exact end has split the turn, its other steps come next
 
 
@@ -49,6 +51,7 @@ class Batch(NamedTuple):
     discount: Array  # float32, of the next row's value: gamma (gamma^n), 0 where terminated
     final: Array  # bool: nothing was done here
     valid: Array  # bool: to be learned from
+    answer: Answer | None = None  # where a teacher told it
     state: State = None  # memory before row 0; None for an initial one
     weight: Array | None = None  # [B] importance of the columns
     indices: Any = None  # where the columns stand in a replay
@@ -60,15 +63,20 @@ class Batch(NamedTuple):
             import torch  # imported here, as tabular agents must not need it
 
             index = torch.from_numpy(index).to(self.reward.device)  # once, not for every leaf
-        timed, extra = tree.map(lambda leaf: leaf[:, index], (self[:8], dict(self.extra)))
+        timed, extra = tree.map(lambda leaf: leaf[:, index], (self[:9], dict(self.extra)))
         state, weight = tree.map(lambda leaf: leaf[index], (self.state, self.weight))
         return Batch(*timed, state, weight, extra=extra)  # type: ignore
 
     def steps(self) -> Batch:
         """Return the valid steps alone, each a column of its own [1, R], for no memory."""
-        leaves = self[:8], dict(self.extra)
+        leaves = self[:9], dict(self.extra)
         timed, extra = tree.map(lambda leaf: leaf[self.valid][None], leaves)
         return Batch(*timed, extra=extra)  # type: ignore
+
+    def without_closing(self) -> Batch:
+        """Return the rows but for the closing one, for what asks nothing of what followed."""
+        timed, extra = tree.map(lambda leaf: leaf[:-1], (self[:9], dict(self.extra)))
+        return Batch(*timed, self.state, self.weight, extra=extra)  # type: ignore
 
     def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield all columns once, in random order, `size` at a time."""
@@ -84,8 +92,12 @@ class Batch(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The action chosen by an agent, its memory after the step and its log-probability."""
+    """The action chosen by an agent, its memory after the step and its log-probability.
+
+    Where a teacher was asked also what is right, whoever chose the action.
+    """
 
     action: Array
     state: State = None
     log_prob: Array | None = None
+    answer: Answer | None = None

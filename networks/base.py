@@ -33,6 +33,17 @@ class Network(nn.Module):
         """Map `obs` [T, N, ...], `start` bool [T, N], `state` or None to [T, N, F] and state."""
         raise NotImplementedError
 
+    def study(
+        self, obs: Any, start: Tensor, state: State, answer: Tensor, valid: Tensor
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """Map as `forward` does where right answers are learned; name more terms of the loss.
+
+        `answer` [T, N, ...] are the right actions, known where `valid` [T, N] holds. A term is
+        one number, a mean over the valid steps with its weight, added to the mean of minus the
+        log-likelihood. By itself there are none.
+        """
+        return *self(obs, start, state), {}
+
     def update(self, obs: Any, valid: Tensor) -> None:
         """Update the running statistics, if there are any, with observations [T, N, ...].
 
@@ -121,6 +132,20 @@ class Core(Network):
         """Apply the source, then this core."""
         source_state, own_state = self._split(state)
         x, source_state = self.source(obs, start, source_state)
+        return self._above(x, start, source_state, own_state)
+
+    def study(
+        self, obs: Any, start: Tensor, state: State, answer: Tensor, valid: Tensor
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """Let the source study, then apply this core."""
+        source_state, own_state = self._split(state)
+        x, source_state, terms = self.source.study(obs, start, source_state, answer, valid)
+        return *self._above(x, start, source_state, own_state), terms
+
+    def _above(
+        self, x: Tensor, start: Tensor, source_state: State, own_state: State
+    ) -> tuple[Tensor, State]:
+        """Apply this core to the source's features."""
         if not self.built:
             self.build_once(x)
         if own_state is None and self.has_own_memory:

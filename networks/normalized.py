@@ -71,6 +71,12 @@ class Normalized(Network):
         self.features = self.features or out.shape[-1]
         return out, state
 
+    def study(
+        self, obs: Any, start: Tensor, state: State, answer: Tensor, valid: Tensor
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """Let the network study the normalised observations."""
+        return self.network.study(self._normalized(obs), start, state, answer, valid)
+
     def update(self, obs: Any, valid: Tensor) -> None:
         """Update the running statistics of observations, and those of the network."""
         self.network.update(self._normalized(obs), valid)

@@ -15,8 +15,9 @@ from seqrl.training.runs import folder as runs
 from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.load import CODE, allowed_config
 from seqrl.training.runs.run_one import continued
+from seqrl.training.runs.teaching import check_teacher_code
 
-ALLOWED = {"--resume", "--wrapper", "--quiet", "--debug", *(f"--{name}" for name in CODE)}
+ALLOWED = {f"--{name}" for name in ("resume", "wrapper", "teacher", "quiet", "debug", *CODE)}
 
 
 def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -28,6 +29,7 @@ def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
     }
     allowed["wrappers"] = [name for name, _ in named(args.wrappers)]
     config = allowed_config(folder, allowed)
+    check_teacher_code(folder, config, options.flag_value(argv, "--teacher", ""))
     if config.get("seeds"):
         raise UsageError(f"{folder} holds many seeds, which are not saved half-way: run it anew")
     with one_at_a_time(config), runs.locked(folder):

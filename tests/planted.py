@@ -109,9 +109,9 @@ BUGS = {
     ),
     "reward shifted by a step (REINFORCE)": Bug(
         "agents/experience/episodes.py",
-        'turn = {"obs": step.obs, "action": step.action, "reward": step.reward}',
+        "turn = {name: getattr(step, name) for name in TIMED}",
         'self.late, late = step.reward, getattr(self, "late", step.reward * 0)\n'
-        '        turn = {"obs": step.obs, "action": step.action, "reward": late}',
+        "        turn = {name: getattr(step._replace(reward=late), name) for name in TIMED}",
     ),
     "traces not reset at an episode's start": Bug(
         "agents/tabular/td.py",

@@ -18,9 +18,12 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from seqrl.agents.deep.devices import Draw
+from seqrl.core.action_mask import FORBIDDEN
 from seqrl.core.checks import NO_BOUND, check_numbers
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
+
+IGNORED = -100  # the target that torch's cross entropy leaves out
 
 
 def make_head(space: gym.Space) -> Categorical | Bernoulli | Gaussian:
@@ -48,6 +51,13 @@ def log_softmax(out: np.ndarray) -> np.ndarray:
     return logs
 
 
+def mean_surprise(logits: Tensor) -> Tensor:
+    """Return the mean of -log softmax [...] over the choices that may be taken."""
+    legal = logits > FORBIDDEN / 2
+    logs = torch.log_softmax(logits, -1)
+    return -torch.where(legal, logs, 0.0).sum(-1) / legal.sum(-1)
+
+
 class Head(nn.Module):
     """From a network's numbers to actions."""
 
@@ -57,6 +67,16 @@ class Head(nn.Module):
     def metrics(self) -> dict[str, Tensor]:
         """Return what is worth watching besides the entropy, by tag."""
         return {}
+
+    def negative_log_likelihood(
+        self, out: Tensor, action: Tensor, mask: Tensor, smoothing: float = 0.0
+    ) -> Tensor:
+        """Return minus the sum of the log-probabilities of actions where `mask` [...] holds.
+
+        out [..., size]. With label smoothing that share of each target is spread evenly over all
+        choices that may be taken (Szegedy et al., 2016, section 7).
+        """
+        raise NotImplementedError
 
 
 class Categorical(Head):
@@ -108,6 +128,22 @@ class Categorical(Head):
         each = [-(log.exp() * log).sum(-1) for log in logs]
         return sum(each[1:], each[0])
 
+    def negative_log_likelihood(
+        self, out: Tensor, action: Tensor, mask: Tensor, smoothing: float = 0.0
+    ) -> Tensor:
+        """The sum over the groups, each in one fused call."""
+        first = torch.as_tensor(self.start, device=action.device)
+        index = (action - first).reshape(*mask.shape, self.choices).long()
+        index = index.masked_fill(~mask[..., None], IGNORED)
+        total = out.new_zeros(())
+        for part, target in zip(self._groups(out), index.unbind(-1), strict=True):
+            rows = part.reshape(-1, part.shape[-1])
+            exact = nn.functional.cross_entropy(rows, target.reshape(-1), reduction="sum")
+            total = total + (1.0 - smoothing) * exact
+            if smoothing:
+                total = total + smoothing * (mean_surprise(part) * mask).sum()
+        return total
+
     def _groups(self, out: Array) -> list[Array]:
         if self.choices == 1:
             return [out]
@@ -145,6 +181,14 @@ class Bernoulli(Head):
         """The sum over the entries."""
         chance = torch.sigmoid(out)
         return nn.functional.binary_cross_entropy_with_logits(out, chance, reduction="none").sum(-1)
+
+    def negative_log_likelihood(
+        self, out: Tensor, action: Tensor, mask: Tensor, smoothing: float = 0.0
+    ) -> Tensor:
+        """The sum over the entries."""
+        yes = action.reshape(out.shape).to(out.dtype) * (1.0 - smoothing) + smoothing / 2
+        each = nn.functional.binary_cross_entropy_with_logits(out, yes, reduction="none")
+        return torch.where(mask, each.sum(-1), 0.0).sum()
 
     def _shaped(self, yes: Array) -> Array:
         yes = yes.reshape((*yes.shape[:-1], *self.shape))
@@ -186,14 +230,36 @@ class Gaussian(Head):
         if isinstance(out, np.ndarray):
             with torch.no_grad():
                 return self.log_prob(torch.from_numpy(out), torch.from_numpy(action)).numpy()
-        unit = (action - self._like(self.center, out)) / self._like(self.reach, out)
-        z = (unit.reshape(out.shape) - out) * torch.exp(-self.log_std)
+        z = (self._units(action, out) - out) * torch.exp(-self.log_std)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, out: Tensor) -> Tensor:
         """The sum over the dimensions."""
         each = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
         return each.sum() + torch.zeros_like(out[..., 0])
+
+    def negative_log_likelihood(
+        self, out: Tensor, action: Tensor, mask: Tensor, smoothing: float = 0.0
+    ) -> Tensor:
+        """The sum over the dimensions; there are no choices to smooth."""
+        return -torch.where(mask, self.log_prob(out, self._known(action, mask)), 0.0).sum()
+
+    def squared_error(self, out: Tensor, action: Tensor, mask: Tensor) -> Tensor:
+        """Return half the sum of squared errors in the space's own units where `mask` holds.
+
+        But for a constant it is the negative log-likelihood under a spread of 1.
+        """
+        unit = self._units(self._known(action, mask), out)
+        return torch.where(mask, 0.5 * (unit - out).square().sum(-1), 0.0).sum()
+
+    def _known(self, action: Tensor, mask: Tensor) -> Tensor:
+        """Return actions, 0 where they are not known and may be no number."""
+        return torch.where(mask.reshape(*mask.shape, *(1 for _ in self.shape)), action, 0.0)
+
+    def _units(self, action: Tensor, out: Tensor) -> Tensor:
+        """Return actions [..., *shape] in the space's own units [..., size]."""
+        unit = (action - self._like(self.center, out)) / self._like(self.reach, out)
+        return unit.reshape(out.shape)
 
     def metrics(self) -> dict[str, Tensor]:
         """Return the spread, the mean over the dimensions."""

@@ -99,12 +99,16 @@ class NetworkAgent(Scheduled):
         self.built = self.checked = False  # are the layers there; has the network been tried
         self.reseed(seed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle and deepcopy copy."""
+        return dict(vars(self))
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Return an independent copy; of outputs that a network has kept, the numbers alone."""
         for module in (self.network, *(part.module for part in self.parts.values())):
             memo |= kept_outputs(module)
         made = memo[id(self)] = object.__new__(type(self))
-        vars(made).update(copy.deepcopy(vars(self), memo))
+        vars(made).update(copy.deepcopy(self.__getstate__(), memo))
         return made
 
     def reseed(self, seed: Seed) -> None:

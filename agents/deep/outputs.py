@@ -90,6 +90,14 @@ class Outputs(nn.Module):
             obs, state = tree.map(torch.clone, (obs, state))
         return self.network(obs, start, state)
 
+    def study(
+        self, obs: Any, start: Tensor, state: State, answer: Tensor, valid: Tensor
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """Return features, memory, and the network's own terms of the loss by name."""
+        if self.copies:
+            obs, state = tree.map(torch.clone, (obs, state))
+        return self.network.study(obs, start, state, answer, valid)
+
     def numbers(self, features: Tensor) -> Tensor:
         """Map features [T, B, F] to numbers [T, B, K]."""
         return self.combined(self.layer(features.to(self.layer.weight.dtype)))
@@ -261,34 +269,65 @@ class Part:
             self.activations = self._in_numpy(obs.numpy(), start.numpy())
             self.leaf = torch.from_numpy(self.activations[-1]).view(*start.shape, -1)
             return self.leaf.requires_grad_()
+        self._wake()
+        return self._in_torch(obs, start, state, valid)[0]
+
+    def _wake(self) -> None:
+        """Set the module to learning."""
         if not self.draws:
             rest(self.module)
         elif not self.module.training:
             self.module.train()
-        return self._in_torch(obs, start, state, valid)
 
-    def _in_torch(self, obs: Any, start: Tensor, state: State, valid: Array | None) -> Tensor:
+    def study(
+        self, obs: Array, start: Array, state: State, answer: Array, valid: Array
+    ) -> tuple[Array, dict[str, Tensor]]:
+        """Map a batch to numbers [T, B, K] and the network's own terms of the loss by name.
+
+        answer [T, B, ...] are the right actions, known where `valid` [T, B] holds.
+        """
+        if self.learns_in_numpy:  # a plain network, which adds nothing
+            return self.learn(obs, start, state), {}
+        obs, legal = action_mask.split(obs)
+        self._wake()
+        out, terms = self._in_torch(obs, start, state, valid, answer)
+        return self._masked(out, legal), terms
+
+    def _in_torch(
+        self, obs: Any, start: Tensor, state: State, valid: Array | None, answer: Any = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the numbers [T, B, K], and the network's own terms where it is told answers."""
         assert self.optim is not None
         regular = self.optim.regularisation
         if regular.input_noise and self.draws:
             obs = regular.noisy(obs)
-        if not (self.optim.bptt or regular.sparsity):
-            return self.module(obs, start, state)[0]
-        features = self._in_pieces(obs, start, state, self.optim.bptt or len(start))
+        if answer is None and not (self.optim.bptt or regular.sparsity):
+            return self.module(obs, start, state)[0], {}
+        features, terms = self._in_pieces(obs, start, state, valid, answer)
         if regular.sparsity:
             self.activity = regular.activity_term(features, valid)
-        return self.module.numbers(features)
+        return self.module.numbers(features), terms
 
-    def _in_pieces(self, obs: Any, start: Tensor, state: State, length: int) -> Tensor:
-        """Return the features [T, B, F]; from piece to piece memory goes on, but no gradient."""
-        parts = []
+    def _in_pieces(
+        self, obs: Any, start: Tensor, state: State, valid: Any, answer: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the features [T, B, F] and terms; over pieces memory goes on, but no gradient."""
+        assert self.optim is not None
+        parts, sums = [], dict[str, Tensor]()
+        length = self.optim.bptt or len(start)
         for first in range(0, len(start), length):
             rows = slice(first, first + length)
             seen = tree.map(lambda leaf, rows=rows: leaf[rows], obs)
-            features, state = self.module.features(seen, start[rows], state)
+            if answer is None:
+                features, state = self.module.features(seen, start[rows], state)
+            else:
+                told = answer[rows], valid[rows]
+                features, state, terms = self.module.study(seen, start[rows], state, *told)
+                share = valid[rows].sum() / valid.sum().clamp(min=1) if len(start) > length else 1
+                sums |= {name: sums.get(name, 0) + share * x for name, x in terms.items()}
             state = tree.map(Tensor.detach, state)
             parts.append(features)
-        return torch.cat(parts)
+        return torch.cat(parts), sums
 
     def evaluate(self, obs: Array, start: Array, state: State = None) -> Array:
         """Map a batch to numbers [T, B, K] without a gradient."""

@@ -44,6 +44,7 @@ class PolicyAgent(NetworkAgent):
     # their actions, and a critic's memory is carried beside the policy's.
     learns_turns = False
     shares_network = False  # whether the values are one more number of the policy's network
+    draws_in_learning = False  # whether layers such as dropout draw where the policy learns
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class PolicyAgent(NetworkAgent):
         if self.shares_network:
             policy = joined(policy, value)
         outputs = Outputs(self.network, policy, head=self.head, choices=self.head.counts)
-        self.policy = self._part(outputs, draws=False)
+        self.policy = self._part(outputs, draws=self.draws_in_learning)
         self.parts = {"policy": self.policy}
         if self.shares_network:
             self.critic = self.policy

@@ -13,7 +13,7 @@ from seqrl.core.types import Array, Batch, Transition
 
 INITIAL_LENGTH = 64  # steps that memory is allocated for at first
 NAME = "agent/store"  # of the store's entry in a checkpoint
-TIMED = ("obs", "action", "reward")  # leaves [T, N, ...]
+TIMED = ("obs", "action", "reward", "answer")  # leaves [T, N, ...]; answer may be None
 ENDS = ("last", "terminated", "length")  # leaves [N, ...]: what followed, and how long it was
 
 
@@ -34,7 +34,7 @@ class Episodes:
 
     def add(self, step: Transition) -> None:
         """Keep a turn; rows that are not valid are overwritten by the next one."""
-        turn = {"obs": step.obs, "action": step.action, "reward": step.reward}
+        turn = {name: getattr(step, name) for name in TIMED}
         if self.loaded:
             self._adopt(turn, step)
         if self.length is None or len(self.length) != len(step.valid):
@@ -79,7 +79,7 @@ class Episodes:
         if self.bound >= allocated:
             self.bound = int(self.length.max())
         if self.bound >= allocated:
-            self.columns = tree.map(lambda leaf: joined((leaf, leaf * 0), 0), self.columns)
+            self.columns = tree.map(lambda leaf: padded(leaf, 2 * allocated), self.columns)
         self.bound += 1
 
     def _finish(self, over: Array, step: Transition) -> None:
@@ -94,6 +94,11 @@ class Episodes:
     def __len__(self) -> int:
         """How many finished episodes there are."""
         return sum(len(ended["length"]) for ended in self.finished)
+
+    @property
+    def steps(self) -> int:
+        """How many steps the finished episodes have."""
+        return sum(int(ended["length"].sum()) for ended in self.finished)
 
     @property
     def waits(self) -> bool:
@@ -133,6 +138,7 @@ class Episodes:
             discount=discount,
             final=~inside,
             valid=inside,
+            answer=found["answer"],
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,9 +166,7 @@ def check_episodes(name: str, saved: Any) -> None:
         schema.check(f"{name}/columns", columns, None)
     else:
         axes = axes_of(f"{name}/columns", columns, TIMED)
-        schema.check(
-            f"{name}/columns", columns, dict.fromkeys(TIMED, partial(schema.check_axes, axes, 2))
-        )
+        schema.check(f"{name}/columns", columns, timed_schema(axes))
         check_lengths(axes, 0)(f"{name}/length", length)
     schema.each(check_ended)(f"{name}/finished", saved["finished"])
 
@@ -176,13 +180,18 @@ def axes_of(name: str, saved: Any, names: tuple[str, ...]) -> tuple[int, ...]:
     return axes
 
 
+def timed_schema(axes: tuple[int, ...]) -> dict[str, Any]:
+    """Return the schema of columns [T, N]; no teacher may have told answers."""
+    each = partial(schema.check_axes, axes, 2)
+    return dict.fromkeys(TIMED, each) | {"answer": schema.maybe(each)}
+
+
 def check_ended(name: str, saved: Any) -> None:
     """Refuse what are no episodes that ended together."""
     axes = axes_of(name, saved, (*TIMED, *ENDS))
-    timed = dict.fromkeys(TIMED, partial(schema.check_axes, axes, 2))
     ends: dict[str, Any] = {"last": partial(schema.check_axes, axes[1:], 1)}
     ends |= {"terminated": np.zeros(axes[1], bool), "length": check_lengths(axes, 1)}
-    schema.check(name, saved, timed | ends)
+    schema.check(name, saved, timed_schema(axes) | ends)
     schema.check(f"{name}/last", saved["last"], tree.map(lambda leaf: leaf[0], saved["obs"]))
 
 

@@ -138,6 +138,7 @@ def examine_agent(config: Config, envs: Environments, report: Report) -> None:
     from seqrl.envs.env_check import Finding
     from seqrl.training.runs.parts import agent_for
     from seqrl.training.runs.speed import advice, measure_speed
+    from seqrl.training.runs.teaching import give_teacher
 
     speeds, streams, devices = {}, Streams.of(config["seed"]), ["cpu"]
     if config.get("network"):
@@ -151,6 +152,7 @@ def examine_agent(config: Config, envs: Environments, report: Report) -> None:
         agent = agent_for({**config, "agent_args": agent_args}, envs, streams)
         agent.horizon = config["steps"]
         try:
+            give_teacher(agent, config)
             speeds[device] = measure_speed(agent, envs, streams.envs)
         except UserError as error:
             remedy = "a smaller --learning-rate, or see with --debug of `seqrl train` where"

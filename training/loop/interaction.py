@@ -9,10 +9,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from seqrl.agents.protocol import Agent
+from seqrl.agents.protocol import Agent, Taught
 from seqrl.core import schema, tree
 from seqrl.core.arrays import arange, like
-from seqrl.core.types import Array, Metrics, State, Transition
+from seqrl.core.types import Array, Decision, Metrics, State, Transition
 from seqrl.envs.adapter import adapt
 from seqrl.envs.attributes import UnknownClass
 from seqrl.envs.state import get_state, set_state
@@ -54,6 +54,8 @@ class Interaction:
         self.reason = short if compile else "as asked for"
         self.preparing = False  # while compiling, which may take seconds the first time
         self.learning = learn
+        if learn and isinstance(agent, Taught):
+            agent.meet(self.envs)
         self.max_episode_steps = max_episode_steps
         self.recorder = recorder
         self.books = Books()
@@ -261,13 +263,15 @@ class Interaction:
 
     def _schema(self) -> dict[str, Any]:
         """What a saved state looks like here: as the first turn, which changes nothing, shows."""
-        action, memory, _ = self.agent.act(self.obs, self.start, None, explore=False)
-        flags, reals, memory = self.start, schema.reals(self._n), schema.maybe(memory)
+        decision = self._form_of_turns()
+        action, flags, reals = decision.action, self.start, schema.reals(self._n)
+        memory = schema.maybe(decision.state)
         space = self.envs.single_action_space
         if isinstance(space, gym.spaces.Discrete):
             action = schema.whole(int(space.start), int(space.start + space.n - 1), (self._n,))
         seen = (self.obs, flags, memory, memory, action, schema.maybe(reals), reals)
-        surplus = Transition(*seen, flags, flags, self.obs, flags)._asdict()
+        told: Any = None if decision.answer is None else (action, flags)
+        surplus = Transition(*seen, flags, flags, self.obs, flags, told)._asdict()
         del surplus["whole"]
         return {
             **dict.fromkeys(("agent", "envs"), schema.anything),
@@ -280,6 +284,12 @@ class Interaction:
             **dict(zip(PER_ENV, (self.obs, flags, memory), strict=True)),
             **{name: getattr(self.books, name) for name in COUNTED_PER_ENV},
         }
+
+    def _form_of_turns(self) -> Decision:
+        """Return what is decided in the first turn, as far as kinds and shapes go."""
+        if self.learning and isinstance(self.agent, Taught):
+            return self.agent.form_of_turns(self.obs, self.start)
+        return self.agent.act(self.obs, self.start, None, explore=False)
 
 
 PER_ENV = ("obs", "start", "state")  # of the loop, leaves [N, ...]

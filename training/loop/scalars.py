@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from seqrl.agents.protocol import Taught
 from seqrl.core.types import Metrics
 from seqrl.training.loop.books import Episode
 
@@ -61,13 +62,19 @@ def next_due(step: int, spacing: int) -> int:
     return -(-step // spacing) * spacing + 1
 
 
+def driver_of(agent: Any) -> str:
+    """Return whose returns training's are: "teacher", where one has a part in the actions."""
+    return "teacher" if isinstance(agent, Taught) and not agent.plays else "rollout"
+
+
 def point(loop: Any, episode: Episode, last: tuple[int, float]) -> Metrics:
     """Return a run's curves at an episode's end; `last`: env step and seconds of the last point."""
     step, seconds = last
+    driver = driver_of(loop.agent)
     return {
-        "rollout/episode_return": episode.total,
-        "rollout/ep_rew_mean": loop.books.ep_rew_mean,
-        "rollout/ep_len_mean": loop.books.ep_len_mean,
+        f"{driver}/episode_return": episode.total,
+        f"{driver}/ep_rew_mean": loop.books.ep_rew_mean,
+        f"{driver}/ep_len_mean": loop.books.ep_len_mean,
         "time/fps": (episode.step - step) / max(loop.watch.seconds - seconds, 1e-9),
         **{tag: float(x() if callable(x) else x) for tag, x in loop.metrics.items()},
     }

@@ -55,6 +55,25 @@ def from_3(saved: Entries) -> Entries:
     return {**saved, "schema": 4}
 
 
+def from_4(saved: Entries) -> Entries:
+    """Migrate schema 4, before teachers told answers."""
+    loop = saved.get("loop")
+    if not isinstance(loop, dict):
+        return {**saved, "schema": 5}
+    agent: Any = loop.get("agent")
+    store = agent.get("store") if isinstance(agent, dict) else None
+    if isinstance(store, dict) and "finished" in store:  # episodes
+        columns, finished = store["columns"], [untaught(ended) for ended in store["finished"]]
+        store = {**store, "columns": untaught(columns), "finished": finished}
+        loop = {**loop, "agent": {**agent, "store": store}}
+    return {**saved, "schema": 5, "loop": {**loop, "surplus": untaught(loop.get("surplus"))}}
+
+
+def untaught(entries: Any) -> Any:
+    """Return entries that tell no answer; what is none, or wrong, is left to its checks."""
+    return {**entries, "answer": None} if isinstance(entries, dict) else entries
+
+
 def agent_from_2(agent: Entries) -> Entries:
     """Return an agent's entries in schema 3; what is none of 0.1 is left to its checks."""
     if isinstance(agent.get("memory"), dict):  # a table
@@ -91,4 +110,4 @@ def rename_keys(entries: Entries, names: dict[str, str]) -> Entries:
     return {names.get(name, name): entry for name, entry in entries.items()}
 
 
-MIGRATIONS: dict[int, Callable[[Entries], Entries]] = {1: from_1, 2: from_2, 3: from_3}
+MIGRATIONS: dict[int, Callable[[Entries], Entries]] = {1: from_1, 2: from_2, 3: from_3, 4: from_4}

@@ -26,6 +26,7 @@ from seqrl.training.runs.early_stopping import EarlyStopping
 from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.load import CODE, allowed_config, build_parts
 from seqrl.training.runs.parts import RunParts, build
+from seqrl.training.runs.teaching import check_teacher_code, give_teacher
 from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import TensorBoard
 
@@ -104,6 +105,7 @@ class RunUnderWay:
 
     def __init__(self, parts: RunParts, stop: Event | None = None):
         self.parts, self.config = parts, parts.config
+        give_teacher(parts.agent, parts.config)
         why_unkept(parts.envs)  # first, as a reset puts right what is tried out
         self.loop = Interaction(parts.agent, parts.envs, compile=self.config["compile"])
         self.loop.reset(parts.streams.envs)
@@ -249,6 +251,7 @@ def stored_config(folder: Path, given: Mapping[str, Any]) -> Config:
     allowed = {name: given.get(name) for name in CODE}
     wrappers = [name for name, _ in named(given.get("wrappers"))]
     stored = allowed_config(folder, {**allowed, "wrappers": wrappers})
+    check_teacher_code(folder, stored, (given.get("agent_args") or {}).get("teacher"))
     known = {name: x for name, x in stored.items() if name in DEFAULTS}
     numbers = {**stored["agent_args"], **(given.get("agent_args") or {})}
     again = runs.as_stored(complete({**known, **given, "agent_args": numbers}))

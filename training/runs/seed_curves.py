@@ -17,6 +17,7 @@ from seqrl.training.runs import folder as runs
 from seqrl.training.runs.defaults import flag_of
 from seqrl.training.runs.parts import agent_for, build_envs
 from seqrl.training.runs.seeds import Runs, SeedTrainer
+from seqrl.training.runs.teaching import give_teacher
 from seqrl.training.runs.tensorboard import TensorBoard
 
 CURVES = "curves.npz"
@@ -36,7 +37,9 @@ def make_trainer(config: Config) -> SeedTrainer:
     }
 
     def make_agent(envs: Environments, seed: int) -> Agent:
-        return agent_for(config, envs, Streams.of(seed))
+        agent = agent_for(config, envs, Streams.of(seed))
+        give_teacher(agent, config)
+        return agent
 
     return SeedTrainer(make_agent, lambda: build_envs(config), config["steps"], **more)
 
