@@ -36,8 +36,12 @@ class TaskTeacher:
         self.envs = envs
 
     def answers(self, obs: Array, start: Array, state: State = None) -> tuple[Array, Array, State]:
-        """Return what the environments answer."""
-        action, known = self.envs.answer()
+        """Return what the environments answer; UsageError where they tell no answers."""
+        try:
+            action, known = self.envs.answer()
+        except UsageError as error:
+            others = "or name another --teacher, a run's folder or module:function"
+            raise UsageError(f"{error}; {others}") from error
         return action, known, None
 
 

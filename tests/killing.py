@@ -42,6 +42,11 @@ KINDS = {
         "--steps 3000 --num-envs 4",
         200,
     ),
+    "imitate": (
+        "--agent imitate --env seqrl/RepeatFirst-v0 --network lstm --network-arg hidden_size=16 "
+        "--own-share linear:0:0.5 --batch-size 8 --steps 12000 --num-envs 8",
+        1000,
+    ),
     "cnn": ("--agent reinforce --env seqrl/Catch-v0 --network cnn --steps 4000 --num-envs 4", 400),
 }
 UNEQUAL = ("time/fps",)  # depends on the clock

@@ -20,6 +20,7 @@ from seqrl.agents import (
     DeepQ,
     DeepSarsa,
     EpsilonGreedy,
+    Imitation,
     MonteCarlo,
     QLearning,
     Reinforce,
@@ -90,6 +91,13 @@ def register():
         gym.register("Masked-v0", TicTacToe)
 
 
+class Lowest:
+    """A teacher that takes the lowest free field."""
+
+    def answers(self, obs, start, state=None):
+        return obs["action_mask"].argmax(-1), np.ones(len(start), bool), None
+
+
 register()
 SPACE = TicTacToe().observation_space
 MEMORY = {"lstm": {"hidden_size": 8}}
@@ -113,8 +121,17 @@ AGENTS = {
     "ppo, torch": (PPO, {"rollout": 16, "backend": "torch"}),
     "ppo, share": (PPO, {"rollout": 16, "share": True}),
     "a2c": (PPO, {"rollout": 8, "epochs": 1, "minibatches": 1, "clip": np.inf}),
+    "imitate": (Imitation, {"teacher": Lowest(), "own_share": 0.5, "label_smoothing": 0.1}),
 }
-WITH_MEMORY = ["deep q", "deep sarsa", "deep monte-carlo", "reinforce", "ppo", "ppo, share"]
+WITH_MEMORY = [
+    "imitate",
+    "deep q",
+    "deep sarsa",
+    "deep monte-carlo",
+    "reinforce",
+    "ppo",
+    "ppo, share",
+]
 
 
 def agent_of(name, envs, network="mlp"):
@@ -167,7 +184,7 @@ def test_policies_learn_the_game():
     assert evaluate(agent, envs, episodes=300, seed=2).mean > 0.5
 
 
-@pytest.mark.parametrize("name", ["q-learning", "off-policy", "deep q", "ppo"])
+@pytest.mark.parametrize("name", ["q-learning", "off-policy", "deep q", "ppo", "imitate"])
 def test_a_run_that_stops_goes_on_to_the_same_bits(name):
     def loop():
         envs = make("Masked-v0", 2, wrappers=[ActionMask], told="info")

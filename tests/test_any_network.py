@@ -12,6 +12,7 @@ from seqrl.agents.arguments import arguments
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
 from seqrl.agents.deep.deep_sarsa import DeepSarsa
+from seqrl.agents.deep.imitation import Imitation
 from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
 from seqrl.core.errors import UsageError
@@ -29,6 +30,7 @@ NUMBERS = {
     DeepQ: {"learning_starts": 8, "batch_size": 4, "train_every": 8, "sequence_length": 4},
     DeepSarsa: {"batch_size": 8, "train_every": 16, "updates": 2},
     DeepMonteCarlo: {"batch_size": 8, "train_every": 16, "updates": 2},
+    Imitation: {"batch_size": 2, "own_share": 0.5, "teacher": lambda obs: int(obs[2] > 0)},
 }
 every_agent = pytest.mark.parametrize("cls", NUMBERS)
 

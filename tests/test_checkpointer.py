@@ -440,7 +440,7 @@ def test_killed_runs_end_as_if_nothing_had_been(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["stepped", "compiled", "lstm", "cnn", "replay", "ppo"])
+@pytest.mark.parametrize("kind", ["stepped", "compiled", "lstm", "cnn", "replay", "ppo", "imitate"])
 def test_fifty_killed_runs_of_each_kind(kind):
     assert sum(trial["alive"] for trial in killed(kind, 50, 100)) >= 38
 

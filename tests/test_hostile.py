@@ -39,7 +39,7 @@ def tabular(cls, env, **options):
 
 
 SMALL = {
-    "imitate": {"batch_size": 3, "own_share": 0.5, "teacher": lambda obs: int(obs) % 2},
+    "imitate": {"batch_size": 3, "own_share": 0.5},
     "reinforce": {"batch_episodes": 3},
     "ppo": {"rollout": 20},
     "sarsa": {"optimizer": "AdaBound", "bptt": 5, "l1": 1e-4},

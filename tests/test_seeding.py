@@ -1,11 +1,13 @@
 """One seed fixes a run: what draws, draws from a stream of its owner."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
+from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Imitation, Reinforce
 from seqrl.core import UsageError
 from seqrl.core.seeding import Streams, ints
 from seqrl.envs import make
@@ -13,7 +15,8 @@ from seqrl.networks import build
 from seqrl.training import train
 from seqrl.training.runs import checkpoint
 
-AGENTS = [Reinforce, PPO, DeepQ, DeepSarsa, DeepMonteCarlo]
+TAUGHT = partial(Imitation, teacher=lambda obs: int(obs[2] > 0), own_share=0.5, batch_size=8)
+AGENTS = [Reinforce, PPO, DeepQ, DeepSarsa, DeepMonteCarlo, TAUGHT]
 
 
 def digest(agent_class, network, noise):

@@ -6,12 +6,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
+from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Imitation, Reinforce
 from seqrl.agents.arguments import arguments
 from seqrl.envs import make
 from seqrl.networks import build
 from seqrl.training import Interaction
 from seqrl.training.runs import checkpoint
+
+
+def right(obs):
+    """A teacher's answer: after the pole."""
+    return int(obs[2] > 0)
+
 
 EVERY = {"batch_size": 8, "train_every": 4}  # due in the middle of turns of three rows
 AGENTS = {
@@ -20,6 +26,7 @@ AGENTS = {
     "monte carlo": (DeepMonteCarlo, EVERY),
     "reinforce": (Reinforce, {"batch_episodes": 2}),
     "ppo": (PPO, {"rollout": 8, "epochs": 2, "minibatches": 2}),
+    "imitate": (Imitation, {"batch_size": 2, "own_share": 0.5, "teacher": right}),
 }
 LAST = 100
 

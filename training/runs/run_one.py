@@ -9,6 +9,7 @@ from threading import Event
 from typing import Any, NamedTuple, NoReturn
 
 from seqrl.agents.factory import Config
+from seqrl.agents.protocol import Taught
 from seqrl.core.errors import RunError, UsageError, UserError, explain
 from seqrl.envs.state import why_unkept
 from seqrl.envs.wrapping import named
@@ -109,6 +110,8 @@ class RunUnderWay:
         why_unkept(parts.envs)  # first, as a reset puts right what is tried out
         self.loop = Interaction(parts.agent, parts.envs, compile=self.config["compile"])
         self.loop.reset(parts.streams.envs)
+        if isinstance(parts.agent, Taught):  # the teacher is tried before there is a folder
+            parts.agent.form_of_turns(self.loop.obs, self.loop.start)
         self.loop.stop = stop or self.loop.stop
         self.abandoned = self.broken_off = False
 
