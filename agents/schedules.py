@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from seqrl.core import schema
+from seqrl.core.checked import checked
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import NUMBER, Kept, Saved, plain
 
@@ -61,6 +62,14 @@ class Scheduled(Saved):
     steps = 0  # env steps that were learned from
     origin = 0  # of them before the schedules began
     _horizon: int | None = None
+    passes = 1.0  # how often a step is learned from, about
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the constructors of agents refuse what they do not take, in a line."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            init: Any = checked(vars(cls)["__init__"])
+            cls.__init__ = init  # type: ignore[method-assign]
 
     @property
     def horizon(self) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -38,13 +37,6 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
     """Refuse what is not one of the known names."""
     if value not in known:
         raise UsageError(f"{name} {value!r}: expected one of {', '.join(known)}")
-
-
-def check_kind(name: str, value: Any, kind: type) -> None:
-    """Refuse what is no instance of a class of arguments, with the fields that it has."""
-    if not isinstance(value, kind):
-        listed = ", ".join(field.name for field in fields(kind))
-        raise UsageError(f"{name} {value!r}: expected {kind.__name__}({listed})")
 
 
 def check_parts(space: Any, fits: Callable[[Any], bool], expected: str) -> None:

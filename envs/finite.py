@@ -282,6 +282,13 @@ def check_unchanged(env: gym.Env[Any, Any], model: Model) -> None:
     raise RunError("P was changed after the start: make a new environment for a new model")
 
 
+def counts_success(model: Model) -> bool:
+    """Return whether a return is 1 for success, else 0: no reward but 1 where an episode ends."""
+    listed = np.arange(model.probability.shape[2]) < model.outcomes[..., None]  # [S, A, K]
+    success = (model.reward == 1) & model.terminated
+    return bool(((model.reward == 0) | success)[listed].all() and success[listed].any())
+
+
 def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
     """Return the TimeLimit wrappers, outermost first."""
     return [layer for layer in _layers(env) if isinstance(layer, TimeLimit)]

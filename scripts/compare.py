@@ -163,7 +163,7 @@ def plan(
         argv = expanded(typed)
         parser = train.make_parser(argv)
         config = train.make_config(parser.read(argv))
-        if metric == "eval_mean_reward" and not config["eval_episodes"]:
+        if metric == "eval_mean_reward" and config["eval_episodes"] == 0:
             raise UsageError("--eval-episodes 0 leaves nothing for --metric eval_mean_reward")
         build(config).envs.close()
     except UsageError as error:

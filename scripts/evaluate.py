@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         print(show_table(parts.agent, parts.envs))
     chosen = {"seed": args.seed, "max_episode_steps": args.max_episode_steps}
     found = evaluate(parts.agent, parts.envs, args.episodes, **chosen)
-    print(verdict(found))
+    print(verdict(found, parts.envs))
     print(f"returns from {found.returns.min():g} to {found.returns.max():g}")
     print(f"lengths {found.lengths.mean():.1f} in the mean, {found.truncated.sum():,} cut")
     if args.picture or args.gif:

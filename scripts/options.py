@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, UserError, closest
+from seqrl.training.runs.defaults import AUTO
 
 ALIASES = {"--algo": "--agent", "--env-id": "--env", "--total-timesteps": "--steps"}
 ALIASES |= {"--lr": "--learning-rate"}
@@ -234,6 +235,11 @@ def whole_number(text: str) -> int:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number")
+
+
+def whole_or_auto(text: str) -> int | str:
+    """Return an int, or "auto"."""
+    return AUTO if text == AUTO else whole_number(text)
 
 
 def number(text: str) -> float:

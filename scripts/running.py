@@ -86,7 +86,11 @@ def report(one: RunUnderWay, summary: Summary) -> None:
     if hasattr(agent, "device_reason"):
         print(f"device {agent.device}: {agent.device_reason}")
     if evaluation is not None:
-        print(verdict(evaluation))
+        assert one.evaluator is not None
+        print(verdict(evaluation, one.evaluator.envs))
+        if (played := len(evaluation.returns)) < one.evaluator.episodes:
+            whole = f"these {played} of {one.evaluator.episodes} are as many env steps as the run"
+            print(f"{whole}; --eval-episodes {one.evaluator.episodes} plays them all")
         if parts.reference:
             print("known: " + ", ".join(f"{name} {x:.4g}" for name, x in parts.reference.items()))
     policy = draw_policy(parts.agent, build_envs(config))

@@ -11,6 +11,7 @@ from seqrl.agents.protocol import Agent
 from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.core.errors import UsageError
 from seqrl.envs.adapter import Environments, Serial
+from seqrl.envs.finite import counts_success, finite_model
 from seqrl.envs.grids import Grid, grid_of
 from seqrl.training.loop.evaluation import Evaluation
 from seqrl.training.loop.oracle import optimal_policy
@@ -19,13 +20,14 @@ from seqrl.training.loop.oracle import optimal_policy
 BLACKJACK = gym.spaces.Tuple([gym.spaces.Discrete(n) for n in (32, 11, 2)])
 
 
-def verdict(evaluation: Evaluation) -> str:
-    """Return the mean return, or the success rate where returns are 0 or 1, with its interval."""
-    _, low, high = evaluation.interval
+def verdict(evaluation: Evaluation, envs: Environments) -> str:
+    """Return the mean return with its interval; a success rate where a known model says so."""
     episodes, cut = len(evaluation.returns), int(evaluation.truncated.sum())
     if episodes == 1:
         return f"return {evaluation.mean:.6g} of one greedy episode{', cut' if cut else ''}"
-    if np.isin(evaluation.returns, (0.0, 1.0)).all():
+    _, low, high = evaluation.interval
+    model = finite_model(envs.envs[0]) if isinstance(envs, Serial) else None
+    if model is not None and counts_success(model):
         text = f"success rate {evaluation.mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
     else:
         text = f"mean return {evaluation.mean:.6g} (95 % interval {low:.6g} to {high:.6g})"

@@ -85,8 +85,12 @@ def make_parser(argv: Sequence[str]) -> Parser:
     ranges = repeatable(options.dimension_range)
     add("--bin-range", **ranges, metavar="D=LOW:HIGH", help="of dimension D")
     add("--tiles", type=int, help="tile coding with as many tilings")
-    add("--eval-every", type=int, help="evaluate every so many env steps")
-    add("--eval-episodes", type=int, help="greedy episodes an evaluation, 0 for none")
+    every = (
+        "evaluate every so many env steps; auto: some 20 times, in 5 %% of the run's time; 0: not"
+    )
+    add("--eval-every", type=options.whole_or_auto, metavar="N", help=every)
+    episodes = "greedy episodes an evaluation, 0 for none; 100 if left out, fewer in a short run"
+    add("--eval-episodes", type=int, help=episodes)
     add("--stop-at", type=float, help="end the run when an evaluation's mean return reaches this")
     add("--patience", type=int, help="end it after as many evaluations without a better one")
     add("--checkpoint-every", type=int, help="save the run every so many env steps")

@@ -372,7 +372,7 @@ def test_environments_are_closed_at_the_end(tmp_path, monkeypatch):
     closed = []
     monkeypatch.setattr(Serial, "close", lambda envs: closed.append(envs))
     seqrl.run({**SHORT, "eval_episodes": 1}, tmp_path / "run")
-    assert len(closed) == 2
+    assert len(closed) == 3  # of the run, its evaluations and their curve
     with pytest.raises(UsageError, match="not empty"):
         seqrl.run(SHORT, tmp_path / "run")
     assert len(closed) == 3

@@ -617,7 +617,7 @@ BAD = {
     "seed -1": ("--seed -1", ["--seed -1", "at least 0"]),
     "limit 0": ("--max-episode-steps 0", ["--max-episode-steps 0", "at least 1"]),
     "evaluate -1": ("--eval-episodes -1", ["--eval-episodes -1", "at least 0"]),
-    "evaluate every 0": ("--eval-every 0", ["--eval-every 0", "at least 1"]),
+    "evaluate every -1": ("--eval-every -1", ["--eval-every -1", "at least 0"]),
     "Box without bins": ("--env MountainCar-v0", ["Box(", "--bins 8"]),
     "Box actions": ("--env Pendulum-v1 --bins 8", ["action space Box", "Discrete"]),
     "no bins": ("--env CartPole-v1 --bins 0", ["--bins 0", "at least 1"]),

@@ -19,7 +19,8 @@ from seqrl.agents.schedules import Rate, schedule
 from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration
 from seqrl.core import tree
 from seqrl.core.arrays import check_memory, host
-from seqrl.core.checks import check_kind, check_unit, check_whole
+from seqrl.core.checked import check_fields
+from seqrl.core.checks import check_unit, check_whole
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch
 from seqrl.networks.contract import dummy
@@ -41,6 +42,7 @@ class ReplaySettings:
     importance: Rate = "linear:0.4:1"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_whole("buffer_size", self.buffer_size)
         check_whole("learning_starts", self.learning_starts, 0)
         check_unit("priority", self.priority)
@@ -84,8 +86,6 @@ class DeepQ(ValueAgent):
         device: str = "auto",
         seed: Seed = None,
     ):
-        check_kind("replay", replay, ReplaySettings)
-        check_kind("sequences", sequences, Sequences)
         self.double, self.replay, self.sequences = double, replay, sequences
         self.importance = schedule("importance", replay.importance)
         if observation_space is not None:
@@ -97,6 +97,7 @@ class DeepQ(ValueAgent):
         parts = optim, exploration, regression, updates, target
         others = normalize_reward, backend, device, seed
         super().__init__(network, action_space, observation_space, *parts, *others)
+        self.passes = updates.updates * updates.batch_size / updates.train_every
 
     def make_store(self, device: torch.device | None) -> Replay:
         """Return a replay of single steps, or of sequences for a network with memory."""

@@ -20,7 +20,7 @@ from seqrl.agents.deep.targets import Loss
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import action_mask, schema, tree
 from seqrl.core.arrays import host_copy, to_tensor
-from seqrl.core.checks import check_choice, check_kind, check_unit
+from seqrl.core.checks import check_choice, check_unit
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.moments import RewardScale
 from seqrl.core.saved import NUMBER, PART, RNG, Kept
@@ -86,7 +86,6 @@ class NetworkAgent(Scheduled):
     ):
         check_unit("gamma", gamma)
         check_choice("backend", backend, BACKENDS)
-        check_kind("optim", optim, Optim)
         self.device, self.device_reason = pick_device(device)
         self.network = as_network(network).to(self.device)
         self.action_space = action_space

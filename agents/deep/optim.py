@@ -20,7 +20,8 @@ from seqrl.agents.deep.regularisation import Regularisation
 from seqrl.agents.schedules import Rate
 from seqrl.core import schema
 from seqrl.core.arrays import to_numpy
-from seqrl.core.checks import check_kind, check_whole
+from seqrl.core.checked import check_fields, check_part
+from seqrl.core.checks import check_whole
 from seqrl.core.errors import RunError, UsageError, closest
 
 EXTRA = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
@@ -55,6 +56,7 @@ class Optim:
     regularisation: Regularisation = field(default_factory=Regularisation)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("max_grad_norm", "max_grad_value"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected a number above 0")
@@ -65,7 +67,7 @@ class Optim:
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise UsageError(f"momentum {self.momentum}: expected a number in [0, 1)")
         check_whole("bptt", self.bptt, 0)
-        check_kind("regularisation", self.regularisation, Regularisation)
+        check_part("regularisation", self.regularisation, Regularisation())
         self.make([nn.Parameter(torch.zeros(1))])  # refuse what there is none of
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -84,6 +84,7 @@ class PPO(PolicyAgent):
         check_unit("gae_lambda", gae_lambda)
         self.gae_lambda, self.rollout = gae_lambda, check_whole("rollout", rollout)
         self.epochs = check_whole("epochs", epochs)
+        self.passes = float(epochs)
         self.minibatches = check_whole("minibatches", minibatches)
         self.clip, self.value_coef, self.target_kl = clip, value_coef, target_kl
         self.entropy_coef = schedule("entropy_coef", entropy_coef, 0.0, math.inf)

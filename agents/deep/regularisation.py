@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seqrl.core import tree
+from seqrl.core.checked import check_fields
 from seqrl.core.errors import UsageError
 
 RATE = 0.05  # of activity, by default
@@ -40,6 +41,7 @@ class Regularisation:
     input_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("l1", "l2", "sparsity", "input_noise"):
             if not 0 <= getattr(self, name) < math.inf:
                 text = "expected a number of at least 0"

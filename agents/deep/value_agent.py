@@ -23,7 +23,8 @@ from seqrl.agents.deep.outputs import Outputs, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE, Exploration, explore
 from seqrl.core import action_mask, schema, tree
-from seqrl.core.checks import check_kind, check_whole
+from seqrl.core.checked import check_fields
+from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import Kept, plain
 from seqrl.core.seeding import Seed
@@ -48,6 +49,7 @@ class TargetNetwork:
     target_rate: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_whole("target_every", self.target_every, 0)
         if not 0 < self.target_rate <= 1:
             raise UsageError(f"target_rate {self.target_rate}: expected a number in (0, 1]")
@@ -67,6 +69,7 @@ class Updates:
     updates: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("batch_size", "train_every", "updates"):
             check_whole(name, getattr(self, name))
 
@@ -138,8 +141,6 @@ class ValueAgent(NetworkAgent):
     ):
         if not isinstance(action_space, spaces.Discrete):
             raise UsageError(f"action space {action_space}: action values take Discrete actions")
-        check_kind("updates", updates, Updates)
-        check_kind("target", target, TargetNetwork)
         others = normalize_reward, backend, device, seed
         super().__init__(network, action_space, optim, regression.gamma, *others)
         if regression.loss not in LOSSES:

@@ -25,6 +25,7 @@ ALGORITHMS: dict[type, tuple[Callable[..., None], ...]] = {
     MonteCarlo: (monte_carlo,),
 }
 LEARN_STEPS = [learn_step for several in ALGORITHMS.values() for learn_step in several]
+LEARN_STEPS += [td.learn_nothing]
 SHARED = (schedules, policy, returns, table, td)
 # what nearly every step passes through; a call would copy the arrays' descriptions one by one
 INLINE = (*LEARN_STEPS, learn_waiting, was_greedy, td.one_step, td.wait, td.forget, policy.explore)

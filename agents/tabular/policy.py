@@ -12,9 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrl.agents.schedules import Rate, Schedule, linear, schedule
-from seqrl.agents.tabular.table import Actions, Active, best, greedy_at_random, ties, value
+from seqrl.agents.tabular.table import (
+    Actions,
+    Active,
+    best,
+    greedy,
+    greedy_at_random,
+    ties,
+    value,
+)
 
-EPSILON, TEMPERATURE = 0, 1
+EPSILON, TEMPERATURE, GREEDY = 0, 1, 2  # the last explores nothing, and draws nothing
 
 
 class Exploration(NamedTuple):
@@ -48,6 +56,8 @@ def explore(
     """Draw an action from pi(.|s); `rate` is epsilon or the temperature."""
     if kind == TEMPERATURE:
         return sample_softmax(q, active, actions, rate, rng)
+    if kind == GREEDY:
+        return greedy(q, active, actions)
     if rng.random() < rate:
         return actions[int(rng.random() * len(actions))]
     return greedy_at_random(q, active, actions, rng)

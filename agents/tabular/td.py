@@ -39,6 +39,18 @@ def one_step(
     note(m, delta)
 
 
+def learn_nothing(
+    m: TableArrays,
+    o: Options,
+    i: int,
+    s: Step,
+    alpha: float,
+    epsilon: float,
+    rng: np.random.Generator,
+) -> None:
+    """Leave the table as it is: an agent's `learn_step` where it is evaluated."""
+
+
 def expected_after(m: TableArrays, o: Options, s: Step, rate: float) -> float:
     """The value of what followed a step, under the exploring policy."""
     return expected(o.kind, m.q, s.next_active, s.next_actions, rate)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.core.errors import UsageError
+from seqrl.training.loop.interrupt import Stopped
 from seqrl.training.loop.protocol import Callback
 
 EVERY = 1_000  # env steps between the calls of a function that names no interval
@@ -65,11 +66,14 @@ class DueCallbacks:
         self.call_pending()
 
     def call_pending(self) -> None:
-        """Call those that are due; what is interrupted stays pending."""
+        """Call those that are due; what is interrupted, or stopped, stays pending."""
         while self.pending:
             i = self.pending.pop(0)
             try:
                 self.loop.callbacks[i](self.loop)
+            except Stopped:
+                self.pending.insert(0, i)
+                return
             except BaseException:
                 self.pending.insert(0, i)
                 raise

@@ -6,6 +6,7 @@ reason why they are stepped. Both ways give the same bits.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from itertools import groupby
@@ -15,6 +16,9 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from seqrl.agents.tabular.compilable import ALGORITHMS, LEARN_STEPS
+from seqrl.agents.tabular.policy import GREEDY
+from seqrl.agents.tabular.tabular_agent import TabularAgent
+from seqrl.agents.tabular.td import learn_nothing
 from seqrl.envs.adapter import Serial
 from seqrl.envs.finite import Model, check_unchanged, finite_model, time_limit, time_limits
 
@@ -72,6 +76,7 @@ class CompiledTurns:
         n = len(self.envs)
         tables = model.cumulative, model.next_state, model.reward, model.terminated
         limit = self.clocks[0][0]._max_episode_steps if self.clocks[0] else NEVER
+        limit = min(limit, loop.max_episode_steps or NEVER)
         zeros: Any = {name: np.zeros((RUNS, n), kind) for name, kind in EPISODE.items()}
         every = np.arange(loop.agent.arrays.q.shape[1])
         self.world = compiled.World(*tables, np.cumsum(model.initial), limit, **zeros, every=every)
@@ -181,8 +186,17 @@ def taken_apart(runs: list[CompiledRun], memory: Any, ended: Any, done: np.ndarr
 
 def no_table(agent: Any) -> str:
     """Return that an agent is none whose turns are compiled, or ""."""
-    known = getattr(agent, "learn_step", None) in ALGORITHMS.get(type(agent), ())
+    own = ALGORITHMS.get(type(agent), ())
+    known = own and getattr(agent, "learn_step", None) in (*own, learn_nothing)
     return "" if known else f"{type(agent).__name__} is no tabular agent"
+
+
+def greedy_player(agent: Any) -> TabularAgent:
+    """Return a copy that plays the agent's very table greedily, and changes nothing of it."""
+    player: Any = copy.copy(agent)
+    player.options = agent.options._replace(kind=GREEDY, off_policy=False, grows=False)
+    player.learn_step, player.rng = learn_nothing, np.random.default_rng(0)  # never drawn from
+    return player
 
 
 def compiled_turns(loop: Any) -> tuple[CompiledTurns | None, str]:
@@ -192,7 +206,7 @@ def compiled_turns(loop: Any) -> tuple[CompiledTurns | None, str]:
         return None, no_table(agent)
     if not isinstance(loop.envs, Serial):
         return None, f"{type(loop.envs).__name__} environments are stepped"
-    if loop.max_episode_steps is not None:
+    if loop.learning and loop.max_episode_steps is not None:
         return None, "the loop itself cuts episodes"
     envs: list[Any] = loop.envs.envs
     models = [finite_model(env) for env in envs]

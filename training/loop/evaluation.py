@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,9 @@ from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams, check_seed
 from seqrl.envs.adapter import adapt
 from seqrl.training.loop.books import Episode
+from seqrl.training.loop.detect import CompiledTurns, compiled_turns, greedy_player
 from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.interrupt import Stopped
 from seqrl.training.loop.oracle import Oracle
 from seqrl.training.statistics import Estimate, bootstrap, mean
 
@@ -35,19 +39,44 @@ class Evaluation(NamedTuple):
         return bootstrap(self.returns, mean)
 
 
-class Share:
-    """Gives each environment a fixed share of the episodes: short ones do not count more."""
+CUT = 10_000  # env steps after which an episode is cut
+FEWEST = 5  # episodes that are played whatever room there is, each cut after a fifth of it
+SHORTEST_CUT = 1_000  # but not before as many env steps
 
-    def __init__(self, episodes: int, n: int):
-        self.left = [episodes // n + (i < episodes % n) for i in range(n)]
+
+class Share:
+    """Gives each environment a fixed share of the episodes: short ones do not count more.
+
+    After `room` env steps in all no episode begins, but for the first FEWEST; those under way are
+    played to their ends, since to drop them would count long ones less.
+    """
+
+    def __init__(self, episodes: int, n: int, room: float = math.inf):
+        self.left, self.owed = parted(episodes, n), parted(min(FEWEST, episodes), n)
+        self.room = room
         self.episodes: list[Episode] = []
 
     def episode(self, loop: Interaction, episode: Episode) -> None:
         """Keep it unless its environment has played its share; the last one stops the loop."""
-        if self.left[episode.env] > 0:
-            self.left[episode.env] -= 1
+        i = episode.env
+        if self.left[i] > 0:
+            self.left[i] -= 1
+            self.owed[i] -= 1
             self.episodes.append(episode)
-            loop.stopped = not any(self.left)
+        if episode.step >= self.room:
+            self.left[i] = max(0, min(self.left[i], self.owed[i]))
+        loop.stopped = not any(self.left)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What was played."""
+        found = [(played.total, played.length, played.truncated) for played in self.episodes]
+        return Evaluation(*map(np.array, zip(*found, strict=True)))
+
+
+def parted(episodes: int, n: int) -> list[int]:
+    """Return each environment's part of the episodes [N]."""
+    return [episodes // n + (i < episodes % n) for i in range(n)]
 
 
 def evaluate(
@@ -56,7 +85,7 @@ def evaluate(
     episodes: int,
     *,
     seed: int | np.random.SeedSequence | None = None,
-    max_episode_steps: int = 10_000,
+    max_episode_steps: int = CUT,
 ) -> Evaluation:
     """Play `episodes` greedily; nothing is drawn from the agent and nothing in it changes.
 
@@ -66,17 +95,59 @@ def evaluate(
     for name, number in (("episodes", episodes), ("max_episode_steps", max_episode_steps)):
         if number < 1:
             raise UsageError(f"{name} {number}: expected at least 1")
-    envs = adapt(envs)
-    share = Share(episodes, envs.num_envs)
-    cut = max_episode_steps
-    loop = Interaction(agent, envs, learn=False, max_episode_steps=cut, recorder=share)
+    player = Player(envs, max_episode_steps)
+    share = Share(episodes, player.envs.num_envs)
     if not isinstance(seed, np.random.SeedSequence | None):
         seed = np.random.SeedSequence(check_seed(seed))
-    loop.reset(seed)
-    while not loop.stopped:
-        loop.run(cut)
-    found = [(played.total, played.length, played.truncated) for played in share.episodes]
-    return Evaluation(*map(np.array, zip(*found, strict=True)))
+    player.play(agent, share, seed)
+    return share.evaluation
+
+
+class Player:
+    """Lets agents play greedily in environments of its own; episodes are cut after `cut` steps."""
+
+    def __init__(self, envs: Any, cut: int = CUT):
+        self.envs, self.cut = adapt(envs), cut
+        self.turns: CompiledTurns | None = None  # of any agent that is compiled here
+
+    def play(
+        self,
+        agent: Agent,
+        share: Share,
+        seed: np.random.SeedSequence | None,
+        *,
+        most: float = math.inf,
+        stop: Event | None = None,
+        compile: bool = False,
+    ) -> int:
+        """Play a share, for `most` env steps at most; return the env steps played.
+
+        What is left of the share says whether it came to its end. `compile`: compiled turns, to
+        the same bits, where they are possible. Raises Stopped where `stop` is set on the way.
+        """
+        playing: Any = greedy_player(agent) if compile else agent
+        cut = self.cut
+        loop = Interaction(playing, self.envs, learn=False, max_episode_steps=cut, recorder=share)
+        loop.stop = stop or loop.stop
+        loop.reset(seed)
+        if compile and self.turns is None:
+            self.turns = compiled_turns(loop)[0]
+        while not loop.stopped and loop.steps < most:
+            if loop.stop.is_set():
+                raise Stopped
+            steps = int(min(cut, most - loop.steps))
+            if compile and self.turns is not None:
+                self._advance_compiled(loop, share, loop.steps + steps)
+            else:
+                loop.run(steps)
+        return loop.steps
+
+    def _advance_compiled(self, loop: Interaction, share: Share, until: int) -> None:
+        """Play until as many episodes are over as the share has left, or until an env step."""
+        assert self.turns is not None
+        loop.books.wanted = loop.episodes + sum(share.left)
+        next(self.turns.play([self.turns.begin(loop)], until))
+        loop.stopped = not any(share.left)
 
 
 class Evaluator:
@@ -96,8 +167,12 @@ class Evaluator:
         logger: Any = None,
         reference: Mapping[str, float] | None = None,
         pictures: Callable[[int, Agent, Evaluation], None] | None = None,
+        room: float = math.inf,
     ):
-        self.envs, self.episodes, self.every = adapt(envs), episodes, every
+        self.room = room  # env steps an evaluation, see `Share`
+        longest = max(SHORTEST_CUT, room // FEWEST)
+        self.player = Player(envs, int(min(CUT, longest)))
+        self.envs, self.episodes, self.every = self.player.envs, episodes, every
         self.seed, self.logger = seed, logger
         self.reference = dict(reference or {})  # what known policies earn
         self.pictures = pictures  # draws what was found at an env step
@@ -114,12 +189,33 @@ class Evaluator:
         return self._evaluate(loop, None if self.seed is None else Streams.of(self.seed).evaluation)
 
     def _evaluate(self, loop: Interaction, seed: np.random.SeedSequence | None) -> Evaluation:
+        share = Share(self.episodes, self.envs.num_envs, self.room)
+        self.play(loop, self.player, share, seed)
+        found = share.evaluation
+        self.last = loop.steps, found
+        self.log(loop, found)
+        if self.pictures is not None:
+            self.pictures(loop.steps, loop.agent, found)
+        return found
+
+    def play(
+        self,
+        loop: Interaction,
+        player: Player,
+        share: Share,
+        seed: np.random.SeedSequence | None,
+        most: float = math.inf,
+    ) -> int:
+        """Let a loop's agent play, as the player does, unless the loop is to stop."""
         self.playing = True
         try:
-            found = evaluate(loop.agent, self.envs, self.episodes, seed=seed)
+            compiled = loop.compiled
+            return player.play(loop.agent, share, seed, most=most, stop=loop.stop, compile=compiled)
         finally:
             self.playing = False
-        self.last = loop.steps, found
+
+    def log(self, loop: Interaction, found: Evaluation) -> None:
+        """Write a point of `eval/`."""
         if self.logger is not None:
             values = {"mean_reward": found.mean, "mean_ep_length": float(found.lengths.mean())}
             if self.oracle is not None:
@@ -127,9 +223,6 @@ class Evaluator:
             shown = {f"eval/{tag}": x for tag, x in values.items()}
             known = {f"reference/{name}": x for name, x in self.reference.items()}
             self.logger.scalars(loop.steps, shown | known)
-        if self.pictures is not None:
-            self.pictures(loop.steps, loop.agent, found)
-        return found
 
     def final(self, loop: Interaction) -> Evaluation:
         """The evaluation after the last env step, done now if it was not due there."""

@@ -7,6 +7,10 @@ import threading
 from types import FrameType
 
 
+class Stopped(Exception):
+    """Raised in what a loop's `stop` breaks off, such as an evaluation; it can be done again."""
+
+
 class Interrupt:
     """Holds Ctrl-C back until the turn under way is over; pressed again it is raised at once.
 

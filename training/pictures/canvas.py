@@ -116,7 +116,8 @@ def draw_returns(returns: np.ndarray, low: float, high: float, truncated: int) -
         panel.hist(returns, BINS, color=LIGHT_BLUE)
     panel.margins(y=0.12)
     mean = float(returns.mean())
-    panel.axvspan(low, high, color=RED, alpha=0.25, linewidth=0)
+    if low <= high:  # a single episode has no interval
+        panel.axvspan(low, high, color=RED, alpha=0.25, linewidth=0)
     panel.axvline(mean, color=RED, linewidth=1.8)
     set_title(panel, f"{len(returns):,} greedy episodes: mean return {mean:.4g}")
     set_labels(panel, "return of an episode (sum of rewards)", "episodes")
@@ -125,6 +126,7 @@ def draw_returns(returns: np.ndarray, low: float, high: float, truncated: int) -
         panel.set_xticks(distinct, [f"{value:g}" for value in distinct])
     panel.yaxis.set_major_locator(max_ticks(5, whole=True))
     panel.spines[["top", "right"]].set_visible(False)
-    interval = f"line and band: the mean, 95 % interval {low:.4g} to {high:.4g}"
-    add_note(figure, interval, f"{truncated:,} episodes cut" if truncated else "")
+    band = f" and band: the mean, 95 % interval {low:.4g} to {high:.4g}"
+    known = f"line{band if low <= high else ': the mean'}"
+    add_note(figure, known, f"{truncated:,} episodes cut" if truncated else "")
     return figure

@@ -14,7 +14,7 @@ from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
 from seqrl.envs.wrapping import named
-from seqrl.training.runs.defaults import DEFAULTS, WHOLE, flag_of
+from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.folder import config_text
 
 MOST_THREADS = 1_024
@@ -61,7 +61,7 @@ def check_names(given: Mapping[str, Any]) -> None:
 def check_values(config: Config) -> None:
     """Refuse values of another kind than the setting's; whole numbers become ints."""
     for name, value in config.items():
-        if value is None and DEFAULTS[name] is None:
+        if (value is None and DEFAULTS[name] is None) or (name == "eval_every" and value == AUTO):
             continue
         if name in WHOLE:
             config[name] = check_whole(flag_of(name), value, WHOLE[name])
@@ -73,8 +73,9 @@ def check_values(config: Config) -> None:
 
 def check_early_end(config: Config) -> None:
     """Refuse early stopping without evaluations."""
+    never = config["eval_every"] in (AUTO, 0) or config["eval_episodes"] == 0
     for name in ("stop_at", "patience"):
-        if config[name] is not None and not (config["eval_every"] and config["eval_episodes"]):
+        if config[name] is not None and never:
             raise UsageError(f"{flag_of(name)}: it looks at evaluations; add --eval-every 10000")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 AGENT, ENV = "q-learning", "FrozenLake-v1"
+AUTO = "auto"
 DEFAULTS: dict[str, Any] = {
     "agent": AGENT,
     "env": ENV,
@@ -13,8 +14,8 @@ DEFAULTS: dict[str, Any] = {
     "num_envs": 1,
     "max_episode_steps": None,
     "seed": 0,
-    "eval_every": None,
-    "eval_episodes": 100,
+    "eval_every": AUTO,
+    "eval_episodes": None,
     "patience": None,
     "checkpoint_every": None,
     "bins": None,
@@ -37,8 +38,10 @@ DEFAULTS: dict[str, Any] = {
     "agent_args": {},
 }
 WHOLE = {"steps": 1, "episodes": 1, "num_envs": 1, "max_episode_steps": 1, "seed": 0}
-WHOLE |= {"eval_every": 1, "eval_episodes": 0, "patience": 1, "checkpoint_every": 1}
+WHOLE |= {"eval_every": 0, "eval_episodes": 0, "patience": 1, "checkpoint_every": 1}
 WHOLE |= {"bins": 1, "tiles": 1, "restart_workers": 0, "seeds": 1, "threads": 1}  # least values
+
+EVAL_EPISODES = 100  # where nothing sets them, or fewer: see `RunParts.evaluator`
 
 
 def flag_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,8 @@ from seqrl.envs.reference import reference_scores
 from seqrl.envs.workers import TIMEOUT
 from seqrl.envs.wrapping import wrappers
 from seqrl.training.loop.evaluation import Evaluator
+from seqrl.training.runs.defaults import AUTO, EVAL_EPISODES
+from seqrl.training.runs.evaluation_curve import EvaluationCurve, price_of
 
 if TYPE_CHECKING:
     from seqrl.training.pictures.picture_logger import AgentPictures
@@ -37,20 +40,36 @@ class RunParts(NamedTuple):
     agent: Agent
 
     def evaluator(self, logger: Any) -> Evaluator | None:
-        """Return the run's evaluator with environments of its own, None without eval_episodes."""
+        """Return the run's evaluator with environments of its own, None with eval_episodes 0.
+
+        Where nobody asked for as many episodes, there is room for as many env steps as the run has.
+        """
         config, seed, pictures = self.config, self.streams.evaluation, None
-        if not config["eval_episodes"]:
+        episodes, every, room = config.get("eval_episodes"), config.get("eval_every"), math.inf
+        if episodes == 0:
             return None
-        every = config.get("eval_every") or config["steps"]
+        if every in (None, 0, AUTO):
+            every, room = config["steps"], config["steps"] if episodes is None else room
         if config.get("pictures"):
             from seqrl.training.pictures.picture_logger import PictureLogger
 
             drawn = agent_pictures(config, seed)
             pictures = PictureLogger(drawn, logger, every=every, steps=config["steps"])
-        played, known = (build_envs(config), config["eval_episodes"]), self.reference
         return Evaluator(
-            *played, every=every, seed=seed, logger=logger, reference=known, pictures=pictures
+            build_envs(config),
+            episodes or EVAL_EPISODES,
+            every=every,
+            seed=seed,
+            logger=logger,
+            reference=self.reference,
+            pictures=pictures,
+            room=room,
         )
+
+    def evaluation_curve(self, evaluator: Evaluator) -> EvaluationCurve:
+        """Return what evaluates on the way where no interval was given."""
+        steps, price = self.config["steps"], price_of(self.agent, self.config["num_envs"])
+        return EvaluationCurve(evaluator, cpu_envs(self.config), steps=steps, price=price)
 
     @property
     def reference(self) -> dict[str, float]:

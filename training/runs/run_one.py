@@ -7,6 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, NoReturn
+from zipfile import BadZipFile
+
+import numpy as np
 
 from seqrl.agents.factory import Config
 from seqrl.agents.protocol import Taught
@@ -16,14 +19,16 @@ from seqrl.envs.wrapping import named
 from seqrl.training.loop.callbacks import check_callback, listed
 from seqrl.training.loop.evaluation import Evaluation, Evaluator
 from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.interrupt import Stopped
 from seqrl.training.loop.protocol import Callback
 from seqrl.training.loop.train import results, run_to
 from seqrl.training.runs import checkpoint, saved_run
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.checkpointer import Checkpointer
 from seqrl.training.runs.config import check_names, complete
-from seqrl.training.runs.defaults import DEFAULTS
+from seqrl.training.runs.defaults import AUTO, DEFAULTS
 from seqrl.training.runs.early_stopping import EarlyStopping
+from seqrl.training.runs.evaluation_curve import EvaluationCurve
 from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.load import CODE, allowed_config, build_parts
 from seqrl.training.runs.parts import RunParts, build
@@ -31,6 +36,7 @@ from seqrl.training.runs.teaching import check_teacher_code, give_teacher
 from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import TensorBoard
 
+EVALUATION = "evaluation.npz"  # the last one: returns, lengths and cuts of its episodes
 Checkpoint = dict[str, Any]
 
 
@@ -82,7 +88,7 @@ def run(
             if not resume:
                 runs.write_config(folder, config)
             elif (ended := runs.read_summary(folder, config)) is not None:
-                return Summary(folder, ended)
+                return Summary(folder, ended, read_evaluation(folder))
             else:
                 one, saved = continued(folder, config, stop)
                 at_the_end.callback(one.parts.envs.close)
@@ -101,6 +107,7 @@ class RunUnderWay:
     """
 
     evaluator: Evaluator | None = None
+    curve: EvaluationCurve | None = None
     early_stopping: EarlyStopping | None = None
     checkpointer: Checkpointer
 
@@ -125,7 +132,10 @@ class RunUnderWay:
             folder, logger, config, every=config.get("checkpoint_every")
         )
         self.evaluator = self.parts.evaluator(logger)
-        if self.evaluator and config.get("eval_every"):
+        if self.evaluator and config.get("eval_every") == AUTO:
+            self.curve = self.parts.evaluation_curve(self.evaluator)
+            loop.callbacks.append(self.curve)
+        elif self.evaluator and config.get("eval_every"):
             limits = {name: config.get(name) for name in ("stop_at", "patience")}
             save_best = self.checkpointer.save_best
             self.early_stopping = EarlyStopping(self.evaluator, save_best, **limits)
@@ -179,13 +189,15 @@ class RunUnderWay:
             problem, evaluation = self._attempt(self.evaluator.final, self.loop)
         if self.evaluator:
             self.evaluator.envs.close()
+        if self.curve:
+            self.curve.player.envs.close()
         self.logger.text("path", self.loop.path)
         self.logger.close(success=not (problem or self.interrupted))
         if problem is not None:
             fail(problem, f"what was learned until then is in {self.folder}")
         contents = self._summary(evaluation)
         ended = self.folder, contents, evaluation, self.early_stop, self.interrupted
-        return Summary(*ended, saved=self._write(contents))
+        return Summary(*ended, saved=self._write(contents, evaluation))
 
     def _play(self) -> None:
         """Run to the end that the config names, and save at each pause."""
@@ -197,9 +209,11 @@ class RunUnderWay:
             self.checkpointer.save(self.loop)
 
     def _attempt(self, action: Callable[..., Any], *args: Any) -> tuple[Exception | None, Any]:
-        """Return the exception of an action and its result; KeyboardInterrupt gives neither."""
+        """Return the exception of an action and its result; what stops it gives neither."""
         try:
             return None, action(*args)
+        except Stopped:
+            return None, None
         except KeyboardInterrupt:
             self.broken_off = True
             self.abandoned |= self.loop.interrupt.in_turn
@@ -221,14 +235,27 @@ class RunUnderWay:
             "digest": checkpoint.digest(self.loop.fingerprint()),
         }
 
-    def _write(self, contents: dict[str, Any]) -> bool:
+    def _write(self, contents: dict[str, Any], evaluation: Evaluation | None) -> bool:
         """Write summary.json, which marks the run as ended; return whether all could be saved."""
         try:
             if not self.checkpointer.failing:
+                if evaluation is not None:
+                    np.savez(self.folder / EVALUATION, **evaluation._asdict())
                 runs.write_summary(self.folder, contents)
             return not self.checkpointer.failing
         except OSError:
             return False
+
+
+def read_evaluation(folder: Path) -> Evaluation | None:
+    """Return the last evaluation of a finished run, None where its folder has none."""
+    try:
+        with np.load(folder / EVALUATION) as arrays:
+            return Evaluation(*(arrays[name] for name in Evaluation._fields))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UsageError(f"{folder / EVALUATION} is not what a run writes: {error}") from error
 
 
 def continued(

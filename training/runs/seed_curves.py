@@ -14,7 +14,7 @@ from seqrl.core.seeding import Streams
 from seqrl.envs.adapter import Environments
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
-from seqrl.training.runs.defaults import flag_of
+from seqrl.training.runs.defaults import DEFAULTS, flag_of
 from seqrl.training.runs.parts import agent_for, build_envs
 from seqrl.training.runs.seeds import Runs, SeedTrainer
 from seqrl.training.runs.teaching import give_teacher
@@ -26,7 +26,7 @@ CURVES = "curves.npz"
 def make_trainer(config: Config) -> SeedTrainer:
     """Return the trainer of a config; each agent is that of a single run of its seed."""
     for name in ("seed", "eval_every", "checkpoint_every"):
-        if config[name]:
+        if config[name] not in (0, DEFAULTS[name]):
             raise UsageError(
                 f"{flag_of(name)} with --seeds: seeds 0, 1, ... are trained; leave it out"
             )

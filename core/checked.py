@@ -1,0 +1,101 @@
+"""Constructors that refuse, in one line, arguments that they have not and values of no use."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from seqrl.core.errors import UsageError, closest
+
+NUMBERS = int | float | np.integer | np.floating
+# by the annotation: the types that fit, and what they are called
+KINDS: dict[str, tuple[Any, str]] = {
+    "float": (NUMBERS, "a number"),
+    "int": (int | np.integer, "a whole number"),
+    "bool": (bool | np.bool_, "True or False"),
+    "str": (str, "a text"),
+}
+HUGEST = {"float": 10**300, "int": 2**53}  # beyond, whole numbers are no floats, or none exactly
+
+
+def checked(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that looks at its arguments first; a UsageError names what is wrong."""
+    signature = inspect.signature(init)
+    parameters = signature.parameters
+    annotations = {name: parameter.annotation for name, parameter in parameters.items()}
+
+    @wraps(init)
+    def checking(self: Any, *args: Any, **given: Any) -> None:
+        try:
+            bound = signature.bind(self, *args, **given)
+        except TypeError as error:
+            raise UsageError(misfit(type(self), signature, given, error)) from error
+        check_values(annotations, bound.arguments)
+        for name, value in bound.arguments.items():
+            check_part(name, value, parameters[name].default)
+        init(self, *args, **given)
+
+    return checking
+
+
+def misfit(
+    cls: Any, signature: inspect.Signature, given: Mapping[str, Any], error: TypeError
+) -> str:
+    """Return why arguments do not fit a signature: the first unknown name, with what was meant."""
+    known = signature.parameters
+    for name in given:
+        if name in known:
+            continue
+        for owner, parameter in known.items():
+            if name in fields_of(owner, parameter.default):
+                kind = {"epsilon": "EpsilonGreedy", "temperature": "Boltzmann"}.get(name, "")
+                kind = f"{kind}(...)" if kind else f"{type(parameter.default).__name__}({name}=...)"
+                return f"{cls.__name__} has no argument {name}: it is given in {owner}={kind}"
+        return f"{cls.__name__} has no argument {name}.{closest(name, list(known)[1:])}"
+    return f"{cls.__name__}: {error}"
+
+
+def check_part(name: str, value: Any, default: Any) -> None:
+    """Refuse what is no instance of the argument class, or the exploration, that is the default."""
+    if not fields_of(name, default) or isinstance(value, type(default)):
+        return
+    expected = f"{type(default).__name__}({', '.join(fields_of(name, default))})"
+    if name == "exploration":
+        expected = "EpsilonGreedy(epsilon) or Boltzmann(temperature)"
+    raise UsageError(f"{name} {shown(value)}: expected {expected}")
+
+
+def fields_of(name: str, default: Any) -> list[str]:
+    """Return what an argument class (see `Optim`), or an exploration, is made of."""
+    if name == "exploration" and default is not inspect.Parameter.empty:
+        return ["epsilon", "temperature"]
+    return [field.name for field in fields(default)] if is_dataclass(default) else []
+
+
+def check_fields(part: Any) -> None:
+    """Refuse values of another kind than the fields of an argument class have."""
+    check_values({field.name: str(field.type) for field in fields(part)}, vars(part))
+
+
+def check_values(annotations: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Refuse values of another kind than annotated, of those kinds that are known here."""
+    for name, value in values.items():
+        annotation = str(annotations.get(name))
+        kind, expected = KINDS.get(annotation.removesuffix(" | None"), (object, ""))
+        if value is None and annotation.endswith(" | None"):
+            continue
+        number = annotation in ("float", "int")
+        fits = isinstance(value, kind) and not (number and isinstance(value, bool))
+        if not fits or (number and isinstance(value, int) and abs(value) > HUGEST[annotation]):
+            raise UsageError(f"{name} {shown(value)}: expected {expected}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
