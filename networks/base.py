@@ -55,6 +55,8 @@ class Network(nn.Module):
 class Encoder(Network):
     """A network without memory: each observation is encoded by itself."""
 
+    wide = False  # whether its features may need float64 before they are normalised
+
     def encode(self, obs: Any) -> Tensor:
         """Map `obs` [B, ...] to features [B, features]."""
         raise NotImplementedError

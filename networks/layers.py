@@ -173,6 +173,7 @@ class GRULayer(Layer):
         tensors = (x, *memory, *self.weights())
         plain = all(part.dtype == torch.float32 and part.device.type == "cpu" for part in tensors)
         few = memory[0].numel() <= FEW and not torch.compiler.is_compiling()
+        few = few and not torch.is_autocast_enabled("cpu")  # which narrows what the kernel is given
         if not (plain and few):
             return super().sequence(x, start, layout, memory)
         from seqrl.networks.gru_kernel import gru_rollout  # Numba takes time to load

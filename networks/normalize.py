@@ -16,7 +16,8 @@ class Normalize(Encoder):
     """An encoder's features, normalised to mean 0 and variance 1, clipped at +-`limit`.
 
     Statistics change only in `update`, which agents call in `learn`; acting, evaluation and
-    `forward` leave them alone. Before the first update features are only clipped.
+    `forward` leave them alone. Before the first update features are only clipped. Those of a `wide`
+    encoder are normalised in float64: in float32 nothing would be left of how they differ.
     """
 
     mean: Tensor  # [features]
@@ -29,14 +30,18 @@ class Normalize(Encoder):
             raise UsageError("Normalize: expected an encoder with known features, without memory")
         self.source, self.limit, self.epsilon = source, limit, epsilon
         self.features = source.features
-        self.register_buffer("mean", torch.zeros(self.features))
-        self.register_buffer("var", torch.ones(self.features))
+        if source.wide:
+            source.double()
+        dtype = torch.float64 if source.wide else torch.get_default_dtype()
+        self.register_buffer("mean", torch.zeros(self.features, dtype=dtype))
+        self.register_buffer("var", torch.ones(self.features, dtype=dtype))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def encode(self, obs: Any) -> Tensor:
         """Map [B, ...] to normalised features [B, features]."""
         centred = self.source.encode(obs) - self.mean
-        return (centred * torch.rsqrt(self.var + self.epsilon)).clamp(-self.limit, self.limit)
+        out = (centred * torch.rsqrt(self.var + self.epsilon)).clamp(-self.limit, self.limit)
+        return out.to(torch.get_default_dtype()) if self.source.wide else out
 
     @torch.no_grad()
     def update(self, obs: Any, valid: Tensor) -> None:

@@ -18,6 +18,7 @@ from seqrl.networks.normalize import Normalize
 from seqrl.networks.options import initialise
 
 KNOWN = spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
+EXACT = 2**24  # whole numbers up to here are float32 numbers
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
 
 
@@ -31,6 +32,7 @@ class Numbers(Encoder):
         self.features = int(np.prod(space.shape))
         self.register_buffer("scale", torch.tensor(uint8_scale(space)), persistent=False)
         self.scaled = bool(self.scale != 1)
+        self.wide = is_wide(space)
 
     def encode(self, obs: Tensor) -> Tensor:
         """Map [B, ...] to [B, features]."""
@@ -41,6 +43,14 @@ class Numbers(Encoder):
         """Encode [T, N, ...] in one reshape; `start` is ignored."""
         x = obs.reshape(*start.shape, self.features).to(self.scale.dtype)
         return x / self.scale if self.scaled else x, None
+
+
+def is_wide(space: Space) -> bool:
+    """Return whether bounded numbers are of a kind, and may be so large, that float32 rounds them."""
+    if not isinstance(space, spaces.Box) or np.can_cast(space.dtype, np.float32):
+        return False
+    ends = np.concatenate([np.ravel(space.low), np.ravel(space.high)]).astype(np.float64)
+    return bool((abs(ends[np.isfinite(ends)]) > EXACT).any())
 
 
 class OneHot(Encoder):

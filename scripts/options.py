@@ -140,6 +140,9 @@ def add_agent_flags(parser: Parser, cls: Any) -> None:
             "required" if parameter.default is parameter.empty else f"default: {parameter.default}"
         )
         text = f"{meaning} ({shown})".strip().replace("%", "%%")
+        if {flag, flag.replace("--", "--no-", 1)} & parser._option_string_actions.keys():
+            found = f"its argument {name} has the name of a flag of train's own, {flag}"
+            raise UsageError(f"--agent {cls.__name__}: {found}; give it another name")
         if parameter.annotation == "bool":
             action = argparse.BooleanOptionalAction
             group.add_argument(flag, action=action, default=argparse.SUPPRESS, help=text)

@@ -81,6 +81,9 @@ class PPO(PolicyAgent):
         for name, number in (("clip", clip), ("value_coef", value_coef), ("target_kl", target_kl)):
             if not number > 0 or (name == "value_coef" and number == math.inf):
                 raise UsageError(f"{name} {number}: expected a number above 0")
+        if target_kl < math.inf and epochs == minibatches == 1:
+            found = "with one epoch and one minibatch nothing is left to be left out"
+            raise UsageError(f"target_kl {target_kl}: {found}; leave it out, or take more --epochs")
         check_unit("gae_lambda", gae_lambda)
         self.gae_lambda, self.rollout = gae_lambda, check_whole("rollout", rollout)
         self.epochs = check_whole("epochs", epochs)

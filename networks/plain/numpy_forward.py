@@ -154,7 +154,8 @@ def _is_plain(layer: nn.Module) -> bool:
     if type(layer) in (RNN, LSTM, GRU):
         core: Any = layer
         return not core.source_has_memory and all(type(part) in CELLS for part in core.layers)
-    return type(layer) in FORWARDS
+    wide = isinstance(layer, Normalize) and layer.source.wide  # which takes float64
+    return type(layer) in FORWARDS and not wide
 
 
 def _has_hooks(module: nn.Module) -> bool:
