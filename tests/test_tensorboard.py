@@ -25,6 +25,9 @@ from seqrl.training import TensorBoard
 from seqrl.training.loop.books import Books, Episode
 from seqrl.training.runs import episodes_csv
 from seqrl.training.runs import hparams as records
+from seqrl.training.runs.config import complete
+from seqrl.training.runs.event_file import read_scalar
+from seqrl.training.runs.telling import telling
 
 SCALARS = {
     "rollout/episode_return",
@@ -178,6 +181,16 @@ def test_the_server_has_a_hparams_row_with_metrics_for_every_run(server):
     (_, step, value) = server.get("plugin/scalars/scalars", run=Q, tag="eval/mean_reward")[-1]
     assert (metrics["eval/mean_reward"]["trainingStep"], step) == (4000, 4000)
     assert metrics["eval/mean_reward"]["value"] == value
+
+
+def test_the_hparams_row_has_the_few_settings_that_tell_a_run_from_others(server):
+    rows, _ = hparams(server)
+    always = {"agent", "env", "learning_rate", "seed"}
+    assert set(rows[SARSA]["hparams"]) == {*always, "expected", "max_episode_steps"}
+    typed = {"gamma", "double", "epsilon", "env_args.is_slippery", "max_episode_steps"}
+    assert set(rows[Q]["hparams"]) == {*always, *typed}
+    assert set(rows[FAILED]["hparams"]) == {"agent", "env"}  # a logger of one's own tells all
+    assert {name: row["name"] for name, row in rows.items()} == {name: name for name in rows}
 
 
 def test_the_hparams_row_says_how_a_run_ended(server):
@@ -440,6 +453,30 @@ def test_settings_of_the_environment_do_not_hide_the_agent_s():
         "seed": 4,
         "bin_range.1": "[-3, 3]",
     }
+
+
+def test_settings_of_networks_and_aliases_are_held_against_their_own_defaults():
+    config = complete({"agent": "a2c", "env": "X", "network": "gru", "num_envs": 4})
+    assert set(telling(config)) == {"agent", "env", "network", "num_envs", "learning_rate", "seed"}
+    chosen = telling({**config, "agent_args": {**config["agent_args"], "clip": 0.3}})
+    assert chosen["clip"] == 0.3 and len(chosen) == 7
+
+
+def test_a_curve_is_read_back_up_to_a_record_that_is_cut_off(tmp_path):
+    logger = TensorBoard(tmp_path)
+    for step in (7, 9, 9, 12):
+        logger.scalars(step, {"y": 0.5 * step, "x/y": -1.0})
+        logger.image(step, "z", b"y", 1, 1)
+    logger.close()
+    (path,) = tmp_path.glob("events*")
+    steps, values = read_scalar(tmp_path, "y")
+    assert (steps.tolist(), values.tolist()) == ([7, 9, 12], [3.5, 4.5, 6])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"x/y")])
+    assert read_scalar(tmp_path, "y")[0].tolist() == [7, 9]
+    path.write_bytes(whole[:12] + b"\xff" * 9 + b"y" + whole[22:])
+    with pytest.raises(UsageError, match="not what a run writes"):
+        read_scalar(tmp_path, "y")
 
 
 def test_writing_imports_neither_torch_nor_tensorflow(tmp_path):

@@ -29,7 +29,7 @@ BLUE, ORANGE, RED, BLACK, GREY = "#0072B2", "#F0B94D", "#D55E00", "#000000", "#5
 LIGHT_BLUE = "#56B4E9"
 NOTE, LABEL, TITLE = 8.5, 9.5, 10.5  # font sizes in points
 NOTE_WIDTH = 58  # characters a line
-MAX_BARS, BINS = 12, 30  # distinct returns with a bar each; bins of a histogram of more
+MAX_BARS, BINS = 12, 30  # distinct returns with a bar each; bins of a histogram of others
 MAX_TICKS = 5  # distinct returns that each get a tick
 
 
@@ -107,9 +107,9 @@ def draw_returns(returns: np.ndarray, low: float, high: float, truncated: int) -
     figure = new_figure(FOOT + height + HEAD)
     panel = add_panel(figure, LEFT, FOOT, WIDTH - LEFT - 0.15, height)
     distinct = np.unique(returns)
-    if len(distinct) <= MAX_BARS:
+    gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
+    if len(distinct) <= MAX_BARS and gap * BINS >= np.ptp(distinct):
         counts = [int((returns == value).sum()) for value in distinct]
-        gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
         panel.bar(distinct, counts, 0.7 * gap, color=LIGHT_BLUE)
         panel.set_xlim(distinct[0] - gap, distinct[-1] + gap)
     else:
@@ -128,5 +128,5 @@ def draw_returns(returns: np.ndarray, low: float, high: float, truncated: int) -
     panel.spines[["top", "right"]].set_visible(False)
     band = f" and band: the mean, 95 % interval {low:.4g} to {high:.4g}"
     known = f"line{band if low <= high else ': the mean'}"
-    add_note(figure, known, f"{truncated:,} episodes cut" if truncated else "")
+    add_note(figure, known, f"{truncated:,} cut short" if truncated else "")
     return figure

@@ -6,7 +6,7 @@ from seqrl.agents.factory import Config
 from seqrl.training.runs.config import complete
 from seqrl.training.runs.hparams import Setting, hyperparameters
 
-ALWAYS = ("agent", "env", "network", "num_envs", "learning_rate", "gamma", "seed")
+ALWAYS = ("agent", "env", "network", "learning_rate", "seed")
 
 
 def telling(config: Config) -> dict[str, Setting]:
