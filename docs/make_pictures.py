@@ -9,9 +9,18 @@ from pathlib import Path
 
 from seqrl.scripts import compare, evaluate, train
 
-COMMAND = "--agents q-learning sarsa --env CliffWalking-v1 --max-episode-steps 200 --seeds 10"
-STEPS = "100000"
 HOME = Path(__file__).parent
+COMPARISONS = {  # name of the picture: flags of the comparison that it shows, and its steps
+    "compare": (
+        "--agents q-learning sarsa --env CliffWalking-v1 --max-episode-steps 200 --seeds 10",
+        "100000",
+    ),
+    "compare_networks": (
+        "--agents reinforce --grid network=mlp,gru --env seqrl/TMaze-v0 --env-arg length=3 "
+        "--num-envs 16 --seeds 5",
+        "20000",
+    ),
+}
 RUNS = {  # name of the picture: flags of the run that it shows
     "policy": "--env FrozenLake-v1 --steps 300000",
     "blackjack": "--agent monte-carlo --env Blackjack-v1 --env-arg sab=True --steps 300000",
@@ -20,15 +29,17 @@ RUNS = {  # name of the picture: flags of the run that it shows
 FILMED = ("policy",)
 
 
-def main(steps: str = STEPS, target: Path = HOME / "compare.png") -> int:
-    """Run README's comparison and RUNS in a temporary folder, and keep only the pictures."""
+def main(target: Path = HOME) -> int:
+    """Run COMPARISONS and RUNS in a temporary folder, and keep only the pictures."""
+    status = 0
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
-        flags = [*COMMAND.split(), "--steps", steps, "--logdir", folder, "--out", str(out)]
-        status = compare.main(flags)
-        shutil.copyfile(out / "compare.png", target)
+        for name, (command, steps) in COMPARISONS.items():
+            out = Path(folder) / name
+            flags = [*command.split(), "--steps", steps, "--logdir", folder, "--out", str(out)]
+            status = status or compare.main(flags)
+            shutil.copyfile(out / "compare.png", target / f"{name}.png")
         for name in RUNS:
-            status = status or picture_run(name, Path(folder) / name, target.parent)
+            status = status or picture_run(name, Path(folder) / name, target)
     return status
 
 

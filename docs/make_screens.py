@@ -1,7 +1,7 @@
 """Make the screenshots of TensorBoard in the docs: `python docs/make_screens.py`, two minutes.
 
-It trains the runs of the TensorBoard tour and needs Chromium on the PATH. A folder may be given,
-in which the runs are kept.
+It trains the runs of the TensorBoard tour, with its comparison, and needs Chromium on the PATH. A
+folder may be given, in which the runs are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seqrl.scripts import train
+from seqrl.scripts import compare, train
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 COMMON = "--env FrozenLake-v1 --steps 300000 --eval-every 15000 --eval-episodes 1000"
@@ -28,12 +28,25 @@ RUNS = {
     "FrozenLake-v1/q-learning": f"--agent q-learning {COMMON}",
     "FrozenLake-v1/sarsa": f"--agent sarsa {COMMON}",
 }
+COMPARISON = "--agents q-learning sarsa --env CliffWalking-v1 --max-episode-steps 200"
+COMPARISON += " --seeds 10 --steps 100000 --eval-every 5000"
+COMPARED = "runs/compare-CliffWalking-v1-q-learning+sarsa"
 Q_LEARNING = "regexInput=FrozenLake.*q-learning"
-SCREENS = {  # name: page of TensorBoard, width, height
-    "scalars": ("#scalars&regexInput=FrozenLake&tagFilter=eval%2F&_smoothingWeight=0", 1080, 760),
-    "images": (f"#images&{Q_LEARNING}", 1080, 690),
-    "dark": (f"?darkMode=true#images&{Q_LEARNING}", 1080, 480),
-    "hparams": ("#hparams", 1300, 480),
+SCREENS = {  # log folder: name: page of TensorBoard, width, height
+    "runs": {
+        "scalars": (
+            "#scalars&regexInput=FrozenLake&tagFilter=eval%2F&_smoothingWeight=0",
+            1080,
+            760,
+        ),
+        "images": (f"#images&{Q_LEARNING}", 1080, 690),
+        "dark": (f"?darkMode=true#images&{Q_LEARNING}", 1080, 480),
+    },
+    COMPARED: {
+        "compared": ("#scalars&_smoothingWeight=0", 1300, 860),
+        "intervals": ("#custom_scalars&_smoothingWeight=0", 1080, 480),
+        "hparams": ("#hparams", 1300, 480),
+    },
 }
 
 
@@ -43,20 +56,22 @@ def main(argv: Sequence[str]) -> int:
         for name, flags in RUNS.items():
             if not Path("runs", name, "seed-0", "summary.json").exists():
                 train.main([*flags.split(), "--quiet"])
-        with tensorboard() as address:
-            for name, (page, width, height) in SCREENS.items():
-                path = PICTURES / f"tensorboard-{name}.png"
-                screenshot(address + page, path, width, height, Path(folder) / "profile")
+        compare.main([*COMPARISON.split(), "--quiet"])
+        for logdir, screens in SCREENS.items():
+            with tensorboard(logdir) as address:
+                for name, (page, width, height) in screens.items():
+                    path = PICTURES / f"tensorboard-{name}.png"
+                    screenshot(address + page, path, width, height, Path(folder) / "profile")
     return 0
 
 
 @contextmanager
-def tensorboard() -> Iterator[str]:
-    """Run TensorBoard over runs on a free port; yield its address once it has read everything."""
+def tensorboard(logdir: str) -> Iterator[str]:
+    """Run TensorBoard on a free port; yield its address once it has read everything."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", "runs", "--port", str(port)]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         address = f"http://localhost:{port}/"
         try:

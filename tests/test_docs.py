@@ -246,7 +246,9 @@ def test_the_tour_shows_the_runs_that_it_names():
     assert made["RUNS"] and made["SCREENS"]
     for flags in made["RUNS"].values():
         assert f"scripts/train.py {flags}" in commands
-    for name in made["SCREENS"]:
+    assert f"scripts/compare.py {made['COMPARISON']}" in commands
+    assert f"tensorboard --logdir {made['COMPARED']}" in commands
+    for name in (name for screens in made["SCREENS"].values() for name in screens):
         picture = f"pictures/tensorboard-{name}.png"
         assert f"({picture})" in page
         assert (ROOT / "docs" / picture).stat().st_size < 100_000
