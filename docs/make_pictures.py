@@ -18,7 +18,7 @@ COMPARISONS = {  # name of the picture: flags of the comparison that it shows, a
     "compare_networks": (
         "--agents reinforce --grid network=mlp,gru --env seqrl/TMaze-v0 --env-arg length=3 "
         "--num-envs 16 --seeds 5",
-        "20000",
+        "40000",
     ),
 }
 RUNS = {  # name of the picture: flags of the run that it shows
