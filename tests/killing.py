@@ -25,17 +25,17 @@ from seqrl.training.runs.run_one import RunUnderWay
 
 # flags of the run, and the env steps between two checkpoints
 KINDS = {
-    "stepped": ("--agent sarsa --env CliffWalking-v1 --steps 40000 --no-compile", 3000),
+    "stepped": ("--agent sarsa --env CliffWalking-v1 --steps 20000 --no-compile", 1500),
     "compiled": ("--agent q-learning --env FrozenLake-v1 --steps 3000000 --num-envs 2", 120_000),
     "lstm": (
         "--agent reinforce --env seqrl/RepeatFirst-v0 --network lstm --network-arg hidden_size=16 "
-        "--steps 12000 --num-envs 8",
-        1000,
+        "--steps 6000 --num-envs 8",
+        500,
     ),
     "replay": (
         "--agent q-learning --network gru --network-arg hidden_size=16 --env CartPole-v1 "
-        "--steps 6000 --num-envs 4 --priority 0.5 --learning-starts 500 --train-every 16",
-        500,
+        "--steps 3000 --num-envs 4 --priority 0.5 --learning-starts 250 --train-every 16",
+        250,
     ),
     "ppo": (
         "--agent ppo --env CartPole-v1 --network gru --network-arg hidden_size=16 --rollout 32 "
@@ -44,10 +44,10 @@ KINDS = {
     ),
     "imitate": (
         "--agent imitate --env seqrl/RepeatFirst-v0 --network lstm --network-arg hidden_size=16 "
-        "--own-share linear:0:0.5 --batch-size 8 --steps 12000 --num-envs 8",
-        1000,
+        "--own-share linear:0:0.5 --batch-size 8 --steps 6000 --num-envs 8",
+        500,
     ),
-    "cnn": ("--agent reinforce --env seqrl/Catch-v0 --network cnn --steps 4000 --num-envs 4", 400),
+    "cnn": ("--agent reinforce --env seqrl/Catch-v0 --network cnn --steps 2000 --num-envs 4", 200),
 }
 UNEQUAL = ("time/fps",)  # depends on the clock
 

@@ -400,6 +400,7 @@ FREE |= {("inner", "fickle_step")}
 FREE |= {("reward_scale", "totals")}  # of no environments, as before the first turn
 
 
+@pytest.mark.filterwarnings("ignore:The truth value of an empty array")  # of NumPy before 2.2
 @kinds
 def test_nonsense_in_any_slot_is_refused_or_does_no_harm(kind, folder):
     """Refused in one line; what can be taken for a state is one that the run can go on from.
