@@ -229,9 +229,11 @@ class NetworkAgent(Scheduled):
     def gradient_step(self, loss: Loss, *parts: Part, name: str = "loss") -> Tensor | float:
         """Step parts along the gradient of loss / count; return the first's norm before it was cut.
 
-        Refused (RunError) by name, with the weights as they were, where a number is not finite.
+        What sparse activity adds goes with the loss. Refused (RunError) by name, with the weights
+        as they were, where a number is not finite.
         """
         average = loss.total / loss.count
+        terms = [term for part in parts for term in part.take_activity()]
         size = average.item()
         if not math.isfinite(size):
             remedy = "try a smaller --learning-rate, or --normalize-reward where rewards are large"
@@ -244,7 +246,6 @@ class NetworkAgent(Scheduled):
         else:
             for part in parts:
                 part.clear()
-            terms = [term for part in parts for term in part.take_activity()]
             sum(terms, average).backward()
             norms = [part.clip(most) for part in parts]
         for part in parts:
