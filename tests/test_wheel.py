@@ -95,10 +95,10 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(wheel, source):
         f"{name.replace('.', '/')}/{path.name}"
         for name, folder in FOLDERS.items()
         for path in (source / folder.relative_to(ROOT)).iterdir()
-        if path.suffix == ".py" or path.name in ("py.typed", "presets.toml")
+        if path.suffix == ".py" or path.name in ("py.typed", "presets.toml", "iris.csv")
     }
     assert held == expected
-    assert "seqrl/py.typed" in held
+    assert {"seqrl/py.typed", "seqrl/envs/tasks/iris.csv"} < held
 
 
 def test_every_folder_with_code_is_a_room():

@@ -1,5 +1,6 @@
 """Our own tasks, one file each, written once for N episodes in NumPy and on a device.
 
-Imports core and the batched environment. A new task is one file here, with its reference scores,
-and a line in `envs/registry`.
+Imports core and the batched environment. A new task is one file here, with its right answers and
+reference scores, and a line in `envs/registry`. `rows`, `generated` and `files` are the data that
+`Samples` and `NextToken` are made of.
 """

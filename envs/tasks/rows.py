@@ -13,7 +13,7 @@ import numpy as np
 from seqrl.core.errors import UsageError, explain
 from seqrl.envs.tasks.files import read_bytes, read_text
 
-IRIS = Path(__file__).with_name("data") / "iris.csv"
+IRIS = Path(__file__).with_name("iris.csv")
 
 
 class Rows(NamedTuple):

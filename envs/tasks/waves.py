@@ -108,11 +108,9 @@ class Waves:
         says. The random value has the variance 1/3, the wave 1/2.
         """
         scores = {"memoryless": -0.5 if self.free else -memoryless(self), "random": -5 / 6}
-        if not self.noise:
-            scores["optimum"] = 0.0
-        elif self.regimes == 1:
-            scores["optimum"] = -phase_error(self)
-        return scores
+        if self.noise and self.regimes == 2:
+            return scores
+        return {"optimum": -phase_error(self) if self.noise else 0.0, **scores}
 
     @property
     def step(self) -> float:
