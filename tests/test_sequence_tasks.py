@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +12,8 @@ import pytest
 
 from seqrl.core import UsageError
 from seqrl.envs import make, reference_scores
-from seqrl.envs.registry import register_all, task
+from seqrl.envs.registry import TASKS, register_all, task
+from seqrl.scripts.options import literal
 
 register_all()
 
@@ -72,6 +76,22 @@ NAMES = [" ".join([i[6:-3], *(f"{k}={v}" for k, v in options.items())]) for i, o
 def test_the_random_score_is_that_of_random_actions(env_id, options):
     expected = reference_scores(env_id, **options)["random"]
     assert close(random_returns(env_id, **options), expected)
+
+
+def test_the_page_of_tasks_has_the_scores():
+    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    assert {f"seqrl/{row[0]}-v0" for row in rows} == TASKS.keys()
+    for name, told, *scores in rows:
+        pairs = [pair.split("=") for pair in re.findall(r"`(.*?)`", told)]
+        options = {key: literal(value) for key, value in pairs}
+        found = reference_scores(f"seqrl/{name}-v0", **options)
+        expected = [f"{found[key]:.4g}" for key in ("optimum", "memoryless", "random")]
+        assert scores == expected, name
+        if "set" in options:
+            continue
+        known = {field.name: field.default for field in fields(TASKS[f"seqrl/{name}-v0"])}
+        assert options == {"free": False} or options.items() <= known.items()  # the defaults
 
 
 # --- binary addition
