@@ -10,12 +10,13 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from seqrl.core import UsageError
 from seqrl.envs.adapter import adapt
-from seqrl.envs.batched import SingleEnv
+from seqrl.envs.batched import BatchedEnv, SingleEnv
 from seqrl.envs.draws import Draws, TorchDraws
 from seqrl.envs.making import horizon, make, may_never_end, time_limit
 from seqrl.envs.reference import reference_scores
@@ -427,6 +428,65 @@ def test_actions_out_of_turn_or_space_are_refused(device):
     envs.step(np.array([1, 1, 1], np.uint8))
     with pytest.raises(UsageError, match="an episode is over"):
         envs.step([1, 1, 1])
+
+
+class Echo:
+    """A task of a user's with actions of any space, which are paid by their sum; it tells none."""
+
+    observation_space, horizon = gym.spaces.Discrete(1), 1
+
+    def __init__(self, action_space):
+        self.action_space = action_space
+
+    def begin(self, draws, n):
+        return {}
+
+    def observe(self, xp, episodes):
+        return 0 * episodes["time"]
+
+    def advance(self, xp, episodes, action):
+        paid = xp.asarray(action, dtype=xp.float32).reshape(len(action), -1).sum(1)
+        return {"action": action}, paid, episodes["time"] == 1
+
+
+EVERY = [
+    (gym.spaces.Discrete(3, start=5), [5, 7], [5, 8], "action 8 in environment 1: expected 5 to 7"),
+    (gym.spaces.MultiDiscrete([2, 3]), [[1, 2], [0, 1]], [[1, 2], [2, 0]], r"action \[2, 0\] in"),
+    (
+        gym.spaces.MultiBinary(2),
+        [[True, True], [False, True]],
+        [[0, 1], [0, 2]],
+        r"\[0, 2\] in env",
+    ),
+    (gym.spaces.Box(-1, 1, (2,)), [[0.5, 1], [-1, 0]], [[0, 0.5], [0, 2.0]], r"expected Box\(-1"),
+    (gym.spaces.Box(-1, 1, (2,)), [[0.5, 1], [-1, 0]], [[0, 0.5], [0, np.nan]], r"\[0.0, nan\] in"),
+]
+
+
+@pytest.mark.parametrize(("space", "good", "bad", "said"), EVERY)
+@device
+def test_actions_of_every_space(space, good, bad, said, device):
+    envs = BatchedEnv(Echo(space), 2, device=device)
+    envs.reset(seed=0)
+    assert envs.single_action_space == space
+    paid = host(envs.step(np.array(good))[1])
+    assert paid.tolist() == np.sum(good, axis=tuple(range(1, np.ndim(good)))).tolist()
+    with pytest.raises(UsageError, match=said):
+        envs.step(np.array(bad))
+    with pytest.raises(UsageError, match="actions: expected"):
+        envs.step(np.array(["left", "right"]))
+    with pytest.raises(UsageError, match="Echo tells no right answers; give the task a method"):
+        envs.answer()
+
+
+@device
+def test_actions_beyond_a_box_are_clipped_on_their_way(device):
+    """By the adapter, as those of single environments are: a policy's have no bounds."""
+    envs = adapt(BatchedEnv(Echo(gym.spaces.Box(-1, 1, (2,))), 2, device=device))
+    envs.reset(np.random.SeedSequence(0))
+    action = np.array([[7, 0.5], [-7, -0.5]], np.float32)
+    paid = envs.step(action if device is None else torch.from_numpy(action)).reward
+    assert host(paid).tolist() == [1.5, -1.5]
 
 
 def test_single_refuses_to_go_on_after_the_end():
