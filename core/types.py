@@ -59,10 +59,10 @@ class Batch(NamedTuple):
 
     def columns(self, index: Any) -> Batch:
         """Return some of the columns."""
-        if isinstance(index, np.ndarray) and not isinstance(self.reward, np.ndarray):
+        if isinstance(index, np.ndarray) and not isinstance(self.valid, np.ndarray):
             import torch  # imported here, as tabular agents must not need it
 
-            index = torch.from_numpy(index).to(self.reward.device)  # once, not for every leaf
+            index = torch.from_numpy(index).to(self.valid.device)  # once, not for every leaf
         timed, extra = tree.map(lambda leaf: leaf[:, index], (self[:9], dict(self.extra)))
         state, weight = tree.map(lambda leaf: leaf[index], (self.state, self.weight))
         return Batch(*timed, state, weight, extra=extra)  # type: ignore
@@ -80,13 +80,13 @@ class Batch(NamedTuple):
 
     def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield all columns once, in random order, `size` at a time."""
-        order = rng.permutation(self.reward.shape[1])
+        order = rng.permutation(self.valid.shape[1])
         for first in range(0, len(order), size):
             yield self.columns(order[first : first + size])
 
     def split(self, count: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield all columns once, in random order, in so many parts, or one a column if fewer."""
-        order = rng.permutation(self.reward.shape[1])
+        order = rng.permutation(self.valid.shape[1])
         for part in np.array_split(order, min(count, len(order))):
             yield self.columns(part)
 

@@ -347,7 +347,7 @@ def test_passes_and_minibatches_step_over_everything_evenly():
     loop = first_loop(32, batch_size=5, epochs=3)
     agent = loop.agent
     loss = agent.loss
-    agent.loss = lambda batch: sizes.append(batch.reward.shape[1]) or loss(batch)
+    agent.loss = lambda batch: sizes.append(batch.valid.shape[1]) or loss(batch)
     while not agent.updates:
         loop.run(32)
     assert sizes == [6, 6, 5, 5, 5, 5] * 3 and agent.updates == 18

@@ -51,6 +51,12 @@ def log_softmax(out: np.ndarray) -> np.ndarray:
     return logs
 
 
+def cross_entropy(logits: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    """Return the sum of -log softmax of the chosen logits where `mask` [...] holds, fused."""
+    target = torch.where(mask, index, IGNORED).long().flatten()
+    return nn.functional.cross_entropy(logits.flatten(0, -2), target, reduction="sum")
+
+
 def mean_surprise(logits: Tensor) -> Tensor:
     """Return the mean of -log softmax [...] over the choices that may be taken."""
     legal = logits > FORBIDDEN / 2
@@ -109,15 +115,10 @@ class Categorical(Head):
             logs = [log_softmax(part) for part in self._groups(rows)]
             parts = [log[each, chosen[:, i]] for i, log in enumerate(logs)]
             return sum(parts[1:], parts[0]).reshape(out.shape[:-1])
-        if self.flat:
-            indices = [action[..., None] - self.start if self.start else action[..., None]]
-        else:
-            first = torch.as_tensor(self.start, device=action.device)
-            indices = [*(action - first)[..., None].long().unbind(-2)]
-        groups = zip(self._groups(out), indices, self.counts, strict=True)
+        groups = zip(self._groups(out), self._chosen(action), self.counts, strict=True)
         # where nothing was done stands any number
         chances = [
-            torch.log_softmax(part, -1).gather(-1, index.clamp(0, n - 1))[..., 0]
+            torch.log_softmax(part, -1).gather(-1, index[..., None].long().clamp(0, n - 1))[..., 0]
             for part, index, n in groups
         ]
         return sum(chances[1:], chances[0])
@@ -132,17 +133,21 @@ class Categorical(Head):
         self, out: Tensor, action: Tensor, mask: Tensor, smoothing: float = 0.0
     ) -> Tensor:
         """The sum over the groups, each in one fused call."""
+        chosen = self._chosen(action)
+        if not smoothing:
+            both = zip(self._groups(out), chosen, strict=True)
+            each = [cross_entropy(part, index, mask) for part, index in both]
+            return sum(each[1:], each[0])
+        exact = self.negative_log_likelihood(out, action, mask)
+        evenly = [(mean_surprise(part) * mask).sum() for part in self._groups(out)]
+        return (1.0 - smoothing) * exact + smoothing * sum(evenly[1:], evenly[0])
+
+    def _chosen(self, action: Tensor) -> Sequence[Tensor]:
+        """Return the number of the choice [...] in each group."""
+        if self.flat:
+            return [action - self.start if self.start else action]
         first = torch.as_tensor(self.start, device=action.device)
-        index = (action - first).reshape(*mask.shape, self.choices).long()
-        index = index.masked_fill(~mask[..., None], IGNORED)
-        total = out.new_zeros(())
-        for part, target in zip(self._groups(out), index.unbind(-1), strict=True):
-            rows = part.reshape(-1, part.shape[-1])
-            exact = nn.functional.cross_entropy(rows, target.reshape(-1), reduction="sum")
-            total = total + (1.0 - smoothing) * exact
-            if smoothing:
-                total = total + smoothing * (mean_surprise(part) * mask).sum()
-        return total
+        return (action - first).unbind(-1)
 
     def _groups(self, out: Array) -> list[Array]:
         if self.choices == 1:

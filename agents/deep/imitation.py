@@ -160,7 +160,8 @@ class Imitation(PolicyAgent):
         if gathered < self.batch_size:
             return
         whole = on_device(self.store.take(), self.device)
-        rows = whole.without_closing() if self.memory else whole.steps()
+        needed = whole._replace(action=None, reward=None, discount=None, final=None)
+        rows = needed.without_closing() if self.memory else needed.steps()
         parts = gathered // self.batch_size
         for _ in range(self.epochs):
             yield from rows.split(parts, self.rng) if parts > 1 else [rows]
@@ -174,16 +175,17 @@ class Imitation(PolicyAgent):
         out, terms = self.policy.study(batch.obs, batch.start, batch.state, answer, mask)
         count = mask.sum().clamp(min=1)
         error = self._error(out, answer, mask)
-        metrics = {"train/imitation_loss": error / count}
-        metrics |= {f"train/{name}": term for name, term in terms.items()}
-        return Loss(sum(terms.values(), error / count) * count, count, metrics=metrics)
+        if not terms:
+            return Loss(error, count, metrics={})
+        metrics = {f"train/{name}": term for name, term in terms.items()}
+        metrics["train/imitation_loss"] = error / count
+        return Loss(error + count * sum(terms.values()), count, metrics=metrics)
 
     def _error(self, out: Tensor, answer: Tensor, mask: Tensor) -> Tensor:
         """Return the sum of minus the log-likelihood over the steps [T, B] of a mask."""
         if isinstance(self.head, Gaussian) and not self.learn_spread:
             return self.head.squared_error(out, answer, mask)
-        smoothing = {"smoothing": self.label_smoothing} if self.label_smoothing else {}
-        return self.head.negative_log_likelihood(out, answer, mask, **smoothing)
+        return self.head.negative_log_likelihood(out, answer, mask, self.label_smoothing)
 
     def update(self, batch: Batch) -> Callable[[], Metrics]:
         """Take a gradient step."""
