@@ -19,7 +19,13 @@ from seqrl.scripts.options import ALIASES
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OWN = "mynets", "myenvs", "myagents", "read_policy"  # modules that pages have a reader write
+OWN = (
+    "mynets",
+    "myenvs",
+    "myagents",
+    "myteachers",
+    "read_policy",
+)  # modules that a reader writes
 SHOWN = {"text"}  # not run: what a command prints
 SCRIPTS = {
     "train": train,

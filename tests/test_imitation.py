@@ -1,6 +1,7 @@
 """Imitation: likelihoods by hand, who is asked and who drives, and what is learned from it."""
 
 import copy
+import json
 import math
 import pickle
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 
+import seqrl
 from seqrl.agents import AgentTeacher, EpsilonGreedy, Imitation, Optim, QLearning
 from seqrl.agents.deep.heads import make_head
 from seqrl.agents.experience.episodes import Episodes
@@ -19,6 +22,7 @@ from seqrl.envs import make
 from seqrl.envs.batched import BatchedEnv
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 from seqrl.networks import GRU, MLP, Encoder, Normalized, build, normalized_space
+from seqrl.scripts import train as script
 from seqrl.training import Interaction, evaluate, train
 from seqrl.training.loop.scalars import driver_of
 from seqrl.training.runs import checkpoint
@@ -448,3 +452,67 @@ def test_a_turn_without_an_answer():
     step = Transition(zero, ~no, None, None, zero, None, zero * 0.0, no, no, zero, ~no)
     with pytest.raises(UsageError, match="Imitation was told no answers"):
         agent.learn(step)
+
+
+# runs in folders
+
+SHORT = "--quiet --preset none --no-pictures --eval-episodes 4".split()
+
+
+def typed(text, folder):
+    return script.main([*text.split(), *SHORT, "--run-dir", str(folder)])
+
+
+def test_a_run_is_the_teacher_of_another(tmp_path, capsys):
+    """With memory, on a schedule, stopped half-way and resumed: the same run."""
+    teacher = "--agent reinforce --env seqrl/RepeatFirst-v0 --network gru --network-arg"
+    assert typed(f"{teacher} hidden_size=8 --num-envs 4 --steps 300", tmp_path / "teacher") == 0
+    words = "--agent imitate --env seqrl/RepeatFirst-v0 --network lstm --network-arg hidden_size=8"
+    words += f" --teacher {tmp_path / 'teacher'} --own-share linear:0:0.5 --batch-size 4"
+    words += " --num-envs 4 --steps 1201 --checkpoint-every 500"
+    assert typed(words, tmp_path / "whole") == typed(words, tmp_path / "halved") == 0
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    (halved / "summary.json").unlink()
+    max(halved.glob("checkpoint/step-*")).unlink()
+    assert script.main(["--resume", str(halved), "--quiet"]) == 0
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (whole, halved)]
+    assert summaries[0]["digest"] == summaries[1]["digest"]
+    policy = seqrl.load(whole)  # which needs no teacher
+    assert policy.agent.asked is None and policy.predict(2) in range(4)
+    assert policy.predict(2, explore=True) in range(4)
+    again = policy.agent.teacher
+    assert again == str(tmp_path / "teacher")
+    other = "--agent imitate --env seqrl/TMaze-v0 --teacher"
+    assert typed(f"{other} {tmp_path / 'teacher'}", tmp_path / "no") == 2
+    assert "its observation_space is Discrete(4), here it is" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_returns_of_training_are_the_teachers(tmp_path):
+    words = "--agent imitate --env seqrl/TMaze-v0 --num-envs 4 --steps 400"
+    assert typed(words, tmp_path / "run") == 0
+    loader = EventFileLoader(str(next((tmp_path / "run").glob("events*"))))
+    tags = {value.tag for event in loader.Load() for value in event.summary.value}
+    assert {"teacher/ep_rew_mean", "teacher/episode_return", "eval/mean_reward"} <= tags
+    assert not any(tag.startswith("rollout/") for tag in tags)
+
+
+def test_a_teachers_code_is_typed_again_to_resume(tmp_path, monkeypatch, capsys):
+    (tmp_path / "pushes.py").write_text("def left(obs):\n    return 0\n")
+    monkeypatch.chdir(tmp_path)
+    words = "--agent imitate --env CartPole-v1 --teacher pushes:left --steps 100"
+    assert typed(words, tmp_path / "run") == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    remedy = "--agent imitate --teacher pushes:left"
+    assert script.main(["--resume", str(tmp_path / "run")]) == 2
+    assert f"to allow it, add {remedy}" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="its teacher imports code"):
+        seqrl.run({"agent": "imitate"}, tmp_path / "run", resume=True)
+    assert script.main(["--resume", str(tmp_path / "run"), "--quiet", *remedy.split()]) == 0
+
+
+def test_an_environment_without_answers_is_refused_before_there_is_a_folder(tmp_path, capsys):
+    assert typed("--agent imitate --env CartPole-v1", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "CartPole-v1 tells no right answers" in said and "name another --teacher" in said
+    assert not (tmp_path / "run").exists()

@@ -25,6 +25,7 @@ RUNS = {
     "masked table": "--agent q-learning --env Taxi-v4 --action-mask info --steps 400",
     "deep q": "--agent q-learning --network mlp --env CartPole-v1 --steps 300",
     "reinforce": "--agent reinforce --network lstm --env CartPole-v1 --steps 300 --num-envs 2",
+    "imitate": "--agent imitate --network gru --env seqrl/TMaze-v0 --steps 300 --num-envs 2",
     "ppo": "--agent ppo --env CartPole-v1 --steps 400 --num-envs 2 --rollout 64",
     "memory": "--agent ppo --network lstm --env seqrl/RepeatPrevious-v0 --steps 200 --rollout 64",
     "continuous": "--agent ppo --network gru --env Pendulum-v1 --steps 200 --rollout 64"
