@@ -46,7 +46,7 @@ class Numbers(Encoder):
 
 
 def is_wide(space: Space) -> bool:
-    """Return whether bounded numbers are of a kind, and so large, that float32 rounds them."""
+    """Return whether numbers may be so large, by their bounds, that float32 rounds them."""
     if not isinstance(space, spaces.Box) or np.can_cast(space.dtype, np.float32):
         return False
     ends = np.concatenate([np.ravel(space.low), np.ravel(space.high)]).astype(np.float64)

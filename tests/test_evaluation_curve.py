@@ -20,7 +20,8 @@ from seqrl.training.runs import evaluation_curve
 from seqrl.training.runs.evaluation_curve import EvaluationCurve, price_of
 
 SHORT = {"steps": 20_000, "pictures": False, "compile": False}
-DEEP = {"agent": "ppo", "env": "CartPole-v1", "num_envs": 2, "steps": 4096, "pictures": False}
+DEEP = {"agent": "ppo", "env": "CartPole-v1", "num_envs": 2, "steps": 1000, "pictures": False}
+DEEP["max_episode_steps"] = 20
 
 
 @pytest.fixture
@@ -99,15 +100,15 @@ def test_the_episodes_of_a_point_are_settled_before_they_are_played():
     curve(loop)
     assert evaluator.logged == []  # nothing is known: there might not be room
     loop.books.ep_len_mean, loop.steps = 2.0, 2_000
-    curve(loop)  # 100 steps: episodes of 2 steps may be 8 long when greedy, and twice that
-    assert evaluator.logged == [(2_000, 6)] and curve.spent == 30 and curve.length == 5.0
+    curve(loop)  # 100 steps: episodes of 2 steps may be 4 long when greedy, and twice that
+    assert evaluator.logged == [(2_000, 12)] and curve.spent == 60 and curve.length == 5.0
     loop.steps = 3_000
-    curve(loop)  # 120 are left: twelve of twice 5
-    assert evaluator.logged[1:] == [(3_000, 12)] and curve.spent == 90
+    curve(loop)  # 90 are left: nine of twice 5
+    assert evaluator.logged[1:] == [(3_000, 9)] and curve.spent == 105
     evaluator.lengths = iter([50] * 1000)
     loop.steps = 4_000
-    curve(loop)  # 110 are left for eleven; the third does not fit
-    assert len(evaluator.logged) == 2 and (curve.spent, curve.length) == (200, 110 / 3)
+    curve(loop)  # 95 are left for nine; the second does not fit
+    assert len(evaluator.logged) == 2 and (curve.spent, curve.length) == (200, 95 / 2)
     loop.steps = 20_000
     curve(loop)
     assert len(evaluator.logged) == 2  # the final evaluation stands there

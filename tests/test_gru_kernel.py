@@ -109,3 +109,11 @@ def test_elsewhere_torch_serves(why, monkeypatch):
         layers.GRULayer(2, 3).sequence(
             torch.randn(4, 2, 2), start[:, :2], None, (torch.zeros(2, 3),)
         )
+
+
+def test_autocast_takes_torchs_kernel():
+    layer, start = layers.GRULayer(2, 3), torch.zeros(4, 2, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, _ = layer.sequence(torch.randn(4, 2, 2), start, None, (torch.zeros(2, 3),))
+        y.float().sum().backward()
+    assert y.shape == (4, 2, 3) and layer.weight_hh.grad.isfinite().all()

@@ -254,3 +254,16 @@ def test_by_script(tmp_path, capsys):
     assert "it normalises observations already" in capsys.readouterr().err
     assert script.main(["--agent", "sarsa", "--normalize-obs"]) == 2
     assert "--normalize-obs: sarsa learns a table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64, np.int32])
+def test_wide_numbers_keep_what_they_differ_in(kind):
+    """Around 2^29 float32 has one number in 32."""
+    space = gym.spaces.Box(0, 2**30, (2,), kind)
+    network = Normalized(MLP(normalized_space(space), [4]), space)
+    obs = torch.from_numpy((2**29 + np.arange(64).reshape(32, 1, 2)).astype(kind))
+    network.update(obs, torch.ones(32, 1, dtype=torch.bool))
+    seen = network._normalized(obs)
+    assert seen.dtype == torch.float32 and len(seen.unique()) >= 32
+    assert seen.mean().abs() < 1e-5 and (seen.std() - 1).abs() < 0.02
+    assert network(obs, torch.zeros(32, 1, dtype=torch.bool))[0].dtype == torch.float32

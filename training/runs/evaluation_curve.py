@@ -16,7 +16,7 @@ from seqrl.training.runs.global_state import kept_state
 POINTS = 20  # a run, the final evaluation among them
 TIME_SHARE = 0.05  # of a run's time that its curve may take, the final evaluation apart
 MARGIN = 2  # times as long as expected may the episodes of a point be
-GUESS = 4  # times as long as those of training, where none was played greedily
+GUESS = 2  # times as long as those of training, where none was played greedily
 LEARNING = 0.2  # of the time of a turn of one environment that it takes to learn from a step once
 SMALL, SMALL_ON_GPU = 64, 4  # batches up to which that time grows with their size
 
@@ -34,7 +34,7 @@ class EvaluationCurve(Callback):
     def __init__(self, evaluator: Evaluator, envs: Environments, *, steps: int, price: float = 1.0):
         self.evaluator, self.steps, self.player = evaluator, steps, Player(envs)
         self.share = TIME_SHARE * price  # of the env steps trained
-        self.every = max(1, steps // POINTS)
+        self.every = -(-steps // POINTS)  # rounded up
         self.limit = min(CUT, time_limit(self.player.envs) or CUT)  # of an episode
         self.spent = 0  # env steps played
         self.length = 0.0  # mean of the last episodes, 0 for unknown

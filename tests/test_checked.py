@@ -1,0 +1,89 @@
+"""Arguments of agents: what is wrong is told in one line that names it."""
+
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import seqrl
+from seqrl.agents.arguments import agent_parameters, arguments
+from seqrl.agents.registry import AGENTS, agent_class
+from seqrl.core.errors import UsageError
+from seqrl.networks import MLP
+from seqrl.scripts import train
+
+NUMBERS, ACTIONS = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
+FORMS = [(n, net) for n, entry in AGENTS.items() for net in (False, True) if net or entry.table]
+WRONG = ["x", None, [1], {"a": 1}, -1, math.nan, math.inf, True, 1.5, 10**400, b"x", "", np.ones(2)]
+
+
+def made(name, network, **given):
+    cls = agent_class(name, network)
+    given = arguments(cls, given)
+    parts = (MLP(NUMBERS, [4]), ACTIONS, NUMBERS) if network else (gym.spaces.Discrete(4), ACTIONS)
+    return cls(*parts, **given)
+
+
+@pytest.mark.parametrize(("name", "network"), FORMS)
+def test_every_number_is_taken_or_refused_in_a_line(name, network):
+    for argument in agent_parameters(agent_class(name, network)):
+        for value in WRONG:
+            try:
+                made(name, network, **{argument: value})
+            except UsageError as error:
+                assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "given", "told"),
+    [
+        ("ppo", True, {"gamma": "0.9"}, r"gamma '0.9': expected a number"),
+        ("ppo", True, {"epochs": 2.5}, r"epochs 2.5: expected a whole number"),
+        ("ppo", True, {"share": "yes"}, r"share 'yes': expected True or False"),
+        ("q-learning", True, {"optimizer": 3}, r"optimizer 3: expected a text"),
+        ("sarsa", False, {"initial_value": [0]}, r"initial_value \[0\]: expected a number"),
+        ("q-learning", True, {"gama": 0.5}, r"DeepQ has no argument gama. Did you mean \"gamma\""),
+        (
+            "ppo",
+            True,
+            {"target_kl": 0.1, "epochs": 1, "minibatches": 1},
+            r"target_kl 0.1: with one",
+        ),
+        ("q-learning", False, {"exploration": 0.1}, r"expected EpsilonGreedy\(epsilon\) or Boltz"),
+    ],
+)
+def test_what_is_wrong_is_named(name, network, given, told):
+    with pytest.raises(UsageError, match=told):
+        made(name, network, **given)
+
+
+def test_a_number_of_a_part_is_sent_there():
+    with pytest.raises(UsageError, match=r"learning_rate: it is given in optim=Optim\(learning_"):
+        agent_class("q-learning", True)(MLP(NUMBERS, [4]), ACTIONS, learning_rate=0.1)
+    with pytest.raises(UsageError, match=r"epsilon: it is given in exploration=EpsilonGreedy"):
+        agent_class("sarsa")(gym.spaces.Discrete(4), ACTIONS, epsilon=0.1)
+    with pytest.raises(UsageError, match=r"DeepQ: missing a required argument: 'action_space'"):
+        agent_class("q-learning", True)(MLP(NUMBERS, [4]))
+
+
+def test_an_option_without_effect_is_refused(tmp_path):
+    config = {"agent": "ppo", "env": "CartPole-v1", "steps": 10}
+    numbers = {"optimizer": "SGD", "adam_eps": 0.1}
+    with pytest.raises(UsageError, match="--adam-eps: SGD adds nothing; leave it out, or take"):
+        seqrl.run({**config, "agent_args": numbers}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_argument_that_has_the_name_of_a_flag_is_refused(tmp_path, monkeypatch, capsys):
+    text = "from seqrl.agents import QLearning\n\n\nclass Mine(QLearning):\n"
+    text += "    def __init__(self, observation_space, action_space, *, steps=3, seed=None):\n"
+    text += "        super().__init__(observation_space, action_space, seed=seed)\n"
+    (tmp_path / "collides.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert train.main(["--agent", "collides:Mine", "--steps", "5"]) == 2
+    told = capsys.readouterr().err
+    assert (
+        told.count("\n") == 1 and "--agent Mine: its argument steps has the name of a flag" in told
+    )
