@@ -47,7 +47,7 @@ def test_a_run_has_a_curve_that_changes_nothing_of_what_is_learned(tmp_path, poi
     assert found[0]["eval_mean_reward"] == found[1]["eval_mean_reward"] is not None
     steps = config["steps"]
     curve = [step for step, _ in points if step < steps]
-    assert curve and set(curve) <= {k * (steps // 20) for k in range(20)}
+    assert curve and all(step % (steps // 20) < 2 for step in curve)  # after a turn of two
     assert [step for step, _ in points].count(steps) == 2  # the final ones of the first two
 
 

@@ -175,6 +175,7 @@ def test_a_run_leaves_what_the_design_lists(here, type_):
         "checkpoint",
         "config.toml",
         "episodes.csv",
+        "evaluation.npz",
         "events.out.tfevents",
         "summary.json",
     ]
@@ -827,7 +828,7 @@ def test_the_scripts_own_folder_is_not_on_the_path(monkeypatch):
         ("text_config", ["text_config/config.toml"]),
         ("other_env", ["agent/arrays/q: float64 [16, 4]", "float64 [500, 6]"]),
         ("wrong_numbers", ["num_envs 'many'"]),
-        ("wrong_parts", ["wrong_parts", "TypeError"]),
+        ("wrong_parts", ["wrong_parts", "no argument gamme"]),
         ("foreign", ["foreign", "KeyError: 'agent'"]),
         ("foreign_table", ["foreign_table", "entry agent", "KeyError"]),
     ],

@@ -76,7 +76,7 @@ def build_parts(folder: Path, config: dict[str, Any], build: Build = run_parts.b
     """Build the parts of a run; raise UsageError for a config of an older version."""
     try:
         return build(config)
-    except UsageError:
-        raise
+    except UsageError as error:
+        raise UsageError(f"{folder}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder} holds no run of this version: {explain(error)}") from error
