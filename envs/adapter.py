@@ -327,7 +327,10 @@ class Vector:
         return self._right.stack(self._told_separately(self.envs.unwrapped))
 
     def _told_separately(self, envs: Any) -> list[Any]:
-        """Return the right action in each environment, None where it is not known or over."""
+        """Return the right action in each environment, None where it is not known or over.
+
+        An AsyncVectorEnv asks all of its processes at once, those too whose episode is over.
+        """
         over = np.zeros(self.num_envs, bool) if self._filler is None else self._filler
         if isinstance(envs, gym.vector.SyncVectorEnv):
             pairs = zip(envs.envs, over, strict=True)
