@@ -76,7 +76,7 @@ def tensorboard(logdir: str) -> Iterator[str]:
         address = f"http://localhost:{port}/"
         try:
             wait_for(address)
-            time.sleep(10)  # it goes on reading after its first answer
+            time.sleep(30)  # it goes on reading after its first answer
             yield address
         finally:
             server.terminate()
