@@ -59,7 +59,7 @@ class Regularisation:
 
     @torch.no_grad()
     def add_penalties(self, weights: Sequence[Tensor]) -> None:
-        """Add to the gradients of weights those of l1 |w| + l2 w^2 / 2, biases left out."""
+        """Add to gradients those of l1 times size and l2 times half the square; not of biases."""
         penalised = [w for w in weights if w.ndim > 1 and w.grad is not None]
         grads: list[Any] = [w.grad for w in penalised]
         if self.l2 and penalised:
