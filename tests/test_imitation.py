@@ -333,6 +333,28 @@ def test_a_split_turn_meets_a_checkpoint(tmp_path, kind, share):
     assert state_of(second) == state_of(whole) and whole.agent.updates > 4
 
 
+@pytest.mark.parametrize("env", ["seqrl/BinaryAddition-v0", "seqrl/Adding-v0"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_environments_of_tensors_teach_as_well(env, share):
+    def loop():
+        envs = make(env, 8, device="cpu")
+        space, actions = envs.single_observation_space, envs.single_action_space
+        given = {"own_share": share, "batch_size": 4, "seed": 0}
+        agent = Imitation(build("gru", space, seed=0, hidden_size=8), actions, space, **given)
+        agent.horizon = 1501
+        made = Interaction(agent, envs)
+        made.reset(np.random.SeedSequence(0))
+        return made
+
+    whole, first, second = loop(), loop(), loop()
+    whole.run(1501)
+    first.run(1003)
+    assert isinstance(first.stepped.surplus.answer[1], torch.Tensor)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    second.run(498)
+    assert state_of(second) == state_of(whole) and whole.agent.updates
+
+
 def test_columns_keep_their_kinds_when_they_grow():
     store, no, yes = Episodes(1.0), np.array([False]), np.array([True])
     for t in range(200):

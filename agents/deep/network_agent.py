@@ -240,7 +240,8 @@ class NetworkAgent(Scheduled):
             raise RunError(f"the {name} is {size} at update {self.updates + 1}: {remedy}")
         now, most = self.now(self.learning_rate), self.optim.max_grad_norm
         for part in parts:
-            part.refresh()
+            if part.learns_in_numpy:  # others follow when they act
+                part.refresh()
         if loss.gradient is not None:
             norms = [parts[0].clip(most, loss.gradient / np.float32(loss.count))]
         else:
