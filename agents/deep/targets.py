@@ -170,6 +170,7 @@ def regression(
     value = chosen(q, action)
     if isinstance(q, np.ndarray):
         return _regression(kind, q, action, target - value, valid, weight)
+    target = target.to(value.dtype)  # of two dtypes torch 2.10 has no gradient
     each = elementwise_loss(kind, value, target)
     each = each if weight is None else each * weight
     error = target - value.detach()
