@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -131,3 +132,24 @@ def with_numbers(group: Any, numbers: dict[str, Any]) -> Any:
         elif field.name in numbers:
             given[field.name] = numbers.pop(field.name)
     return replace(group, **given)
+
+
+def argument_lines(cls: Any) -> dict[str, str]:
+    """Return the description of each argument, from the docstrings of class, bases and parts."""
+    parts = [type(part) for part in argument_classes(cls)]
+    text = "\n".join(inspect.getdoc(source) or "" for source in (*reversed(cls.__mro__), *parts))
+    epsilon, temperature = "any action, a number or a schedule", "explore by softmax of Q/T instead"
+    found = dict(re.findall(r"^ *(\w+): (.+)$", text, re.MULTILINE))
+    return {"epsilon": f"chance of {epsilon}", "temperature": temperature, **found}
+
+
+def argument_classes(cls: Any) -> list[Any]:
+    """Return the instances of argument classes (see `Optim`) among a class's defaults."""
+
+    def within(value: Any) -> list[Any]:
+        parts = fields(value) if is_dataclass(value) else ()
+        deeper = [found for part in parts for found in within(getattr(value, part.name))]
+        return [value, *deeper] if is_dataclass(value) else []
+
+    defaults = (parameter.default for parameter in inspect.signature(cls).parameters.values())
+    return [found for default in defaults for found in within(default)]

@@ -7,30 +7,23 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from seqrl.core.errors import RunError, UsageError, closest
 from seqrl.scripts import options, train
 from seqrl.scripts.options import Parser, print_note
 from seqrl.scripts.run_name import run_name
 from seqrl.scripts.settings import expanded
-from seqrl.training.comparison.charts import write_charts
 from seqrl.training.comparison.compare import Table, compare
-from seqrl.training.comparison.plot import draw
+from seqrl.training.comparison.files import make_folder, named_folder, write
+from seqrl.training.comparison.missing import Planned, find_finished, run_missing
 from seqrl.training.comparison.recorded import METRICS, Run, find_runs, labels, read_run
-from seqrl.training.comparison.report import as_csv, as_json, markdown, terminal
-from seqrl.training.runs.executor import (
-    Job,
-    Processes,
-    Result,
-    finished_folder,
-    log_path,
-    steps_done,
-)
-from seqrl.training.runs.folder import check_writable, new_folder, plain_name
+from seqrl.training.comparison.report import terminal
+from seqrl.training.runs.executor import Job, Processes, Result, log_path, steps_done
+from seqrl.training.runs.folder import plain_name
 
 EPILOG = (
     "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --steps, "
@@ -38,14 +31,6 @@ EPILOG = (
     "finished and with the very same settings, are not run again."
 )
 RESERVED = {"--agent": "--agents", "--seed": "--seeds", "--run-dir": "--out", "--resume": ""}
-
-
-class Planned(NamedTuple):
-    """A run that is wanted."""
-
-    name: str  # of the algorithm: its agent and its values of each --grid
-    folder_name: str  # the agent's part of its folder
-    config: dict[str, Any]
 
 
 @options.guarded
@@ -58,12 +43,14 @@ def main(argv: Sequence[str]) -> int:
     failures: list[Result] = []
     if args.runs:
         runs = [read_run(folder) for folder in find_runs(args.runs)]
-        out = output_folder(args, [run.config["env"] for run in runs], labels(runs))
+        compared = [run.config["env"] for run in runs], labels(runs)
     else:
         planned = list(planned_runs(args, run_flags))
         values = [f"{name}={','.join(values)}" for name, values in args.grid]
-        out = output_folder(args, args.env, [*args.agents, *values])
-        runs, failures = run_missing(planned, args)
+        compared = args.env, [*args.agents, *values]
+    out = make_folder(Path(args.out) if args.out else named_folder(args.logdir, *compared))
+    if not args.runs:
+        runs, failures = run_planned(planned, args)
     for failure in failures:
         env, seed = (failure.job.config[name] for name in ("env", "seed"))
         job = f"{failure.job.name} on {env}, seed {seed},"
@@ -71,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     if failures and not any(run.summary for run in runs):
         raise RunError("no run has finished, so there is nothing to compare")
     table = table_of(runs, args)
-    write(table, out)
+    print_note(write(table, out))
     if not args.quiet:
         from seqrl.scripts.running import tensorboard_command
 
@@ -172,45 +159,18 @@ def plan(
     return Planned(name, folder_name, config), parser.note
 
 
-def output_folder(args: argparse.Namespace, envs: Sequence[str], names: Sequence[str]) -> Path:
-    """Return the output folder: new, empty, or that of an earlier comparison, which is replaced."""
-    parts = "-".join("+".join(dict.fromkeys(part)) for part in (envs, names))
-    out = Path(args.out or Path(args.logdir) / plain_name(f"compare-{parts}"))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        check_writable(out)
-        if any(out.iterdir()) and not (out / "compare.json").exists():
-            raise UsageError(f"{out} holds something else than a comparison: name another --out")
-    except OSError as error:
-        raise UsageError(f"{out}: {error.strerror}; name another --out") from error
-    return out
-
-
-def run_missing(
+def run_planned(
     planned: Sequence[Planned], args: argparse.Namespace
 ) -> tuple[list[Run], list[Result]]:
     """Run what is planned and not finished; return all runs, and the failures."""
-    finished = [finished_folder(args.logdir, one[:2], one.config) for one in planned]
+    finished = find_finished(planned, args.logdir)
     missing = [one for one, folder in zip(planned, finished, strict=True) if folder is None]
     if not args.quiet:
         done = f", {len(planned) - len(missing)} are there already" if missing != planned else ""
         print_note(f"{len(missing)} runs to do{done}")
-    new: list[Path] = []
     with progress_bar(missing, args.quiet) as update, sigterm_interrupts():
         executor = Processes(args.workers, progress=update)
-        with closing(executor.map(placed(missing, args.logdir, new))) as results:
-            failures = [result for result in results if result.reason]
-    rest = iter(new)
-    folders = [next(rest) if folder is None else folder for folder in finished]
-    runs = [read_run(f, one.config) for f, one in zip(folders, planned, strict=True)]
-    return runs, failures
-
-
-def placed(planned: Sequence[Planned], logdir: str, folders: list[Path]) -> Iterator[Job]:
-    """Yield the job of each run, in a new folder that is made now and added to `folders`."""
-    for name, folder_name, config in planned:
-        folders.append(new_folder(logdir, config["env"], folder_name, config["seed"]))
-        yield Job(config, folders[-1], name)
+        return run_missing(planned, finished, args.logdir, executor)
 
 
 @contextmanager
@@ -254,20 +214,6 @@ def table_of(runs: Sequence[Run], args: argparse.Namespace) -> Table:
     # an id with a module in it would import code, which a stored file may not ask for
     scales = {e: None if args.runs and ":" in e else score_scale(c) for e, c in configs.items()}
     return compare(runs, args.metric, threshold=args.threshold, scales=scales)
-
-
-def write(table: Table, out: Path) -> None:
-    """Write all files of a comparison; without matplotlib the picture is missing."""
-    text = markdown(table)
-    written = {"compare.json": as_json(table), "compare.csv": as_csv(table), "compare.md": text}
-    for name, content in written.items():
-        (out / name).write_text(content, encoding="utf-8")
-    write_charts(out, table, text)
-    try:
-        draw(table, out / "compare.png")
-    except UsageError as error:
-        (out / "compare.png").unlink(missing_ok=True)  # an older one would not belong
-        print_note(str(error))
 
 
 if __name__ == "__main__":

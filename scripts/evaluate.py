@@ -28,8 +28,8 @@ def main(argv: Sequence[str]) -> int:
 
     allowed = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
     parts = load_parts(Path(args.run), allowed, best=args.best)
-    from seqrl.scripts.show import show_table, verdict
     from seqrl.training.loop.evaluation import evaluate
+    from seqrl.training.pictures.as_text import show_table, verdict
 
     if args.show:
         print(show_table(parts.agent, parts.envs))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from seqrl.scripts.options import Parser, guarded
 
@@ -27,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
 def known() -> Iterator[str]:
     """Yield what there is to train: agents, presets, environments."""
     from seqrl.agents.registry import AGENTS
-    from seqrl.scripts.settings import presets
+    from seqrl.training.runs.presets import presets
 
     yield "agents (seqrl train --agent NAME --help shows the flags)"
     for name, entry in AGENTS.items():
@@ -61,48 +60,15 @@ def environments() -> Iterator[str]:
 
 def recorded(home: Path) -> Iterator[str]:
     """Yield a line for each run in a folder: settings, score, env steps, whether it is finished."""
-    from seqrl.training.comparison.recorded import find_runs, read_settings
+    from seqrl.training.comparison.overview import overview
 
-    runs = [read_settings(folder) for folder in find_runs([str(home)])]
-    for env in sorted({run.config["env"] for run in runs}):
-        rows = sorted(named([run for run in runs if run.config["env"] == env]))
-        width = max(len(env), *(len(name) + 2 for name, *_ in rows))
+    for env, rows in overview(home):
+        width = max(len(env), *(len(row.name) + 2 for row in rows))
         yield f"{env:<{width}} {'score':>10} {'env steps':>13}  {'state':<26}  folder in {home}"
-        for name, folder, config, summary in rows:
-            score, steps, state = outcome(folder, config, summary)
+        for name, folder, score, steps, state in rows:
+            shown = "" if score is None else f"{score:.4g}"
             place = folder.relative_to(home)
-            yield f"  {name:<{width - 2}} {score:>10} {steps:>13,}  {state:<26}  {place}"
-
-
-def named(runs: Sequence[Any]) -> Iterator[tuple[str, Path, dict[str, Any], Any]]:
-    """Yield name, folder, config and summary of the runs of one environment.
-
-    The name is the agent's part of the folder, with the settings in which runs of one part differ.
-    """
-    from seqrl.training.comparison.recorded import labels
-    from seqrl.training.runs.folder import plain_name
-
-    parts = dict[str, list[Any]]()
-    for run in runs:
-        agent, env = (plain_name(run.config[name]) for name in ("agent", "env"))
-        above = run.folder.absolute().parents
-        parts.setdefault(above[0].name if above[1].name == env else agent, []).append(run)
-    for part, group in parts.items():
-        for name, run in zip(labels(group), group, strict=True):
-            yield part + name.removeprefix(run.config["agent"]), *run[:3]
-
-
-def outcome(folder: Path, config: dict[str, Any], summary: Any) -> tuple[str, int, str]:
-    """Return a run's score, greedy where it was evaluated, its env steps, and how it stands."""
-    from seqrl.training.runs.executor import steps_done
-
-    if summary is None:
-        return "", steps_done(folder), f"not finished, of {config['steps']:,}"
-    score = summary.get("eval_mean_reward")
-    greedy = score is not None
-    score = score if greedy else summary.get("ep_rew_mean")
-    shown = "" if score is None else f"{score:.4g}"
-    return shown, summary["steps"], "finished" if greedy else "finished, not evaluated"
+            yield f"  {name:<{width - 2}} {shown:>10} {steps:>13,}  {state:<26}  {place}"
 
 
 if __name__ == "__main__":

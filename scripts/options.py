@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import wraps
 from typing import Any, NoReturn
 
@@ -128,7 +128,7 @@ def add_run_flags(parser: Parser) -> None:
 
 def add_agent_flags(parser: Parser, cls: Any) -> None:
     """Add a flag for each of the constructor's arguments, with default and description."""
-    from seqrl.agents.arguments import agent_parameters
+    from seqrl.agents.arguments import agent_parameters, argument_lines
 
     own = parser.add_argument_group(f"{cls.__name__} (its constructor's arguments)")
     groups = flag_groups(parser, cls)
@@ -153,6 +153,8 @@ def add_agent_flags(parser: Parser, cls: Any) -> None:
 
 def flag_groups(parser: Parser, cls: Any) -> dict[str, Any]:
     """Return the help's group of flags of each field of an argument class."""
+    from seqrl.agents.arguments import argument_classes
+
     found: dict[str, Any] = {}
     for value in argument_classes(cls):
         purpose = (inspect.getdoc(type(value)) or "").partition("\n")[0].rstrip(".")
@@ -189,27 +191,6 @@ def wrapper_name(text: str) -> str:
     if not (module and name.isidentifier()):
         raise argparse.ArgumentTypeError(f"{text!r}, expected module:Class")
     return text
-
-
-def argument_lines(cls: Any) -> dict[str, str]:
-    """Return the description of each argument, from the docstrings of class, bases and parts."""
-    parts = [type(part) for part in argument_classes(cls)]
-    text = "\n".join(inspect.getdoc(source) or "" for source in (*reversed(cls.__mro__), *parts))
-    epsilon, temperature = "any action, a number or a schedule", "explore by softmax of Q/T instead"
-    found = dict(re.findall(r"^ *(\w+): (.+)$", text, re.MULTILINE))
-    return {"epsilon": f"chance of {epsilon}", "temperature": temperature, **found}
-
-
-def argument_classes(cls: Any) -> list[Any]:
-    """Return the instances of argument classes (see `Optim`) among a class's defaults."""
-
-    def within(value: Any) -> list[Any]:
-        parts = fields(value) if is_dataclass(value) else ()
-        deeper = [found for part in parts for found in within(getattr(value, part.name))]
-        return [value, *deeper] if is_dataclass(value) else []
-
-    defaults = (parameter.default for parameter in inspect.signature(cls).parameters.values())
-    return [found for default in defaults for found in within(default)]
 
 
 def converter(annotation: str) -> Callable[[str], Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.scripts.options import print_note
-from seqrl.scripts.show import draw_policy, verdict
+from seqrl.training.pictures.as_text import draw_policy, verdict
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.executor import code_flags
 from seqrl.training.runs.parts import build_envs

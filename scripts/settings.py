@@ -6,36 +6,16 @@ import argparse
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from seqrl.agents.registry import AGENTS
 from seqrl.core.errors import UsageError, closest
 from seqrl.scripts.options import Parser, flag_value
 from seqrl.training.runs.defaults import AGENT, ENV
+from seqrl.training.runs.presets import Preset, Settings, preset, presets
 
-PRESETS = Path(__file__).with_name("presets.toml")
 TABLE_FLAGS = {"env_args": "env_arg", "network_args": "network_arg", "bin_range": "bin_range"}
 NEGATED_FLAGS = {"compile": "no_compile", "pictures": "no_pictures"}
-Settings = dict[str, Any]  # as in a run's config.toml
-
-
-class Preset(NamedTuple):
-    """Tuned settings of an agent for an environment, and the return they reached."""
-
-    name: str
-    agent: str
-    env: str  # "" for any
-    network: bool  # whether the agent is built on one
-    reached: str
-    command: str
-    settings: Settings
-    alias: bool = False  # whether its name is an agent's as well, as people know it
-
-
-def presets() -> dict[str, Preset]:
-    """Return all presets by name."""
-    found = tomllib.loads(PRESETS.read_text(encoding="utf-8"))
-    return {name: Preset(name=name, **{"env": "", **entry}) for name, entry in found.items()}
 
 
 def expanded(argv: Sequence[str]) -> list[str]:
@@ -79,22 +59,18 @@ def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | No
     """Return the preset that is named, or the one for this agent and environment."""
     if name == "none":
         return None
-    known = presets()
     if name:
-        if name not in known:
-            listed = ", ".join(known)
-            raise UsageError(f"--preset {name}.{closest(name, known)} Known: {listed}, none")
-        owner = known[name].agent
-        agent = flag_value(argv, "--agent", file.get("agent", owner))
-        if agent != owner:
-            raise UsageError(f"--preset {name}: it is of --agent {owner}, not of {agent}")
-        return known[name]
+        found = preset(name)
+        agent = flag_value(argv, "--agent", file.get("agent", found.agent))
+        if agent != found.agent:
+            raise UsageError(f"--preset {name}: it is of --agent {found.agent}, not of {agent}")
+        return found
     agent = flag_value(argv, "--agent", file.get("agent", AGENT))
     env = flag_value(argv, "--env", file.get("env", ENV))
     needed = agent in AGENTS and not AGENTS[agent].table
     network = needed or bool(flag_value(argv, "--network", file.get("network", "")))
     fits = agent, env, network
-    return next((p for p in known.values() if (p.agent, p.env, p.network) == fits), None)
+    return next((p for p in presets().values() if (p.agent, p.env, p.network) == fits), None)
 
 
 def applicable(preset: Preset, argv: Sequence[str], file: Settings) -> Settings:

@@ -35,8 +35,8 @@ from seqrl.core.arrays import on_device
 from seqrl.envs import ActionMask, Serial, make, wrapping
 from seqrl.envs.env_check import play
 from seqrl.envs.state import why_unkept
-from seqrl.scripts.show import draw_policy, show_table
 from seqrl.training import Interaction, evaluate, train
+from seqrl.training.pictures.as_text import draw_policy, show_table
 from seqrl.training.runs.checkpoint import digest
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # for worker processes

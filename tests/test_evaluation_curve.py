@@ -12,10 +12,11 @@ import seqrl
 from seqrl.agents import QLearning
 from seqrl.core.errors import UsageError
 from seqrl.envs import make
-from seqrl.scripts import show, train
+from seqrl.scripts import train
 from seqrl.training.loop.books import Episode
 from seqrl.training.loop.evaluation import FEWEST, Evaluation, Evaluator, Player, Share
 from seqrl.training.loop.interrupt import Stopped
+from seqrl.training.pictures import as_text
 from seqrl.training.runs import evaluation_curve
 from seqrl.training.runs.evaluation_curve import EvaluationCurve, price_of
 
@@ -216,13 +217,13 @@ def test_what_is_stopped_is_not_half_an_evaluation():
 
 def test_a_success_rate_is_what_the_rewards_say():
     once = Evaluation(np.ones(4), np.ones(4, int), np.zeros(4, bool))
-    assert show.verdict(once, make("FrozenLake-v1")).startswith("success rate 100.0%")
+    assert as_text.verdict(once, make("FrozenLake-v1")).startswith("success rate 100.0%")
     for env in ("CliffWalking-v1", "Blackjack-v1", "CartPole-v1"):
-        assert show.verdict(once, make(env)).startswith("mean return 1 (95 % interval 1 to 1)")
+        assert as_text.verdict(once, make(env)).startswith("mean return 1 (95 % interval 1 to 1)")
     coin = {"P": [[[(0.5, 0, 1.0, True), (0.5, 0, -1.0, True)]]], "initial": [1.0]}
-    assert show.verdict(once, make("seqrl/FiniteMDP-v0", **coin)).startswith("mean return")
+    assert as_text.verdict(once, make("seqrl/FiniteMDP-v0", **coin)).startswith("mean return")
     single = Evaluation(*(part[:1] for part in once))
-    assert "nan" not in show.verdict(single, make("FrozenLake-v1"))
+    assert "nan" not in as_text.verdict(single, make("FrozenLake-v1"))
 
 
 def test_early_ends_still_need_an_interval():

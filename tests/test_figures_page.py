@@ -47,7 +47,7 @@ def test_a_figure_of_each_network():
     assert list(found) == ["name-gru", "name-lstm"] and found["name-gru"]["what"] == "gru"
 
 
-PRESETS = tomllib.loads((HOME.parent / "scripts/presets.toml").read_text(encoding="utf-8"))
+PRESETS = tomllib.loads((HOME.parent / "training/runs/presets.toml").read_text(encoding="utf-8"))
 
 
 def asked_for(line):

@@ -11,10 +11,10 @@ from seqrl.agents import EpsilonGreedy, QLearning, TableIndex
 from seqrl.core import Decision
 from seqrl.envs import Serial, make
 from seqrl.envs.finite import FiniteMDP
-from seqrl.scripts.show import draw_policy, show_table
 from seqrl.training import Interaction
 from seqrl.training.loop.evaluation import Evaluator
 from seqrl.training.loop.oracle import Oracle, optimal_policy
+from seqrl.training.pictures.as_text import draw_policy, show_table
 
 # state 0: action 0 stays and pays 1, action 1 pays 5 and ends in state 1; 2 is never reached
 P = [

@@ -7,6 +7,7 @@ import pytest
 
 from seqrl.scripts import settings, train
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs import presets
 
 CODE = "class Net: pass\n"
 
@@ -31,11 +32,11 @@ def refused(line, capsys):
     return err
 
 
-@pytest.mark.parametrize("name", settings.presets())
+@pytest.mark.parametrize("name", presets.presets())
 def test_every_preset_gives_a_run_that_can_begin(name):
     from seqrl.training.runs.parts import build
 
-    preset = settings.presets()[name]
+    preset = presets.presets()[name]
     words = preset.command.split()
     assert words[:2] == ["seqrl", "train"] and preset.reached
     config, note = config_of(" ".join(words[2:]))
@@ -62,7 +63,7 @@ def test_the_order_of_precedence(here, monkeypatch):
         "reached = ''\ncommand = ''\n[mine.settings]\nnum_envs = 2\nsteps = 70\n"
         "[mine.settings.agent_args]\ngamma = 0.5\nn_step = 3\nepsilon = 'linear:1:0.2'\n"
     )
-    monkeypatch.setattr(settings, "PRESETS", here / "presets.toml")
+    monkeypatch.setattr(presets, "PRESETS", here / "presets.toml")
     (here / "file.toml").write_text(
         "agent = 'sarsa'\nenv = 'CliffWalking-v1'\nsteps = 80\ncompile = false\n"
         "[agent_args]\ngamma = 0.6\nn_step = 4\n[env_args]\nis_slippery = true\n"
@@ -106,9 +107,9 @@ def test_so_is_that_of_a_run_on_a_network_where_there_is_a_preset(here, network)
     assert runs.read_config(here / "again") == runs.read_config(here / "r")
 
 
-@pytest.mark.parametrize("name", settings.presets())
+@pytest.mark.parametrize("name", presets.presets())
 def test_every_preset_can_be_used_by_its_name_alone(name):
-    preset = settings.presets()[name]
+    preset = presets.presets()[name]
     config, _ = config_of(f"--preset {name} --agent {preset.agent}")
     assert bool(config.get("network")) is preset.network
 

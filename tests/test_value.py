@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from torch import nn
 
+from seqrl.agents import arguments
 from seqrl.agents.arguments import agent_arguments, agent_parameters, arguments
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
@@ -34,7 +35,7 @@ from seqrl.networks.base import Network
 from seqrl.networks.build import NETWORKS, build
 from seqrl.networks.mlp import MLP
 from seqrl.scripts import evaluate as evaluate_script
-from seqrl.scripts import options, train
+from seqrl.scripts import train
 from seqrl.training.loop.evaluation import evaluate
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import checkpoint
@@ -605,7 +606,7 @@ AGENTS = ["q-learning", "sarsa", "monte-carlo"]
 def test_flags_are_those_that_matter_with_the_classs_defaults(agent):
     cls = agent_class(agent, network=True)
     shown = agent_parameters(cls)
-    assert len(options.argument_lines(cls)) > 15
+    assert len(arguments.argument_lines(cls)) > 15
     assert ("buffer_size" in shown) == ("double" in shown) == (agent == "q-learning")
     assert ("expected" in shown) == (agent == "sarsa")
     assert ("target_every" in shown) == ("n_step" in shown) == (agent != "monte-carlo")

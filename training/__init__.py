@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seqrl.training.loop.train import Logger, results, run_to, train
     from seqrl.training.runs.executor import Executor, Job, Processes, Result
     from seqrl.training.runs.policy import Policy, load
+    from seqrl.training.runs.presets import Preset, preset
     from seqrl.training.runs.run_one import Summary, run
     from seqrl.training.runs.seeds import Runs, train_seeds
     from seqrl.training.runs.tensorboard import TensorBoard
@@ -28,6 +29,7 @@ __all__ = [
     "Job",
     "Logger",
     "Policy",
+    "Preset",
     "Processes",
     "Recorder",
     "Result",
@@ -37,6 +39,7 @@ __all__ = [
     "TensorBoard",
     "evaluate",
     "load",
+    "preset",
     "results",
     "run",
     "run_to",
@@ -53,6 +56,7 @@ FILES = {
     "loop.train": ("Logger", "results", "run_to", "train"),
     "runs.executor": ("Executor", "Job", "Processes", "Result"),
     "runs.policy": ("Policy", "load"),
+    "runs.presets": ("Preset", "preset"),
     "runs.run_one": ("Summary", "run"),
     "runs.seeds": ("Runs", "train_seeds"),
     "runs.tensorboard": ("TensorBoard",),
