@@ -14,8 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from torch import nn
 
-from seqrl.agents import arguments
-from seqrl.agents.arguments import agent_arguments, agent_parameters, arguments
+from seqrl.agents.arguments import agent_arguments, agent_parameters, argument_lines, arguments
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
@@ -606,7 +605,7 @@ AGENTS = ["q-learning", "sarsa", "monte-carlo"]
 def test_flags_are_those_that_matter_with_the_classs_defaults(agent):
     cls = agent_class(agent, network=True)
     shown = agent_parameters(cls)
-    assert len(arguments.argument_lines(cls)) > 15
+    assert len(argument_lines(cls)) > 15
     assert ("buffer_size" in shown) == ("double" in shown) == (agent == "q-learning")
     assert ("expected" in shown) == (agent == "sarsa")
     assert ("target_every" in shown) == ("n_step" in shown) == (agent != "monte-carlo")
