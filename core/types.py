@@ -30,6 +30,7 @@ class Transition(NamedTuple):
     next_obs: Array  # true successor, never the next episode's first observation
     valid: Array  # bool: a step to learn from; False for padding and autoreset filler
     answer: Answer | None = None  # where a teacher told it
+    noise: Array | None = None  # [N, K] what a network that draws was handed
     whole: bool = True  # False: an exact end has split the turn, its other steps come next
 
 
@@ -52,6 +53,7 @@ class Batch(NamedTuple):
     final: Array  # bool: nothing was done here
     valid: Array  # bool: to be learned from
     answer: Answer | None = None  # where a teacher told it
+    noise: Array | None = None  # [T + 1, B, K] what a network that draws was handed
     state: State = None  # memory before row 0; None for an initial one
     weight: Array | None = None  # [B] importance of the columns
     indices: Any = None  # where the columns stand in a replay
@@ -63,19 +65,19 @@ class Batch(NamedTuple):
             import torch  # imported here, as tabular agents must not need it
 
             index = torch.from_numpy(index).to(self.valid.device)  # once, not for every leaf
-        timed, extra = tree.map(lambda leaf: leaf[:, index], (self[:9], dict(self.extra)))
+        timed, extra = tree.map(lambda leaf: leaf[:, index], (self[:TIMED], dict(self.extra)))
         state, weight = tree.map(lambda leaf: leaf[index], (self.state, self.weight))
         return Batch(*timed, state, weight, extra=extra)  # type: ignore
 
     def steps(self) -> Batch:
         """Return the valid steps alone, each a column of its own [1, R], for no memory."""
-        leaves = self[:9], dict(self.extra)
+        leaves = self[:TIMED], dict(self.extra)
         timed, extra = tree.map(lambda leaf: leaf[self.valid][None], leaves)
         return Batch(*timed, extra=extra)  # type: ignore
 
     def without_closing(self) -> Batch:
         """Return the rows but for the closing one, for what asks nothing of what followed."""
-        timed, extra = tree.map(lambda leaf: leaf[:-1], (self[:9], dict(self.extra)))
+        timed, extra = tree.map(lambda leaf: leaf[:-1], (self[:TIMED], dict(self.extra)))
         return Batch(*timed, self.state, self.weight, extra=extra)  # type: ignore
 
     def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
@@ -91,13 +93,18 @@ class Batch(NamedTuple):
             yield self.columns(part)
 
 
+TIMED = Batch._fields.index("state")  # of a batch's fields so many have time in front
+
+
 class Decision(NamedTuple):
     """The action chosen by an agent, its memory after the step and its log-probability.
 
-    Where a teacher was asked also what is right, whoever chose the action.
+    Where a teacher was asked also what is right, whoever chose the action; where the network
+    draws, also the numbers [N, K] that it was handed.
     """
 
     action: Array
     state: State = None
     log_prob: Array | None = None
     answer: Answer | None = None
+    noise: Array | None = None

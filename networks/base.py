@@ -24,13 +24,18 @@ class Network(nn.Module):
     """
 
     features: int = 0  # F; 0 while a lazy network waits for its first batch (see probe)
+    noise: int = 0  # normal numbers a step that a network which draws is handed (see forward)
 
     def initial_state(self, n: int) -> State:
         """Return the initial memory of n environments (zeros); None for a network without."""
         return None
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Map `obs` [T, N, ...], `start` bool [T, N], `state` or None to [T, N, F] and state."""
+        """Map `obs` [T, N, ...], `start` bool [T, N], `state` or None to [T, N, F] and state.
+
+        A network with `noise` above 0 takes one argument more: the normal numbers [T, N, noise]
+        that its draws are made of, or None, where nothing is drawn and it gives the likeliest.
+        """
         raise NotImplementedError
 
     def study(
@@ -43,6 +48,10 @@ class Network(nn.Module):
         log-likelihood. By itself there are none.
         """
         return *self(obs, start, state), {}
+
+    def output_weight(self) -> nn.Parameter | None:
+        """Return weights [K, F] that a layer from features to K numbers is to share; here none."""
+        return None
 
     def update(self, obs: Any, valid: Tensor) -> None:
         """Update the running statistics, if there are any, with observations [T, N, ...].
@@ -98,7 +107,7 @@ class Core(Network):
 
     def __init__(self, source: Network) -> None:
         super().__init__()
-        self.source = source
+        self.source, self.noise = source, source.noise
         self.source_has_memory = has_memory(source)
         self.built = False
 
@@ -130,10 +139,12 @@ class Core(Network):
             refuse(self, f"{problem}; call probe(network, observation_space) first")
         return self._join(self.source.initial_state(n), self.own_initial_state(n))
 
-    def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
+    def forward(
+        self, obs: Any, start: Tensor, state: State = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Apply the source, then this core."""
         source_state, own_state = self._split(state)
-        x, source_state = self.source(obs, start, source_state)
+        x, source_state = handed(self.source, obs, start, source_state, noise)
         return self._above(x, start, source_state, own_state)
 
     def study(
@@ -170,6 +181,13 @@ class Core(Network):
         if not self.has_own_memory:
             return source_state
         return (source_state, own_state) if self.source_has_memory else own_state
+
+
+def handed(
+    network: Network, obs: Any, start: Tensor, state: State, noise: Tensor | None
+) -> tuple[Tensor, State]:
+    """Call a network, with noise [T, N, K] where there is some."""
+    return network(obs, start, state) if noise is None else network(obs, start, state, noise)
 
 
 def has_memory(network: Network) -> bool:

@@ -26,7 +26,7 @@ from seqrl.core.moments import RewardScale
 from seqrl.core.saved import NUMBER, PART, RNG, Kept
 from seqrl.core.seeding import Seed, drawing_from, generator, torch_generator
 from seqrl.core.types import Array, Batch, Metrics, Transition
-from seqrl.networks.base import as_network, has_memory, kept_outputs, name_of
+from seqrl.networks.base import Network, as_network, has_memory, kept_outputs, name_of
 from seqrl.networks.contract import attempt, probe
 
 DROPOUTS = "dropout", "input_dropout", "recurrent_dropout"  # what layers of ours name them
@@ -157,6 +157,12 @@ class NetworkAgent(Scheduled):
 
     def _check_effect(self) -> None:
         """Refuse options that change nothing for this network."""
+        layers = [part.module.layer.weight for part in self.parts.values()]
+        if any(
+            all(weight is not layer for layer in layers) for weight in shared_weights(self.network)
+        ):
+            layer = "layer of its own that gives the choices alone, on top of the network itself"
+            raise UsageError(f"tied weights: no effect, as {type(self).__name__} has no {layer}")
         if self.optim.bptt and not self.memory:
             raise UsageError(f"bptt {self.optim.bptt}: {name_of(self.network)} has no memory")
         drawing = [part for part in self.parts.values() if part.draws and part.optim]
@@ -294,6 +300,12 @@ class NetworkAgent(Scheduled):
                 text = "the network is not built yet: give the agent the observation_space"
                 raise UsageError(text)
             super().load_state_dict(state, name)
+
+
+def shared_weights(network: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that parts of a network would share with an output layer."""
+    parts = (part for part in network.modules() if isinstance(part, Network))
+    return [weight for part in parts if (weight := part.output_weight()) is not None]
 
 
 def own_dropout(network: nn.Module) -> float:

@@ -22,7 +22,7 @@ from seqrl.core import action_mask, schema, tree
 from seqrl.core.arrays import joined, to_numpy, to_tensor
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array, State
-from seqrl.networks.base import Network
+from seqrl.networks.base import Network, handed
 from seqrl.networks.batch_norm import batch_norms
 from seqrl.networks.plain.numpy_adam import NumpyAdam
 from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
@@ -79,16 +79,20 @@ class Outputs(nn.Module):
             self.head = head
         self.copies = not all(map(leaves_its_inputs, network.modules()))
 
-    def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
+    def forward(
+        self, obs: Any, start: Tensor, state: State = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Map obs [T, B, ...], start [T, B] and memory to numbers [T, B, K] and memory."""
-        features, state = self.features(obs, start, state)
+        features, state = self.features(obs, start, state, noise)
         return self.numbers(features), state
 
-    def features(self, obs: Any, start: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map obs, start and memory to the network's features [T, B, F] and memory."""
+    def features(
+        self, obs: Any, start: Tensor, state: State, noise: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """Map obs, start, memory and noise to the network's features [T, B, F] and memory."""
         if self.copies:
             obs, state = tree.map(torch.clone, (obs, state))
-        return self.network(obs, start, state)
+        return handed(self.network, obs, start, state, noise)
 
     def study(
         self, obs: Any, start: Tensor, state: State, answer: Tensor, valid: Tensor
@@ -229,8 +233,13 @@ class Part:
             group["lr"] = learning_rate
         self.optimizer.step()
 
-    def act(self, obs: Array, start: Array, state: State) -> tuple[Array, State]:
-        """Map one step, obs [N, ...], to numbers [N, K] of the same kind of array, and memory."""
+    def act(
+        self, obs: Array, start: Array, state: State, noise: Array | None = None
+    ) -> tuple[Array, State]:
+        """Map one step, obs [N, ...], to numbers [N, K] of the same kind of array, and memory.
+
+        noise: [N, noise] for a network that draws; None for no draw.
+        """
         on_host = isinstance(start, np.ndarray)
         obs, legal = action_mask.split(obs)
         if self.plain is not None and on_host:
@@ -238,29 +247,40 @@ class Part:
             out, state = self.plain.step(obs, start, state)
             out = self.module.combined(out)
         else:
-            out, state = self.act_in_torch(obs, start, state)
+            out, state = self.act_in_torch(obs, start, state, noise)
             out = to_numpy(out) if on_host else out
         return self._masked(out, legal), state
 
-    def act_in_torch(self, obs: Array, start: Array, state: State) -> tuple[Tensor, State]:
+    def act_in_torch(
+        self, obs: Array, start: Array, state: State, noise: Array | None = None
+    ) -> tuple[Tensor, State]:
         """Map one step to numbers [N, K] as a tensor on the device, and memory."""
-        rolled = tree.map(lambda leaf: leaf[None], to_tensor((obs, start), self.device))
+        rolled = to_tensor((obs, start, noise), self.device)
+        seen, begins, drawn = tree.map(lambda leaf: leaf[None], rolled)
         self._rest()
         with torch.inference_mode():
-            out, state = self.module(*rolled, to_tensor(state, self.device))
+            out, state = self.module(seen, begins, to_tensor(state, self.device), drawn)
         return out[0], state
 
     def learn(
-        self, obs: Array, start: Array, state: State = None, valid: Array | None = None
+        self,
+        obs: Array,
+        start: Array,
+        state: State = None,
+        valid: Array | None = None,
+        noise: Array | None = None,
     ) -> Array:
         """Map a batch to numbers [T, B, K] that a loss may be differentiated by.
 
         valid: bool [T, B], of which steps the features' activity is to be sparse; None for all.
+        noise: [T, B, noise] that the network was handed when it acted.
         """
         obs, legal = action_mask.split(obs)
-        return self._masked(self._learn(obs, start, state, valid), legal)
+        return self._masked(self._learn(obs, start, state, valid, noise), legal)
 
-    def _learn(self, obs: Array, start: Array, state: State, valid: Array | None) -> Array:
+    def _learn(
+        self, obs: Array, start: Array, state: State, valid: Array | None, noise: Array | None
+    ) -> Array:
         if isinstance(start, np.ndarray):
             self.activations = self._in_numpy(obs, start)
             return self.activations[-1].reshape(*start.shape, -1)
@@ -270,7 +290,7 @@ class Part:
             self.leaf = torch.from_numpy(self.activations[-1]).view(*start.shape, -1)
             return self.leaf.requires_grad_()
         self._wake()
-        return self._in_torch(obs, start, state, valid)[0]
+        return self._in_torch(obs, start, state, valid, noise=noise)[0]
 
     def _wake(self) -> None:
         """Set the module to learning."""
@@ -294,7 +314,13 @@ class Part:
         return self._masked(out, legal), terms
 
     def _in_torch(
-        self, obs: Any, start: Tensor, state: State, valid: Array | None, answer: Any = None
+        self,
+        obs: Any,
+        start: Tensor,
+        state: State,
+        valid: Array | None,
+        answer: Any = None,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the numbers [T, B, K], and the network's own terms where it is told answers."""
         assert self.optim is not None
@@ -302,14 +328,14 @@ class Part:
         if regular.input_noise and self.draws:
             obs = regular.noisy(obs)
         if answer is None and not (self.optim.bptt or regular.sparsity):
-            return self.module(obs, start, state)[0], {}
-        features, terms = self._in_pieces(obs, start, state, valid, answer)
+            return self.module(obs, start, state, noise)[0], {}
+        features, terms = self._in_pieces(obs, start, state, valid, answer, noise)
         if regular.sparsity:
             self.activity = regular.activity_term(features, valid)
         return self.module.numbers(features), terms
 
     def _in_pieces(
-        self, obs: Any, start: Tensor, state: State, valid: Any, answer: Any
+        self, obs: Any, start: Tensor, state: State, valid: Any, answer: Any, noise: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the features [T, B, F] and terms; over pieces memory goes on, but no gradient."""
         assert self.optim is not None
@@ -317,9 +343,9 @@ class Part:
         length = self.optim.bptt or len(start)
         for first in range(0, len(start), length):
             rows = slice(first, first + length)
-            seen = tree.map(lambda leaf, rows=rows: leaf[rows], obs)
+            seen, drawn = tree.map(lambda leaf, rows=rows: leaf[rows], (obs, noise))
             if answer is None:
-                features, state = self.module.features(seen, start[rows], state)
+                features, state = self.module.features(seen, start[rows], state, drawn)
             else:
                 told = answer[rows], valid[rows]
                 features, state, terms = self.module.study(seen, start[rows], state, *told)
@@ -329,20 +355,22 @@ class Part:
             parts.append(features)
         return torch.cat(parts), sums
 
-    def evaluate(self, obs: Array, start: Array, state: State = None) -> Array:
+    def evaluate(
+        self, obs: Array, start: Array, state: State = None, noise: Array | None = None
+    ) -> Array:
         """Map a batch to numbers [T, B, K] without a gradient."""
         obs, legal = action_mask.split(obs)
-        return self._masked(self._evaluate(obs, start, state), legal)
+        return self._masked(self._evaluate(obs, start, state, noise), legal)
 
-    def _evaluate(self, obs: Array, start: Array, state: State) -> Array:
+    def _evaluate(self, obs: Array, start: Array, state: State, noise: Array | None) -> Array:
         if isinstance(start, np.ndarray):
             return self._in_numpy(obs, start)[-1].reshape(*start.shape, -1)
         if self.learns_in_numpy:
             self.refresh()
-            return torch.from_numpy(self._evaluate(obs.numpy(), start.numpy(), state))
+            return torch.from_numpy(self._evaluate(obs.numpy(), start.numpy(), state, noise))
         self._rest()
         with torch.no_grad():
-            return self.module(obs, start, state)[0]
+            return self.module(obs, start, state, noise)[0]
 
     def memory_after(self, obs: Array, start: Array, state: State) -> State:
         """Return the memory behind a batch."""

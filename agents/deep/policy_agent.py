@@ -78,6 +78,8 @@ class PolicyAgent(NetworkAgent):
             nn.init.zeros_(layer.bias)
         if self.shares_network:
             policy = joined(policy, value)
+        elif (weight := self.network.output_weight()) is not None:
+            policy.weight = self._shared(weight)
         outputs = Outputs(self.network, policy, head=self.head, choices=self.head.counts)
         self.policy = self._part(outputs, draws=self.draws_in_learning)
         self.parts = {"policy": self.policy}
@@ -87,6 +89,15 @@ class PolicyAgent(NetworkAgent):
             self.critic = self._part(Outputs(copied(self.network), value))
             self.parts["critic"] = self.critic
         self.store = self.make_store()
+
+    def _shared(self, weight: nn.Parameter) -> nn.Parameter:
+        """Return the network's weights that the policy's layer shares; refuse what does not fit."""
+        if weight.shape[0] != self.head.size:
+            problem = f"the network shares weights for {weight.shape[0]} numbers"
+            raise UsageError(
+                f"{problem}, {self.action_space} has {self.head.size}; do not tie them"
+            )
+        return weight
 
     def _part(self, outputs: Outputs, draws: bool = True) -> Part:
         placed = outputs.to(self.device)
@@ -104,21 +115,26 @@ class PolicyAgent(NetworkAgent):
         """Return actions and memory; the mode where nothing is to be explored."""
         on_host = isinstance(start, np.ndarray)
         self._try_once(obs, start)
+        draw = Draw(self.rng if on_host else self.torch_rng)
         own, other = self.memories(state)
-        out, own = self.policy.act(obs, start, own)
+        drawn = self.network.noise if explore else 0
+        noise = draw.normal((len(start), drawn)) if drawn else None
+        out, own = self.policy.act(obs, start, own, noise)
         if self.carries_both:
             other = self.critic.act(obs, start, other)[1]
         out = self.preferences(out)
         check_finite(out, obs)
         with torch.no_grad():  # the spread of continuous actions is a parameter
             if explore:
-                action = self.head.sample(out, Draw(self.rng if on_host else self.torch_rng))
+                action = self.head.sample(out, draw)
             else:
                 action = self.head.mode(out)
             log_prob = self.head.log_prob(out, action) if self.learns_turns and explore else None
         if not on_host:
-            action, log_prob = tree.map(lambda leaf: leaf.to(start.device), (action, log_prob))
-        return Decision(action, (own, other) if self.carries_both else own, log_prob)
+            made = action, log_prob, noise
+            action, log_prob, noise = tree.map(lambda leaf: leaf.to(start.device), made)
+        state = (own, other) if self.carries_both else own
+        return Decision(action, state, log_prob, noise=noise)
 
     def preferences(self, out: Array) -> Array:
         """Return what the head takes [..., K] of the policy network's numbers."""
@@ -161,14 +177,21 @@ class PolicyAgent(NetworkAgent):
         """Return what the critic gives [...] as returns."""
         return self.returns.mean + self.returns.std * out
 
-    def critic_values(self, obs: Any, start: Tensor, state: State = None) -> Tensor:
-        """Return the critic's values of a batch's rows [T, B], without a gradient."""
-        return self.in_units(self.critic.evaluate(obs, start, self.memories(state)[1])[..., -1])
+    def critic_values(
+        self, obs: Any, start: Tensor, state: State = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """Return the critic's values of a batch's rows [T, B], without a gradient.
+
+        noise: what the policy was handed, which it shares with values of its own network.
+        """
+        drawn = noise if self.shares_network else None
+        out = self.critic.evaluate(obs, start, self.memories(state)[1], drawn)
+        return self.in_units(out[..., -1])
 
     def learn_both(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the policy's numbers [T, B, K] and the critic's [T, B] of a batch's rows."""
         own, other = self.memories(batch.state)
-        out = self.policy.learn(batch.obs, batch.start, own, batch.valid)
+        out = self.policy.learn(batch.obs, batch.start, own, batch.valid, batch.noise)
         if self.shares_network:
             return out[..., :-1], out[..., -1]
         value = self.critic.learn(batch.obs, batch.start, other, batch.valid)

@@ -110,7 +110,7 @@ class PPO(PolicyAgent):
         if not bool(whole.valid.any()):
             return
         with self.drawing():
-            value = self.critic_values(whole.obs, whole.start, whole.state)
+            value = self.critic_values(whole.obs, whole.start, whole.state, whole.noise)
         leaves = whole.reward, whole.discount, whole.final, whole.extra["over"], value
         advantage = targets.gae(*leaves, whole.extra["bootstrap"], self.gae_lambda)
         returns, valid = advantage + value, whole.valid

@@ -138,7 +138,8 @@ class Reinforce(PolicyAgent):
     def loss(self, batch: Batch) -> Loss:
         """Return -sum A log pi(a|s) and the entropy bonus of the valid steps."""
         valid, advantage = batch.valid, batch.extra["advantage"]
-        out = self.policy.learn(batch.obs, batch.start, None, valid) / self.temperature
+        out = self.policy.learn(batch.obs, batch.start, None, valid, batch.noise)
+        out = out / self.temperature
         gain = torch.where(valid, self.head.log_prob(out, batch.action) * advantage, 0.0).sum()
         entropy = torch.where(valid, self.head.entropy(out), 0.0).sum()
         count = valid.sum().clamp(min=1)

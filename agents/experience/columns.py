@@ -340,7 +340,7 @@ def pack(pieces: Any, device: torch.device | None) -> Any:
 
 def packed(batch: Batch, device: torch.device | None) -> Batch:
     """Return a batch as `pack` makes it, without indices and extra leaves."""
-    return Batch(*pack(batch[:11], device))
+    return Batch(*pack(batch[:12], device))
 
 
 def array_of(piece: Piece) -> np.ndarray:

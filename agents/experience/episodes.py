@@ -13,7 +13,8 @@ from seqrl.core.types import Array, Batch, Transition
 
 INITIAL_LENGTH = 64  # steps that memory is allocated for at first
 NAME = "agent/store"  # of the store's entry in a checkpoint
-TIMED = ("obs", "action", "reward", "answer")  # leaves [T, N, ...]; answer may be None
+TOLD = ("answer", "noise")  # leaves [T, N, ...] that may be None
+TIMED = ("obs", "action", "reward", *TOLD)  # leaves [T, N, ...]
 ENDS = ("last", "terminated", "length")  # leaves [N, ...]: what followed, and how long it was
 
 
@@ -139,6 +140,7 @@ class Episodes:
             final=~inside,
             valid=inside,
             answer=found["answer"],
+            noise=found["noise"],
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,9 +183,9 @@ def axes_of(name: str, saved: Any, names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def timed_schema(axes: tuple[int, ...]) -> dict[str, Any]:
-    """Return the schema of columns [T, N]; no teacher may have told answers."""
+    """Return the schema of columns [T, N]; what is TOLD may be missing."""
     each = partial(schema.check_axes, axes, 2)
-    return dict.fromkeys(TIMED, each) | {"answer": schema.maybe(each)}
+    return dict.fromkeys(TIMED, each) | dict.fromkeys(TOLD, schema.maybe(each))
 
 
 def check_ended(name: str, saved: Any) -> None:

@@ -87,6 +87,7 @@ class Rollout:
             "action": step.action,
             "log_prob": as_float32(step.log_prob),
             "reward": reward,
+            "noise": step.noise,
             "discount": as_float32(~step.terminated) * self.gamma,
             "valid": step.valid,
             "over": step.terminated | step.truncated,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -271,7 +272,8 @@ class Interaction:
             action = schema.whole(int(space.start), int(space.start + space.n - 1), (self._n,))
         seen = (self.obs, flags, memory, memory, action, schema.maybe(reals), reals)
         told: Any = None if decision.answer is None else (action, flags)
-        surplus = Transition(*seen, flags, flags, self.obs, flags, told)._asdict()
+        noise = schema.maybe(partial(schema.check_axes, (self._n,), 1))
+        surplus = Transition(*seen, flags, flags, self.obs, flags, told, noise)._asdict()
         del surplus["whole"]
         return {
             **dict.fromkeys(("agent", "envs"), schema.anything),

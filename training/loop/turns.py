@@ -47,7 +47,8 @@ class SteppedTurns:
         chosen = decision.state, decision.action, decision.log_prob
         next_obs, reward, terminated, truncated, valid = outcome[:5]
         came = reward, terminated, truncated, next_obs, valid
-        step = Transition(obs, start, state, *chosen, *came, decision.answer)
+        told = decision.answer, decision.noise
+        step = Transition(obs, start, state, *chosen, *came, *told)
         return step, outcome.real, outcome.ended
 
     def _cut(self, outcome: Outcome, limit: int) -> Outcome:

@@ -74,6 +74,28 @@ def untaught(entries: Any) -> Any:
     return {**entries, "answer": None} if isinstance(entries, dict) else entries
 
 
+def from_5(saved: Entries) -> Entries:
+    """Migrate schema 5, before networks were handed noise."""
+    loop = saved.get("loop")
+    if not isinstance(loop, dict):
+        return {**saved, "schema": 6}
+    agent: Any = loop.get("agent")
+    store = agent.get("store") if isinstance(agent, dict) else None
+    if isinstance(store, dict) and "finished" in store:  # episodes
+        columns, finished = store["columns"], [noiseless(ended) for ended in store["finished"]]
+        store = {**store, "columns": noiseless(columns), "finished": finished}
+    elif isinstance(store, dict) and "filled" in store:  # a rollout
+        store = {**store, "rows": noiseless(store["rows"])}
+    if isinstance(store, dict):
+        loop = {**loop, "agent": {**agent, "store": store}}
+    return {**saved, "schema": 6, "loop": {**loop, "surplus": noiseless(loop.get("surplus"))}}
+
+
+def noiseless(entries: Any) -> Any:
+    """Return entries that hold no noise; what is none, or wrong, is left to its checks."""
+    return {**entries, "noise": None} if isinstance(entries, dict) else entries
+
+
 def agent_from_2(agent: Entries) -> Entries:
     """Return an agent's entries in schema 3; what is none of 0.1 is left to its checks."""
     if isinstance(agent.get("memory"), dict):  # a table
@@ -110,4 +132,6 @@ def rename_keys(entries: Entries, names: dict[str, str]) -> Entries:
     return {names.get(name, name): entry for name, entry in entries.items()}
 
 
-MIGRATIONS: dict[int, Callable[[Entries], Entries]] = {1: from_1, 2: from_2, 3: from_3, 4: from_4}
+MIGRATIONS: dict[int, Callable[[Entries], Entries]] = dict(
+    enumerate((from_1, from_2, from_3, from_4, from_5), 1)
+)
