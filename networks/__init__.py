@@ -14,6 +14,9 @@ from seqrl.networks.normalized import Normalized, normalized_space
 from seqrl.networks.options import activation, initialise
 from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
 from seqrl.networks.recurrent import GRU, LSTM, RNN
+from seqrl.networks.sequences.hred import HRED
+from seqrl.networks.sequences.seq2seq import Seq2Seq
+from seqrl.networks.sequences.vhred import VHRED
 from seqrl.networks.stack import FrameStack
 from seqrl.networks.tokens import Tokens
 from seqrl.networks.vectors import Embedding, flat
@@ -21,10 +24,12 @@ from seqrl.networks.vectors import Embedding, flat
 __all__ = [
     "CNN",
     "GRU",
+    "HRED",
     "LSTM",
     "MLP",
     "NETWORKS",
     "RNN",
+    "VHRED",
     "Attention",
     "Bidirectional",
     "Embedding",
@@ -34,6 +39,7 @@ __all__ = [
     "Normalize",
     "Normalized",
     "NumpyForward",
+    "Seq2Seq",
     "Tokens",
     "activation",
     "as_network",

@@ -49,7 +49,7 @@ class Network(nn.Module):
         """
         return *self(obs, start, state), {}
 
-    def output_weight(self) -> nn.Parameter | None:
+    def output_weight(self) -> Tensor | None:
         """Return weights [K, F] that a layer from features to K numbers is to share; here none."""
         return None
 

@@ -52,7 +52,11 @@ class Bidirectional(Network):
 
     def summary(self, x: Tensor, length: Tensor) -> Tensor:
         """Return what each core has read in the end [B, 2 H], for [L, B, F] and lengths [B]."""
-        out, own = self.read(x, length), self.ahead.features
+        return self.ends(self.read(x, length), length)
+
+    def ends(self, out: Tensor, length: Tensor) -> Tensor:
+        """Return of what was read [L, B, 2 H] what each core gave last [B, 2 H]."""
+        own = self.ahead.features
         return torch.cat([at(out, length - 1)[:, :own], out[0, :, own:]], -1)
 
 

@@ -22,6 +22,9 @@ from seqrl.networks.layers import IDENTITY_INPUT_STD
 from seqrl.networks.mlp import MLP
 from seqrl.networks.options import lookup
 from seqrl.networks.recurrent import GRU, LSTM, RNN
+from seqrl.networks.sequences.hred import HRED
+from seqrl.networks.sequences.seq2seq import Seq2Seq
+from seqrl.networks.sequences.vhred import VHRED
 from seqrl.networks.stack import FrameStack
 from seqrl.networks.tokens import Tokens
 
@@ -33,8 +36,12 @@ NETWORKS = {
     "gru": "gated recurrent unit",
     "attention": "causal self-attention over a window of past steps",
     "frame-stack": "the last k observations side by side, then an MLP",
+    "seq2seq": "reads a source of tokens and answers token by token, with attention",
+    "hred": "the same for dialogues, with a context network over turns",
+    "vhred": "the same with a latent a turn: several replies to the same",
 }
 MakeNetwork = Callable[..., Network]
+SEQUENCES: dict[str, MakeNetwork] = {"seq2seq": Seq2Seq, "hred": HRED, "vhred": VHRED}
 CORES: dict[str, MakeNetwork] = {"rnn": RNN, "lstm": LSTM, "gru": GRU, "attention": Attention}
 
 # Initialisations with long memory: gates that keep for 1 / (1 - sigmoid(4)), about 50 steps;
@@ -79,6 +86,9 @@ def _make(name: str, space: Space, args: dict[str, Any]) -> Network:
         return _cnn(space, args)
     if name == "frame-stack":
         return _frame_stack(space, args)
+    if name in SEQUENCES:
+        _check(name, args, options_of(SEQUENCES[name]))
+        return SEQUENCES[name](space, **args)
     return _core(name, space, args)
 
 

@@ -54,8 +54,10 @@ def encoder_options(space: Space) -> Set[str]:
 
 
 def options_of(function: Any) -> Set[str]:
-    """Return the names of the parameters after the first one."""
-    return set(list(inspect.signature(function).parameters)[1:])
+    """Return the names of the parameters after the first one, with those passed to a base."""
+    _, *parameters = inspect.signature(function).parameters.values()
+    names = {part.name for part in parameters if part.kind != part.VAR_KEYWORD}
+    return names if len(names) == len(parameters) else names | options_of(function.__base__)
 
 
 TREE_OPTIONS = options_of(tree_encoder)

@@ -302,7 +302,7 @@ class NetworkAgent(Scheduled):
             super().load_state_dict(state, name)
 
 
-def shared_weights(network: nn.Module) -> list[nn.Parameter]:
+def shared_weights(network: nn.Module) -> list[Tensor]:
     """Return the weights that parts of a network would share with an output layer."""
     parts = (part for part in network.modules() if isinstance(part, Network))
     return [weight for part in parts if (weight := part.output_weight()) is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -90,14 +90,14 @@ class PolicyAgent(NetworkAgent):
             self.parts["critic"] = self.critic
         self.store = self.make_store()
 
-    def _shared(self, weight: nn.Parameter) -> nn.Parameter:
+    def _shared(self, weight: Tensor) -> nn.Parameter:
         """Return the network's weights that the policy's layer shares; refuse what does not fit."""
         if weight.shape[0] != self.head.size:
             problem = f"the network shares weights for {weight.shape[0]} numbers"
             raise UsageError(
                 f"{problem}, {self.action_space} has {self.head.size}; do not tie them"
             )
-        return weight
+        return cast("nn.Parameter", weight)
 
     def _part(self, outputs: Outputs, draws: bool = True) -> Part:
         placed = outputs.to(self.device)

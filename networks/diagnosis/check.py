@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from seqrl.core import tree
 from seqrl.core.action_mask import rest_space
+from seqrl.core.errors import UsageError
+from seqrl.core.tokens import PAD, token_space
 from seqrl.core.types import State
 from seqrl.networks import base, contract
 from seqrl.networks.base import Network
@@ -198,8 +200,26 @@ def sample_rollout(
         values = np.stack([np.asarray(part.sample()) for _ in range(steps * envs)])
         return torch.as_tensor(values.reshape(steps, envs, *values.shape[1:]), device=device)
 
-    obs, other = (tree.map(sample, base.parts_of(copy.deepcopy(space))) for _ in range(2))
+    shown = (tree.map(sample, base.parts_of(copy.deepcopy(space))) for _ in range(2))
+    obs, other = map(_padded_behind, shown) if _shows_tokens(space) else shown
     return Rollout(obs, torch.as_tensor(start, device=device), other)
+
+
+def _shows_tokens(space: Space) -> bool:
+    """Return whether a space is that of a token task, whose sources are padded behind."""
+    try:
+        return bool(token_space(space, ""))
+    except UsageError:
+        return False
+
+
+def _padded_behind(obs: Any) -> Any:
+    """Return a token task's observations with at least one token, and padding behind the last."""
+    source = obs["source"]
+    order = (source == PAD).to(torch.uint8).sort(dim=-1, stable=True).indices
+    source = source.gather(-1, order)
+    source[..., 0].clamp_(min=PAD + 1)
+    return {**obs, "source": source}
 
 
 def _with_other(rollout: Rollout, t: int, n: int) -> Any:
