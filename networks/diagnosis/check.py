@@ -21,6 +21,7 @@ from seqrl.networks import base, contract
 from seqrl.networks.base import Network
 
 TOLERANCE = 1e-5
+ROUNDING = 1e-6  # of products whose shape depends on where episodes and replies begin
 
 
 class Rollout(NamedTuple):
@@ -44,7 +45,7 @@ def check_network(
 
     In eval mode, with episode starts inside: step by step equals one call (1e-5); a start resets
     the memory whatever it was; changing an observation changes nothing before it, in another
-    episode or in another environment, to the bit, and neither do added environments or later steps;
+    episode or in another environment (1e-6), and neither do added environments or later steps;
     gradients reach the parameters and stay within the episode; forward changes nothing.
     Raises UsageError naming the network and the property that fails.
     """
@@ -118,7 +119,7 @@ def check_isolation(network: Network, rollout: Rollout) -> None:
         gap = largest_gap(out[same], whole[same])
         text = "before it, of another episode or of another environment"
         text = f"an observation changed outputs {text} (by {gap:.2g})"
-        _require(network, gap == 0, f"{text}; they must stay equal to the bit")
+        _require(network, gap <= ROUNDING, f"{text}; they must stay as they were")
 
 
 @torch.no_grad()

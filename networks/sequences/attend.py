@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +18,13 @@ class Attend(nn.Module):
     In the order of Luong, Pham and Manning (2015): the output asks, so that all steps ask at once.
     Their equation 5 gives the features, tanh(W [context; output]).
 
-    score: "dot", over sqrt(H) (Vaswani et al. 2017); "general", with weights in between; or
+    score: "dot", of output and token as they are; "general", with weights in between; or
         "additive" (Bahdanau, Cho and Bengio 2015).
     """
 
     def __init__(self, hidden: int, score: str) -> None:
         super().__init__()
-        self.score, self.root = lookup("attention", score, SCORES[1:]), math.sqrt(hidden)
+        self.score = lookup("attention", score, SCORES[1:])
         self.mix = nn.Linear(2 * hidden, hidden)
         if self.score != "dot":
             self.ask = nn.Linear(hidden, hidden, bias=False)
@@ -39,7 +37,7 @@ class Attend(nn.Module):
             both = torch.tanh(self.ask(y)[:, :, None] + self.show(seen)[:, None])
             return self.weigh(both)[..., 0]
         asked = y if self.score == "dot" else self.ask(y)
-        return asked @ seen.transpose(1, 2) / self.root
+        return asked @ seen.transpose(1, 2)
 
     def weights(self, y: Tensor, seen: Tensor, length: Tensor) -> Tensor:
         """Return weights [T, S, L] of the tokens within the lengths [S], for outputs [T, S, H]."""
