@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from seqrl.agents.deep.regularisation import Regularisation
     from seqrl.agents.deep.reinforce import Reinforce
     from seqrl.agents.deep.value_agent import TargetNetwork, Updates, ValueAgent
+    from seqrl.agents.experience.dataset import Dataset
+    from seqrl.agents.experience.recording import Recording
     from seqrl.agents.experience.replay import Sequences
     from seqrl.agents.protocol import Agent
     from seqrl.agents.schedules import Rate, Schedule, exponential, inverse, linear
@@ -28,6 +30,7 @@ MODULES = {
     "Agent": "seqrl.agents.protocol",
     "AgentTeacher": "seqrl.agents.teachers",
     "Boltzmann": "seqrl.agents.tabular.policy",
+    "Dataset": "seqrl.agents.experience.dataset",
     "DeepMonteCarlo": "seqrl.agents.deep.deep_monte_carlo",
     "DeepQ": "seqrl.agents.deep.deep_q",
     "DeepSarsa": "seqrl.agents.deep.deep_sarsa",
@@ -41,6 +44,7 @@ MODULES = {
     "QLearning": "seqrl.agents.tabular.q_learning",
     "Rate": "seqrl.agents.schedules",
     "Regularisation": "seqrl.agents.deep.regularisation",
+    "Recording": "seqrl.agents.experience.recording",
     "Reinforce": "seqrl.agents.deep.reinforce",
     "ReplaySettings": "seqrl.agents.deep.deep_q",
     "Sarsa": "seqrl.agents.tabular.sarsa",
@@ -61,6 +65,7 @@ __all__ = [
     "Agent",
     "AgentTeacher",
     "Boltzmann",
+    "Dataset",
     "DeepMonteCarlo",
     "DeepQ",
     "DeepSarsa",
@@ -72,6 +77,7 @@ __all__ = [
     "PolicyAgent",
     "QLearning",
     "Rate",
+    "Recording",
     "Regularisation",
     "Reinforce",
     "ReplaySettings",

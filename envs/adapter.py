@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -47,6 +47,7 @@ class Outcome(NamedTuple):
         return self._replace(obs=obs, start=start, truncated=truncated, ended=True)
 
 
+@runtime_checkable
 class Environments(Protocol):
     """The interface that the training loop needs of its environments."""
 
@@ -81,7 +82,7 @@ def adapt(envs: Any) -> Environments:
         return Vector(envs)
     if isinstance(envs, gym.Env):
         return Serial([envs])
-    if isinstance(envs, SeparateEnvs | Vector):
+    if isinstance(envs, Environments):
         return envs
     expected = "a Gymnasium Env or VectorEnv, or what seqrl.envs.make returns"
     raise UsageError(f"environments of type {type(envs).__name__}: expected {expected}")

@@ -23,6 +23,7 @@ from seqrl.core.errors import RunError, explain
 from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
 from seqrl.envs.attributes import Unkept
 from seqrl.envs.layers import VALUES, env_state, has_own_state, is_listed, layers, set_env_state
+from seqrl.envs.recorded import Recorded
 from seqrl.envs.workers import Workers
 
 TRIAL = 20  # random steps
@@ -64,6 +65,8 @@ def rows_of(envs: Environments) -> list[dict[str, Any] | None]:
     """Return the states of the environments, or of a VectorEnv as a whole; Unkept, RunError."""
     if isinstance(envs, Workers):
         return envs.each(state_or_none, [VALUES // envs.num_envs] * envs.num_envs)
+    if isinstance(envs, Recorded):
+        return [envs.state_dict()]
     if isinstance(envs, Serial):
         return [env_state(env, VALUES // envs.num_envs) for env in envs.envs]
     assert isinstance(envs, Vector)
@@ -78,6 +81,8 @@ def set_rows(envs: Environments, rows: Sequence[Any]) -> None:
     elif isinstance(envs, Serial):
         for env, row in zip(envs.envs, rows, strict=True):
             set_env_state(env, row)
+    elif isinstance(envs, Recorded):
+        envs.load_state_dict(*rows)
     elif isinstance(envs, Vector):
         (row,) = rows
         set_env_state(envs.envs, row if "wrappers" in row else {"inner": row, "limits": []})
@@ -102,8 +107,9 @@ def load_env_state(env: gym.Env, state: dict[str, Any]) -> None:
 
 def why_unkept(envs: Environments) -> str:
     """Return why the state of environments cannot be kept, "" where it can; tried out once."""
-    assert isinstance(envs, SeparateEnvs | Vector)
+    assert isinstance(envs, SeparateEnvs | Vector | Recorded)
     if envs.unkept is None:
+        assert not isinstance(envs, Recorded)
         most = VALUES // envs.num_envs
         try:
             if isinstance(envs, Workers):

@@ -29,10 +29,10 @@ ARROWS = {
     "envs": {"envs.tasks"},
     "envs.tasks": {"envs"},
     "training": set(),
-    "training.loop": {"agents", "agents.tabular", "envs", "training"},
+    "training.loop": {"agents", "agents.experience", "agents.tabular", "envs", "training"},
     "training.pictures": {"agents", "agents.tabular", "envs", "training.loop"},
     "training.runs": {
-        *("agents", "agents.tabular", "envs", "networks.diagnosis"),
+        *("agents", "agents.experience", "agents.tabular", "envs", "networks.diagnosis"),
         *("training", "training.loop", "training.pictures"),
     },
     "training.comparison": {"envs", "training", "training.runs"},

@@ -63,6 +63,8 @@ class DeepQ(ValueAgent):
         sequences: what a network with memory learns from.
     """
 
+    learns_from_others = True
+
     def __init__(
         self,
         network: nn.Module,

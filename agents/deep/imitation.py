@@ -54,7 +54,7 @@ class Imitation(PolicyAgent):
         seed: of the agent's own random numbers.
     """
 
-    draws_in_learning = True
+    draws_in_learning = learns_from_others = True
 
     def __init__(
         self,

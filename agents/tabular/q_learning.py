@@ -60,6 +60,7 @@ class QLearning(TabularAgent):
     """
 
     learn_step = staticmethod(q_learning)
+    learns_from_others = True
 
     def __init__(
         self,

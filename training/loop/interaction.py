@@ -16,6 +16,7 @@ from seqrl.core.arrays import arange, like
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
 from seqrl.envs.adapter import adapt
 from seqrl.envs.attributes import UnknownClass
+from seqrl.envs.recorded import Recorded
 from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
 from seqrl.training.loop.callbacks import Callbacks, DueCallbacks, listed
@@ -23,7 +24,7 @@ from seqrl.training.loop.detect import CompiledTurns, compiled_turns, no_table
 from seqrl.training.loop.interrupt import Interrupt
 from seqrl.training.loop.long_episodes import LongEpisodes
 from seqrl.training.loop.protocol import Recorder
-from seqrl.training.loop.turns import SteppedTurns
+from seqrl.training.loop.turns import RecordedTurns, SteppedTurns
 
 LOG = logging.getLogger("seqrl")
 WORTHWHILE = 100_000  # env steps from which compiled turns make up for their start
@@ -61,7 +62,8 @@ class Interaction:
         self.recorder = recorder
         self.books = Books()
         self.watch = Stopwatch()  # acting, learning and recording, without the callbacks
-        self.stepped = SteppedTurns(self)
+        recorded = isinstance(self.envs, Recorded)
+        self.stepped = RecordedTurns(self) if recorded else SteppedTurns(self)
         self._compiled: CompiledTurns | None = None
         self.callbacks = listed(callbacks)  # called in this order; more may be added before a run
         self._due = DueCallbacks(self)

@@ -8,6 +8,7 @@ import numpy as np
 
 from seqrl.agents.protocol import Taught
 from seqrl.core.types import Metrics
+from seqrl.envs.recorded import Recorded
 from seqrl.training.loop.books import Episode
 
 POINTS = 1000  # at most, a tag
@@ -70,7 +71,7 @@ def driver_of(agent: Any) -> str:
 def point(loop: Any, episode: Episode, last: tuple[int, float]) -> Metrics:
     """Return a run's curves at an episode's end; `last`: env step and seconds of the last point."""
     step, seconds = last
-    driver = driver_of(loop.agent)
+    driver = "teacher" if isinstance(loop.envs, Recorded) else driver_of(loop.agent)
     return {
         f"{driver}/episode_return": episode.total,
         f"{driver}/ep_rew_mean": loop.books.ep_rew_mean,

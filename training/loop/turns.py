@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from seqrl.agents.protocol import Taught
 from seqrl.core.errors import RunError
-from seqrl.core.types import Transition
+from seqrl.core.types import Decision, Transition
 from seqrl.envs.adapter import Outcome
 
 
@@ -33,7 +36,7 @@ class SteppedTurns:
         """Act and step once; return the turn, its number of valid rows, and if an episode ended."""
         loop = self.loop
         obs, start, state = loop.obs, loop.start, loop.state
-        decision = loop.agent.act(obs, start, state, explore=loop.learning)
+        decision = self.decide()
         try:
             outcome = loop.envs.step(decision.action)
         except RunError as error:
@@ -51,6 +54,11 @@ class SteppedTurns:
         step = Transition(obs, start, state, *chosen, *came, *told)
         return step, outcome.real, outcome.ended
 
+    def decide(self) -> Decision:
+        """Return what is done now."""
+        loop = self.loop
+        return loop.agent.act(loop.obs, loop.start, loop.state, explore=loop.learning)
+
     def _cut(self, outcome: Outcome, limit: int) -> Outcome:
         over = (self.loop.books.lengths + outcome.valid) >= limit
         over = over & outcome.valid & ~(outcome.terminated | outcome.truncated)
@@ -66,15 +74,42 @@ class SteppedTurns:
         loop = self.loop
         loop.books.add(step, count)
         if loop.learning:
-            try:
-                metrics = loop.agent.learn(step)
-            except RunError as error:
-                raise RunError(f"at env step {loop.steps + 1}: {error}") from error
-            loop.told(metrics)
+            self._learn(step)
         before = loop.steps
         loop.steps += count
         if ended:
             loop.record(step, before, count)
+
+    def _learn(self, step: Transition) -> None:
+        loop = self.loop
+        try:
+            metrics = loop.agent.learn(step)
+        except RunError as error:
+            raise RunError(f"at env step {loop.steps + 1}: {error}") from error
+        loop.told(metrics)
+
+
+class RecordedTurns(SteppedTurns):
+    """Goes through recorded episodes: what is done, and the episodes that end, are theirs."""
+
+    def decide(self) -> Decision:
+        """Return what was done; an agent that is not taught looks on, for its memory's sake."""
+        loop, state = self.loop, None
+        if not isinstance(loop.agent, Taught):
+            state = loop.agent.act(loop.obs, loop.start, loop.state, explore=False).state
+        action, known = loop.envs.answer()
+        return Decision(action, state, answer=(action, known))
+
+    def _take(self, step: Transition, count: int, ended: bool) -> None:
+        """Learn from a turn, and count the episodes whose last step was in it."""
+        loop, envs, before = self.loop, self.loop.envs, self.loop.steps
+        self._learn(step)
+        loop.steps += count
+        if ended and len(over := np.flatnonzero(step.valid & (envs.ended >= 0))):
+            episode, made = envs.ended[over], envs.data.recording
+            at = before + step.valid.cumsum()[over]
+            totals, cut = envs.data.returns[episode], ~made.terminated[episode]
+            loop.record_all(at, over, totals, made.length[episode], cut)
 
 
 def split(step: Transition, most: int) -> tuple[Transition, Transition]:
