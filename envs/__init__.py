@@ -7,6 +7,7 @@ from seqrl.envs.making import find, make, may_never_end, time_limit
 from seqrl.envs.mask import Mask
 from seqrl.envs.reference import reference_scores
 from seqrl.envs.registry import register_all
+from seqrl.envs.return_wanted import ReturnWanted
 from seqrl.envs.state import get_state, set_state
 from seqrl.envs.workers import Workers
 
@@ -18,6 +19,7 @@ __all__ = [
     "FiniteMDP",
     "Mask",
     "Outcome",
+    "ReturnWanted",
     "Serial",
     "Vector",
     "Workers",

@@ -47,7 +47,7 @@ def with_action_mask(entries: list[Any], source: str | None) -> list[Any]:
 def is_trusted(name: str) -> bool:
     """Return whether a run's folder, which may be anybody's, may use a wrapper unasked."""
     module, _, attribute = name.partition(":")
-    ours = module == OURS and attribute in ("Mask", "ActionMask")
+    ours = module == OURS and attribute in ("Mask", "ActionMask", "ReturnWanted")
     return ours or (module == "gymnasium.wrappers" and attribute != "RecordVideo")  # writes files
 
 

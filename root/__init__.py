@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seqrl.training.loop.evaluation import evaluate
+    from seqrl.training.loop.fit import fit
     from seqrl.training.loop.train import train
     from seqrl.training.runs.policy import load
     from seqrl.training.runs.run_one import run
 
     __version__: str
 
-__all__ = ["__version__", "evaluate", "load", "run", "train"]
+__all__ = ["__version__", "evaluate", "fit", "load", "run", "train"]
 
 MODULES = {
     "evaluate": "seqrl.training.loop.evaluation",
+    "fit": "seqrl.training.loop.fit",
     "load": "seqrl.training.runs.policy",
     "run": "seqrl.training.runs.run_one",
     "train": "seqrl.training.loop.train",

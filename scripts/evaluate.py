@@ -18,6 +18,9 @@ def main(argv: Sequence[str]) -> int:
     add("--episodes", type=int, default=100, help="how many to play")
     add("--seed", type=int, default=0, help="of the environments")
     add("--max-episode-steps", type=int, default=10_000, help="cut episodes after as many steps")
+    add(
+        "--target-return", type=float, help="that is asked for, of a run with --condition-on return"
+    )
     add("--show", action="store_true", help="print the table: values and policy")
     add("--picture", metavar="FILE", help="draw policy, returns and memory as PNG")
     add("--gif", metavar="FILE", help="film the first episode as GIF")
@@ -27,14 +30,15 @@ def main(argv: Sequence[str]) -> int:
     from seqrl.training.runs.load import CODE, load_parts
 
     allowed = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
-    parts = load_parts(Path(args.run), allowed, best=args.best)
+    chosen = {"best": args.best, "target_return": args.target_return}
+    parts = load_parts(Path(args.run), allowed, **chosen)
     from seqrl.training.loop.evaluation import evaluate
     from seqrl.training.pictures.as_text import show_table, verdict
 
     if args.show:
         print(show_table(parts.agent, parts.envs))
-    chosen = {"seed": args.seed, "max_episode_steps": args.max_episode_steps}
-    found = evaluate(parts.agent, parts.envs, args.episodes, **chosen)
+    played = {"seed": args.seed, "max_episode_steps": args.max_episode_steps}
+    found = evaluate(parts.agent, parts.envs, args.episodes, **played)
     print(verdict(found, parts.envs))
     print(f"returns from {found.returns.min():g} to {found.returns.max():g}")
     print(f"lengths {found.lengths.mean():.1f} in the mean, {found.truncated.sum():,} cut")

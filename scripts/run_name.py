@@ -58,6 +58,8 @@ def label(action: Action, word: str, parser: Parser) -> tuple[str, str]:
         return word.partition("=")[0], word
     if action.dest == "wrappers":
         return word, f"wrapper={word}"
+    if action.dest == "dataset":
+        return word, f"dataset={Path(word).name}"
     return "", f"{action.dest}={Path(word).stem if action.dest == 'config' else value}"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.scripts.options import print_note
+from seqrl.training.loop.evaluation import Evaluation
 from seqrl.training.pictures.as_text import draw_policy, verdict
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.executor import code_flags
@@ -86,14 +87,11 @@ def report(one: RunUnderWay, summary: Summary) -> None:
     if hasattr(agent, "device_reason"):
         print(f"device {agent.device}: {agent.device_reason}")
     if evaluation is not None:
-        assert one.evaluator is not None
-        print(verdict(evaluation, one.evaluator.envs))
-        if (played := len(evaluation.returns)) < one.evaluator.episodes:
-            whole = f"these {played} of {one.evaluator.episodes} are as many env steps as the run"
-            print(f"{whole}; --eval-episodes {one.evaluator.episodes} plays them all")
-        if parts.reference:
-            print("known: " + ", ".join(f"{name} {x:.4g}" for name, x in parts.reference.items()))
-    policy = draw_policy(parts.agent, build_envs(config))
+        report_evaluation(one, evaluation)
+    if parts.returns is not None:
+        print(parts.returns)
+    drawn = evaluation is not None or parts.returns is None  # else there may be no environment
+    policy = draw_policy(parts.agent, build_envs(config)) if drawn else None
     if policy and not interrupted:
         print(f"\n{policy}\n")
     print(f"saved in  {folder}")
@@ -103,6 +101,18 @@ def report(one: RunUnderWay, summary: Summary) -> None:
     print(f"see it:   {tensorboard_command()} --logdir {logdir_of(folder, config)}")
     if early_stop:
         print(f"ended early: {early_stop}")
+
+
+def report_evaluation(one: RunUnderWay, evaluation: Evaluation) -> None:
+    """Print the greedy episodes' mean return, and what is known to compare it with."""
+    assert one.evaluator is not None
+    print(verdict(evaluation, one.evaluator.envs))
+    if (played := len(evaluation.returns)) < one.evaluator.episodes:
+        whole = f"these {played} of {one.evaluator.episodes} are as many env steps as the run"
+        print(f"{whole}; --eval-episodes {one.evaluator.episodes} plays them all")
+    if one.parts.reference:
+        scores = one.parts.reference.items()
+        print("known: " + ", ".join(f"{name} {score:.4g}" for name, score in scores))
 
 
 def few_updates(length: float, steps: int, updates: int) -> str:

@@ -59,6 +59,8 @@ def choose_preset(name: str, argv: Sequence[str], file: Settings) -> Preset | No
     """Return the preset that is named, or the one for this agent and environment."""
     if name == "none":
         return None
+    if not name and (file.get("dataset") or flag_value(argv, "--dataset", "")):
+        return None  # they are tuned for playing
     if name:
         found = preset(name)
         agent = flag_value(argv, "--agent", file.get("agent", found.agent))

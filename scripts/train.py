@@ -58,6 +58,12 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--agent", help=flags)
     add("--env", help="a Gymnasium id, or module:Id-v0")
     add("--steps", type=int, help="env steps, exactly")
+    recorded = "learn from recorded episodes: a folder or an id of Minari's; repeatable"
+    add("--dataset", **repeatable(str), metavar="D", help=recorded)
+    add("--best-share", type=float, help="from that share of them, of the highest returns")
+    seen = "return: the network also sees the return still wanted, and plays for the one asked for"
+    add("--condition-on", choices=("return",), help=seen)
+    add("--target-return", type=float, help="that evaluations ask for (default: the best recorded)")
     add("--episodes", type=int, help="stop after as many episodes, if --steps are not done before")
     add("--seed", type=int, help="fixes everything that is drawn")
     add("--seeds", type=int, help="train seeds 0 to K-1; their curves become one")
@@ -115,6 +121,10 @@ def make_parser(argv: Sequence[str]) -> Parser:
         network = bool(options.flag_value(argv, "--network", settings.get("network") or ""))
         options.add_agent_flags(parser, agent_class(name, network))
     set_defaults(parser, settings)
+    if "env" not in settings and (
+        settings.get("dataset") or options.flag_value(argv, "--dataset", "")
+    ):
+        parser.set_defaults(env=None)  # the one that was recorded
     return parser
 
 
@@ -129,6 +139,10 @@ PLAIN = (
     "deterministic",
     "network",
     "normalize_obs",
+    "dataset",
+    "best_share",
+    "condition_on",
+    "target_return",
 )
 
 
@@ -140,6 +154,7 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     from seqrl.training.runs.config import complete
 
     given = {name: getattr(args, name) for name in PLAIN}
+    given["dataset"] = given["dataset"] or None
     given["compile"], given["pictures"] = not args.no_compile, not args.no_pictures
     given["env_args"], given["network_args"] = dict(args.env_arg), dict(args.network_arg)
     given["wrappers"] = with_action_mask(args.wrappers, args.action_mask) or None

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqrl.training.loop.books import Episode
     from seqrl.training.loop.evaluation import Evaluation, evaluate
+    from seqrl.training.loop.fit import fit
     from seqrl.training.loop.interaction import Interaction
     from seqrl.training.loop.protocol import Callback, Recorder
     from seqrl.training.loop.scalars import Scalars
     from seqrl.training.loop.train import Logger, results, run_to, train
     from seqrl.training.runs.executor import Executor, Job, Processes, Result
+    from seqrl.training.runs.offline import load_recordings
     from seqrl.training.runs.policy import Policy, load
     from seqrl.training.runs.presets import Preset, preset
     from seqrl.training.runs.run_one import Summary, run
@@ -38,7 +40,9 @@ __all__ = [
     "Summary",
     "TensorBoard",
     "evaluate",
+    "fit",
     "load",
+    "load_recordings",
     "preset",
     "results",
     "run",
@@ -50,11 +54,13 @@ __all__ = [
 FILES = {
     "loop.books": ("Episode",),
     "loop.evaluation": ("Evaluation", "evaluate"),
+    "loop.fit": ("fit",),
     "loop.interaction": ("Interaction",),
     "loop.protocol": ("Callback", "Recorder"),
     "loop.scalars": ("Scalars",),
     "loop.train": ("Logger", "results", "run_to", "train"),
     "runs.executor": ("Executor", "Job", "Processes", "Result"),
+    "runs.offline": ("load_recordings",),
     "runs.policy": ("Policy", "load"),
     "runs.presets": ("Preset", "preset"),
     "runs.run_one": ("Summary", "run"),

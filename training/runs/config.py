@@ -16,10 +16,14 @@ from seqrl.core.errors import UsageError, closest
 from seqrl.envs.wrapping import named
 from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.folder import config_text
+from seqrl.training.runs.offline import complete_offline
 
 MOST_THREADS = 1_024
 KINDS: dict[str, tuple[Any, str]] = dict.fromkeys(("agent", "env", "network"), (str, "a text"))
-KINDS |= dict.fromkeys(("stop_at", "worker_timeout"), (int | float | np.number, "a number"))
+KINDS["condition_on"] = (str, "a text")
+REALS = ("stop_at", "worker_timeout", "best_share", "target_return")
+KINDS |= dict.fromkeys(REALS, (int | float | np.number, "a number"))
+KINDS["dataset"] = (list, "a list of folders or ids")
 SWITCHES = ("processes", "deterministic", "compile", "pictures", "normalize_obs")
 KINDS |= dict.fromkeys(SWITCHES, (bool, "True or False"))
 TABLES = ("env_args", "network_args", "bin_range", "agent_args")
@@ -45,6 +49,7 @@ def complete(given: Mapping[str, Any]) -> Config:
     complete_network(config, networked, issubclass(cls, TabularAgent))
     own = AGENTS[config["agent"]].numbers if config["agent"] in AGENTS else {}
     config["agent_args"] = agent_arguments(cls, {**own, **config["agent_args"]})
+    complete_offline(config, given, cls)
     return storable(config)
 
 

@@ -35,6 +35,10 @@ DEFAULTS: dict[str, Any] = {
     "network_args": {},
     "normalize_obs": False,
     "bin_range": {},
+    "dataset": None,
+    "best_share": None,
+    "condition_on": None,
+    "target_return": None,
     "agent_args": {},
 }
 WHOLE = {"steps": 1, "episodes": 1, "num_envs": 1, "max_episode_steps": 1, "seed": 0}

@@ -11,6 +11,7 @@ from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import parts as run_parts
 from seqrl.training.runs import saved_run
+from seqrl.training.runs.offline import with_target
 from seqrl.training.runs.parts import RunParts
 
 CODE = ("agent", "env", "network")  # settings that may import code
@@ -18,14 +19,22 @@ Build = Callable[[dict[str, Any]], RunParts]
 
 
 def load_parts(
-    folder: Path, allowed: Mapping[str, Any], *, best: bool = False, build: Build = run_parts.build
+    folder: Path,
+    allowed: Mapping[str, Any],
+    *,
+    best: bool = False,
+    build: Build = run_parts.build,
+    target_return: float | None = None,
 ) -> RunParts:
     """Return the parts of a run from its newest checkpoint, or from its best one.
 
     Its folder is not trusted: `allowed` has to name again any code that it would import. `build`
-    makes the parts from the config.
+    makes the parts from the config, in the run's environment, whatever it learned from.
+    `target_return` is wanted where the agent sees what is (--condition-on return).
     """
-    config = allowed_config(folder, allowed)
+    config = {**allowed_config(folder, allowed), "dataset": None}
+    if target_return is not None:
+        config = with_target(config, target_return)
     if best and not runs.best_path(folder).exists():
         raise UsageError(f"{folder}: no best agent was kept; train with --eval-every to keep it")
     saved = saved_run.read(runs.best_path(folder)) if best else saved_run.newest(folder)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from seqrl.agents.experience.recording import Recording
 from seqrl.agents.factory import Config, build_agent
 from seqrl.agents.protocol import Agent
 from seqrl.agents.tabular.tabular_agent import TabularAgent
@@ -21,8 +22,10 @@ from seqrl.envs.reference import reference_scores
 from seqrl.envs.workers import TIMEOUT
 from seqrl.envs.wrapping import wrappers
 from seqrl.training.loop.evaluation import Evaluator
+from seqrl.training.loop.fit import recorded_for
 from seqrl.training.runs.defaults import AUTO, EVAL_EPISODES
 from seqrl.training.runs.evaluation_curve import EvaluationCurve, price_of
+from seqrl.training.runs.offline import EVALUATED_IN, Returns, learned_from
 
 if TYPE_CHECKING:
     from seqrl.training.pictures.picture_logger import AgentPictures
@@ -38,6 +41,7 @@ class RunParts(NamedTuple):
     streams: Streams
     envs: Environments
     agent: Agent
+    returns: Returns | None = None  # of the recorded episodes that it learns from
 
     def evaluator(self, logger: Any) -> Evaluator | None:
         """Return the run's evaluator with environments of its own, None with eval_episodes 0.
@@ -55,13 +59,19 @@ class RunParts(NamedTuple):
 
             drawn = agent_pictures(config, seed)
             pictures = PictureLogger(drawn, logger, every=every, steps=config["steps"])
+        if config.get("dataset"):
+            config = {**config, "num_envs": min(EVALUATED_IN, episodes or EVAL_EPISODES)}
+        known = self.reference
+        if self.returns is not None:
+            recorded = {"recorded_best": self.returns.best, "recorded_mean": self.returns.mean}
+            known = {**known, **recorded}
         return Evaluator(
             build_envs(config),
             episodes or EVAL_EPISODES,
             every=every,
             seed=seed,
             logger=logger,
-            reference=self.reference,
+            reference=known,
             pictures=pictures,
             room=room,
         )
@@ -84,11 +94,41 @@ class RunParts(NamedTuple):
 def build(config: Config) -> RunParts:
     """Build the environments and the agent of a run; raise UsageError for a bad config."""
     streams = Streams.of(config["seed"])
+    if config.get("dataset"):
+        return build_offline(config, streams)
     envs = build_envs(config, processes=config.get("processes", False))
     agent = agent_for(config, envs, streams)
     if isinstance(agent, TabularAgent):
         agent.prepare(envs.num_envs)  # here, so that a lack of memory shows at once
     return RunParts(config, streams, envs, agent)
+
+
+def build_offline(config: Config, streams: Streams) -> RunParts:
+    """Build the agent of a run that learns from recorded episodes, which are its environments."""
+    recording, returns = learned_from(config)
+    check_spaces(config, recording)
+    agent = build_agent(config, recording.observation_space, recording.action_space, streams)
+    envs = recorded_for(agent, recording)
+    if isinstance(agent, TabularAgent):
+        agent.prepare(envs.num_envs)
+    return RunParts(config, streams, envs, agent, returns)
+
+
+def check_spaces(config: Config, recording: Recording) -> None:
+    """Refuse recorded episodes of other spaces than the environment's, where it can be made."""
+    try:
+        envs = cpu_envs(config)
+    except UsageError as error:
+        if config["eval_episodes"] != 0:
+            remedy = "--eval-episodes 0 learns without evaluations"
+            raise UsageError(f"{error}; {remedy}") from error
+        return
+    envs.close()
+    for name in ("observation_space", "action_space"):
+        here, there = getattr(envs, f"single_{name}"), getattr(recording, name)
+        if here != there:
+            found = f"its {name} is {there}, that of {config['env']} {here}"
+            raise UsageError(f"--dataset {config['dataset'][0]}: {found}")
 
 
 def build_single(config: Config) -> RunParts:

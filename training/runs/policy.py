@@ -29,6 +29,7 @@ def load(
     env: str | None = None,
     network: str | None = None,
     wrappers: Sequence[str] = (),
+    target_return: float | None = None,
 ) -> Policy:
     """Return the policy that a run has learned.
 
@@ -36,10 +37,12 @@ def load(
     best: the agent of the best evaluation (--eval-every keeps it), not the last one.
     agent, env, network, wrappers: module:Name once more of what the run has of your code, because
         a folder may be anybody's and its code is not imported unasked.
+    target_return: that is wanted in `make_envs`, of a run with --condition-on return.
     Raises UsageError for what is no run.
     """
     allowed = {"agent": agent, "env": env, "network": network, "wrappers": tuple(wrappers)}
-    parts = load_parts(Path(folder), allowed, best=best, build=build_unnoticed)
+    chosen: dict[str, Any] = {"best": best, "target_return": target_return}
+    parts = load_parts(Path(folder), allowed, build=build_unnoticed, **chosen)
     parts.envs.close()
     return Policy(parts)
 

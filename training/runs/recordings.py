@@ -1,0 +1,126 @@
+"""Recorded episodes on disk: a folder with a header to read and arrays that hold no code."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from seqrl.agents.experience.recording import TIMED, Recording
+from seqrl.core.arrays import check_memory
+from seqrl.core.errors import UsageError, explain
+from seqrl.envs.described import described, space_of
+from seqrl.envs.observations import Misfit, observations
+
+HEADER, ARRAYS = "dataset.toml", "episodes.npz"
+FORMAT = 1  # of what is written here
+SPACES = ("observation_space", "action_space")
+EPISODES = ("length", "terminated")
+UNREADABLE = (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
+
+
+def write(folder: Path, recording: Recording) -> None:
+    """Write a recording into a new folder; the header comes last and says that all is there."""
+    header = {"format": FORMAT, "episodes": len(recording.length), "steps": recording.steps}
+    spaces = {name: described(getattr(recording, name)) for name in SPACES}
+    text = tomli_w.dumps({**header, **recording.about, **spaces})
+    arrays = {name: getattr(recording, name) for name in EPISODES}
+    for name in TIMED:
+        arrays |= dict(named(name, getattr(recording, name)))
+    np.savez(folder / ARRAYS, allow_pickle=False, **arrays)
+    temporary = folder / f"{HEADER}.part"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, folder / HEADER)
+
+
+def named(name: str, part: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the leaves of a tree by their place in it, as obs.key.0."""
+    if isinstance(part, dict | tuple):
+        for key, inner in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from named(f"{name}.{key}", inner)
+    else:
+        yield name, part
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """Return the header of a recording, with its spaces as spaces."""
+    try:
+        header = tomllib.loads((folder / HEADER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--dataset {folder}: {HEADER}: {explain(error)}") from error
+    if header.get("format") != FORMAT:
+        found = f"its format is {header.get('format')!r}"
+        raise UsageError(f"--dataset {folder}: {found}, this version reads {FORMAT}")
+    try:
+        return header | {name: space_of(header.get(name)) for name in SPACES}
+    except UsageError as error:
+        raise UsageError(f"--dataset {folder}: {HEADER}: {error}") from error
+
+
+def read(folder: Path) -> Recording:
+    """Return a recording of ours; UsageError for what is damaged, or not of its spaces."""
+    header = read_header(folder)
+    spaces = {name: header.pop(name) for name in SPACES}
+    with damage_named(folder):
+        arrays = read_arrays(folder / ARRAYS)
+        template = spaces["observation_space"]
+        parts: dict[str, Any] = {"obs": unnamed("obs", template, arrays)}
+        parts |= {name: arrays[name] for name in ("action", "reward", *EPISODES)}
+    return fitted(Recording(**parts, **spaces, about=header), f"--dataset {folder}")
+
+
+@contextmanager
+def damage_named(folder: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into a UsageError that names it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except UNREADABLE as error:
+        text = f"{ARRAYS} is damaged or incomplete: {explain(error)}"
+        raise UsageError(f"--dataset {folder}: {text}; record it anew") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file, whose sums are checked; refused without memory."""
+    with zipfile.ZipFile(path) as packed:
+        size = sum(entry.file_size for entry in packed.infolist())
+    check_memory(size, str(path), "record fewer episodes")
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def unnamed(name: str, space: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Return the arrays under a name as a tree of the form of a space."""
+    parts = getattr(space, "spaces", None)
+    if isinstance(parts, dict):
+        return {key: unnamed(f"{name}.{key}", part, arrays) for key, part in parts.items()}
+    if parts is not None:
+        return tuple(unnamed(f"{name}.{i}", part, arrays) for i, part in enumerate(parts))
+    return arrays[name]
+
+
+def fitted(made: Recording, name: str) -> Recording:
+    """Return a recording in the dtypes of its spaces; UsageError where it does not fit them."""
+    kinds = made.length.dtype.kind, made.terminated.dtype.kind, made.reward.dtype.kind
+    if kinds[0] not in "iu" or kinds[1] != "b" or kinds[2] not in "iuf":
+        raise UsageError(f"{name}: expected whole lengths, ends as bool and rewards as numbers")
+    made.checked(name)
+    rows, found = len(made.reward), []
+    for part in SPACES:
+        values = made.obs if part == SPACES[0] else made.action
+        try:
+            found.append(observations(getattr(made, part), name).check(values, rows))
+        except Misfit as error:
+            text = str(error).replace("observation", part.partition("_")[0])
+            where = "" if error.row is None else f"row {error.row:,}: "
+            raise UsageError(f"{name}: {where}{text}") from error
+    obs, action = found
+    return made._replace(obs=obs, action=action, length=made.length.astype(np.int64))
