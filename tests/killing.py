@@ -19,7 +19,7 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from seqrl.scripts import train
+from seqrl.scripts import record, train
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.run_one import RunUnderWay
 
@@ -47,17 +47,42 @@ KINDS = {
         "--own-share linear:0:0.5 --batch-size 8 --steps 6000 --num-envs 8",
         500,
     ),
+    "recorded": (
+        "--agent imitate --dataset {home}/data --condition-on return --network gru "
+        "--network-arg hidden_size=8 --batch-size 8 --steps 6000",
+        500,
+    ),
+    "recorded values": (
+        "--agent q-learning --network mlp --dataset {home}/data --steps 20000 --train-every 16 "
+        "--learning-starts 500 --priority 0.5",
+        1000,
+    ),
     "cnn": ("--agent reinforce --env seqrl/Catch-v0 --network cnn --steps 2000 --num-envs 4", 200),
 }
 DRAWN = ("stepped", "compiled")  # with pictures, which take three quarters of a network's time
 UNEQUAL = ("time/fps",)  # depends on the clock
 
 
-def flags_of(kind):
+def flags_of(kind, home):
     flags, every = KINDS[kind]
     common = f"--seed 3 --max-episode-steps 60 --eval-every {every * 5} --eval-episodes 5"
     drawn = [] if kind in DRAWN else ["--no-pictures"]
-    return [*flags.split(), *common.split(), *drawn, "--checkpoint-every", str(every), "--quiet"]
+    return [
+        *flags.format(home=home).split(),
+        *common.split(),
+        *drawn,
+        "--checkpoint-every",
+        str(every),
+        "--quiet",
+    ]
+
+
+def record_episodes(home):
+    """Sixty episodes of CartPole, played at random."""
+    words = "--agent ppo --env CartPole-v1 --steps 10 --eval-episodes 0 --quiet --run-dir"
+    assert train.main([*words.split(), str(home / "source")]) == 0
+    words = ["--episodes", "60", "--explore", "--out", str(home / "data")]
+    assert record.main([str(home / "source"), *words]) == 0
 
 
 def forked(argv, steps):
@@ -125,7 +150,7 @@ def trial(kind, home, number, expected):
     """Kill a run once or twice, resume it to its end and compare."""
     rng = random.Random(f"{kind} {number}")
     folder, steps = home / f"run-{number}", mmap.mmap(-1, 8)
-    argv = [*flags_of(kind), "--run-dir", str(folder)]
+    argv = [*flags_of(kind, home), "--run-dir", str(folder)]
     every, total = KINDS[kind][1], expected[0]["steps"]
     alive, lost, problems = [], 0, []
     for _ in range(rng.choice([1, 1, 2])):
@@ -157,9 +182,12 @@ def trial(kind, home, number, expected):
 def main(kind, trials, first=0):
     with tempfile.TemporaryDirectory() as home:
         home, steps = Path(home), mmap.mmap(-1, 8)
+        if kind.startswith("recorded"):
+            record_episodes(home)
         whole = home / "whole"
         for folder in (home / "warm", whole):  # the first one pays for what is loaded once
-            assert finished(forked([*flags_of(kind), "--run-dir", str(folder)], steps)) == 0
+            flags = [*flags_of(kind, home), "--run-dir", str(folder)]
+            assert finished(forked(flags, steps)) == 0
         expected = outcome(whole)
         assert expected == outcome(home / "warm")
         assert len(expected[1].splitlines()) > 50 and len(expected[2]) > 50

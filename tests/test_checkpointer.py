@@ -440,7 +440,13 @@ def test_killed_runs_end_as_if_nothing_had_been(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["stepped", "compiled", "lstm", "cnn", "replay", "ppo", "imitate"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("stepped", "compiled", "lstm", "cnn", "replay", "ppo", "imitate"),
+        *("recorded", "recorded values"),
+    ],
+)
 def test_fifty_killed_runs_of_each_kind(kind):
     assert sum(trial["alive"] for trial in killed(kind, 50, 100)) >= 38
 
