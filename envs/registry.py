@@ -14,12 +14,15 @@ from seqrl.envs.tasks.adding import Adding
 from seqrl.envs.tasks.binary_addition import BinaryAddition
 from seqrl.envs.tasks.catch import Catch
 from seqrl.envs.tasks.copy_memory import CopyMemory
+from seqrl.envs.tasks.corpus import Corpus
+from seqrl.envs.tasks.dialogue import Dialogue
 from seqrl.envs.tasks.gates import Gates
 from seqrl.envs.tasks.next_token import NextToken
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 from seqrl.envs.tasks.repeat_previous import RepeatPrevious
 from seqrl.envs.tasks.samples import Samples
 from seqrl.envs.tasks.tmaze import TMaze
+from seqrl.envs.tasks.translate import Translate
 from seqrl.envs.tasks.waves import Waves
 
 TASKS: dict[str, type[Any]] = {
@@ -27,12 +30,15 @@ TASKS: dict[str, type[Any]] = {
     "seqrl/BinaryAddition-v0": BinaryAddition,
     "seqrl/Catch-v0": Catch,
     "seqrl/CopyMemory-v0": CopyMemory,
+    "seqrl/Corpus-v0": Corpus,
+    "seqrl/Dialogue-v0": Dialogue,
     "seqrl/Gates-v0": Gates,
     "seqrl/NextToken-v0": NextToken,
     "seqrl/RepeatFirst-v0": RepeatFirst,
     "seqrl/RepeatPrevious-v0": RepeatPrevious,
     "seqrl/Samples-v0": Samples,
     "seqrl/TMaze-v0": TMaze,
+    "seqrl/Translate-v0": Translate,
     "seqrl/Waves-v0": Waves,
 }
 BATCH_OPTIONS = ("max_episode_steps", "device", "autoreset_mode")  # of a BatchedEnv, not the task
