@@ -14,6 +14,7 @@ from seqrl.agents import EpsilonGreedy, QLearning
 from seqrl.core import Decision, Transition, UsageError, tree
 from seqrl.envs import FiniteMDP, Serial, adapt, make
 from seqrl.training import Interaction, evaluate, train
+from seqrl.training.loop import interaction
 from seqrl.training.runs.checkpoint import digest
 
 ENDS = {
@@ -313,6 +314,52 @@ def test_an_episode_counts_as_cut_only_where_it_is_not_over(counting, arrange, l
     envs = arrange(layout, rotated(counting, ENDS["one step"], 1))
     Interaction(Recording(), envs, recorder=listener).run(3)
     assert [e.truncated for e in listener.heard] == [False, True, False]
+
+
+class FirstBit(Recording):
+    """Says the first of two bits."""
+
+    def act(self, obs, start, state=None, *, explore=True):
+        return Decision(obs[:, 0].astype(int))
+
+
+class AtOnce(Listener):
+    """One that takes what ends before its next point at once."""
+
+    def __init__(self, spacing):
+        super().__init__()
+        self.due = self.spacing = spacing
+        self.calls = 0
+
+    def episodes(self, steps, totals, lengths):
+        assert len(steps) and (steps < self.due).all()
+        self.calls += 1
+        rows = zip(steps.tolist(), totals.tolist(), lengths.tolist(), strict=True)
+        self.heard += [(*row, None) for row in rows]
+
+    def episode(self, loop, episode):
+        seen = None
+        if episode.step >= self.due:
+            self.due = (episode.step // self.spacing + 1) * self.spacing
+            seen = loop.books.ep_rew_mean, loop.books.episodes
+        self.heard.append((episode.step, episode.total, episode.length, seen))
+
+
+def test_episodes_that_end_in_one_turn_are_told_at_once_as_one_by_one(monkeypatch):
+    """Twenty environments of one step, points at 30, 60, ...: numbers, order, running means."""
+    heard, calls = [], []
+    for many in (interaction.MANY, 1000):
+        monkeypatch.setattr(interaction, "MANY", many)
+        listener = AtOnce(30)
+        envs = make("seqrl/Gates-v0", num_envs=20)
+        loop = Interaction(FirstBit(), envs, recorder=listener)
+        loop.reset(np.random.SeedSequence(0))
+        loop.run(207)
+        heard.append(listener.heard)
+        calls.append(listener.calls)
+    assert heard[0] == heard[1] and len(heard[0]) == 207
+    assert calls[0] > 0 and calls[1] == 0
+    assert heard[0][29][0] == 30 and heard[0][29][3][1] == 30 and heard[0][28][3] is None
 
 
 class Noting:

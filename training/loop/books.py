@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -68,22 +67,20 @@ class Books:
             self.returns += step.reward * step.valid
             self.lengths += step.valid
 
-    def close(self, step: Transition, before: int, count: int) -> Iterator[Episode]:
-        """Yield the episodes that a turn begun at env step `before` ended, each at its row's."""
-        over = (step.terminated | step.truncated) & step.valid
-        envs = np.flatnonzero(host(over)).tolist()
-        if not envs:
-            return
-        whole = count == len(step.valid)
-        rank = range(1, count + 1) if whole else host(step.valid).cumsum().tolist()
-        returns, lengths = host(self.returns), host(self.lengths)
-        for i in envs:
-            cut = not bool(step.terminated[i])
-            episode = Episode(before + rank[i], i, float(returns[i]), int(lengths[i]), cut)
-            self.count(episode)
-            yield episode
-        self.returns[envs] = 0
-        self.lengths[envs] = 0
+    def close(self, step: Transition, before: int, count: int) -> tuple[np.ndarray, ...]:
+        """Return the columns of `Episode` of those that a turn ended, begun at env step `before`.
+
+        Each ended at its row's env step. They are to be counted.
+        """
+        over = host((step.terminated | step.truncated) & step.valid)
+        envs = np.flatnonzero(over)
+        whole = count == len(over)
+        rank = envs + 1 if whole else host(step.valid).cumsum()[envs]
+        returns, lengths = host(self.returns)[envs], host(self.lengths)[envs]
+        if len(envs):
+            self.returns[envs] = 0
+            self.lengths[envs] = 0
+        return before + rank, envs, returns, lengths, ~host(step.terminated)[envs]
 
     def count(self, episode: Episode) -> None:
         """Count an episode that has ended."""

@@ -27,6 +27,7 @@ from seqrl.training.loop.protocol import Recorder
 from seqrl.training.loop.turns import RecordedTurns, SteppedTurns
 
 LOG = logging.getLogger("seqrl")
+MANY = 8  # episodes from which it pays to record them at once
 WORTHWHILE = 100_000  # env steps from which compiled turns make up for their start
 
 
@@ -172,27 +173,39 @@ class Interaction:
 
     def record(self, step: Transition, before: int, count: int) -> None:
         """Count the episodes that a turn has ended and hand them to the recorder."""
-        for episode in self.books.close(step, before, count):
-            if self.recorder is not None:
-                self.recorder.episode(self, episode)
+        self.record_all(*self.books.close(step, before, count))
+
+    def record_all(self, *ended: np.ndarray) -> None:
+        """Record what ended, columns as in `Episode`: at once between points that are due."""
+        steps, recorder, first = ended[0], self.recorder, 0
+        while first < len(steps):
+            last = self._before_due(recorder, steps, first)
+            if last > first:
+                self._record_at_once(*(column[first:last] for column in ended))
+            if last < len(steps):
+                episode = Episode(*[column[last].item() for column in ended])
+                self.books.count(episode)
+                if recorder is not None:
+                    recorder.episode(self, episode)
+            first = last + 1
         if self.books.enough:  # never set to False here: a signal may come in between
             self.stopped = True
 
-    def record_all(self, *ended: np.ndarray) -> None:
-        """Record what compiled turns ended, columns as in `Episode`, at once up to a point due."""
+    def _before_due(self, recorder: Any, steps: np.ndarray, first: int) -> int:
+        """Return how many of the episodes may be recorded at once; none of a few."""
+        if len(steps) - first < MANY:
+            return first
+        if recorder is None:
+            return len(steps)
+        due = getattr(recorder, "due", None)
+        return first if due is None else max(first, int(np.searchsorted(steps, due)))
+
+    def _record_at_once(self, *ended: np.ndarray) -> None:
         steps, _, totals, lengths, _ = ended
         recorder: Any = self.recorder
-        early = len(steps) if recorder is None else 0
-        if hasattr(recorder, "due"):
-            early = int(np.searchsorted(steps, recorder.due))
-            recorder.episodes(steps[:early], totals[:early], lengths[:early])
-        self.books.count_all(totals[:early], lengths[:early])
-        for values in zip(*(column[early:].tolist() for column in ended), strict=True):
-            episode = Episode(*values)
-            self.books.count(episode)
-            recorder.episode(self, episode)
-        if self.books.enough:
-            self.stopped = True
+        if recorder is not None:
+            recorder.episodes(steps, totals, lengths)
+        self.books.count_all(totals, lengths)
 
     # state
 

@@ -27,8 +27,8 @@ class Callback(Protocol):
 class Recorder(Protocol):
     """Hears of every finished episode: a logger, an evaluation.
 
-    One with `episodes(steps, totals, lengths)` and `due` is handed those that end before env step
-    `due` all at once where the turns are compiled.
+    One with `episodes(steps, totals, lengths)` and `due` is handed those of a turn, or of compiled
+    turns, that end before env step `due` all at once.
     """
 
     def episode(self, loop: Any, episode: Episode) -> None:
