@@ -99,7 +99,7 @@ class FunctionTeacher:
 
 def check_teacher(given: Any) -> Any:
     """Return what was given as a teacher, of a loaded run and of an agent its Teacher."""
-    if isinstance(given, type) or given == "":
+    if isinstance(given, type) or (isinstance(given, str) and not given):
         given = None
     elif hasattr(given, "agent") and not hasattr(given, "answers"):  # what `load` returns
         given = AgentTeacher(given.agent, given.observation_space, given.action_space)

@@ -27,7 +27,10 @@ def checked(init: Callable[..., None]) -> Callable[..., None]:
     """Return a constructor that looks at its arguments first; a UsageError names what is wrong."""
     signature = inspect.signature(init)
     parameters = signature.parameters
-    annotations = {name: parameter.annotation for name, parameter in parameters.items()}
+    # not of *args and **kwargs, nor of the seed, which has more kinds than an agent may say
+    gathered = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    single = {name: x for name, x in parameters.items() if x.kind not in gathered}
+    annotations = {name: x.annotation for name, x in single.items() if name != "seed"}
 
     @wraps(init)
     def checking(self: Any, *args: Any, **given: Any) -> None:
@@ -35,9 +38,11 @@ def checked(init: Callable[..., None]) -> Callable[..., None]:
             bound = signature.bind(self, *args, **given)
         except TypeError as error:
             raise UsageError(misfit(type(self), signature, given, error)) from error
-        check_values(annotations, bound.arguments)
-        for name, value in bound.arguments.items():
+        chosen = {n: x for n, x in bound.arguments.items() if x is not parameters[n].default}
+        check_values(annotations, chosen)
+        for name, value in chosen.items():
             check_part(name, value, parameters[name].default)
+            check_space(name, value)
         init(self, *args, **given)
 
     return checking
@@ -68,6 +73,13 @@ def check_part(name: str, value: Any, default: Any) -> None:
     if name == "exploration":
         expected = "EpsilonGreedy(epsilon) or Boltzmann(temperature)"
     raise UsageError(f"{name} {shown(value)}: expected {expected}")
+
+
+def check_space(name: str, value: Any) -> None:
+    """Refuse what is neither a space, where one is expected, nor made of one as an index is."""
+    there = hasattr(value, "contains") or hasattr(value, "space")
+    if name in ("observation_space", "action_space") and (isinstance(value, type) or not there):
+        raise UsageError(f"{name} {shown(value)}: expected a Gymnasium space, as in Discrete(2)")
 
 
 def fields_of(name: str, default: Any) -> list[str]:

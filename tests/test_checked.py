@@ -1,5 +1,7 @@
 """Arguments of agents: what is wrong is told in one line that names it."""
 
+from __future__ import annotations
+
 import math
 
 import gymnasium as gym
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 import seqrl
+from seqrl.agents import QLearning
 from seqrl.agents.arguments import agent_parameters, arguments
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.core.errors import UsageError
@@ -65,6 +68,41 @@ def test_a_number_of_a_part_is_sent_there():
         agent_class("sarsa")(gym.spaces.Discrete(4), ACTIONS, epsilon=0.1)
     with pytest.raises(UsageError, match=r"DeepQ: missing a required argument: 'action_space'"):
         agent_class("q-learning", True)(MLP(NUMBERS, [4]))
+
+
+class Annotated(QLearning):
+    """An agent as users write them: a default that its annotation lacks, seeds said to be whole."""
+
+    def __init__(
+        self,
+        observation_space,
+        action_space,
+        *more: int,
+        width: float = None,
+        seed: int | None = None,
+        **rest: float,
+    ):
+        super().__init__(observation_space, action_space, seed=seed, **rest)
+        self.width = width
+
+
+def test_an_agent_of_the_users_may_say_less_in_its_annotations_than_it_takes():
+    seed, spaces = np.random.SeedSequence(3), (gym.spaces.Discrete(4), ACTIONS)
+    agent = Annotated(*spaces, width=None, seed=seed, gamma=0.5)
+    assert agent.rng.random() == QLearning(*spaces, seed=seed).rng.random()
+    with pytest.raises(UsageError, match=r"width '3': expected a number"):
+        Annotated(*spaces, width="3")
+
+
+@pytest.mark.parametrize("wrong", [None, "x", 4, np.ones(2), gym.spaces.Discrete], ids=repr)
+def test_what_is_no_space_is_refused(wrong):
+    with pytest.raises(UsageError, match=r"action_space .*: expected a Gymnasium space"):
+        QLearning(ACTIONS, wrong)
+    with pytest.raises(UsageError, match=r"observation_space .*: expected a Gymnasium space"):
+        QLearning(wrong, ACTIONS)
+    if wrong is not None:  # which is no wrong one there
+        with pytest.raises(UsageError, match=r"observation_space .*: expected a Gymnasium space"):
+            agent_class("ppo", True)(MLP(NUMBERS, [4]), ACTIONS, wrong)
 
 
 def test_an_option_without_effect_is_refused(tmp_path):
