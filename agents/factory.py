@@ -11,7 +11,7 @@ from seqrl.agents.arguments import arguments
 from seqrl.agents.protocol import Agent
 from seqrl.agents.registry import agent_class, on_network
 from seqrl.agents.tabular.indexing import TableIndex
-from seqrl.agents.tabular.tabular_agent import TabularAgent
+from seqrl.agents.tabular.tabular_agent import TabularAgent, check_actions
 from seqrl.core.action_mask import rest_space
 from seqrl.core.errors import UsageError, UserError, explain
 from seqrl.core.named_code import import_named
@@ -76,6 +76,7 @@ def build_agent(
     given = arguments(cls, {**old, **config["agent_args"]})
     given |= {"action_space": action_space, "seed": streams.agent}
     if issubclass(cls, TabularAgent):
+        check_actions(action_space)  # before the user counts observations in vain
         given["observation_space"] = table_index(config, observation_space)
     else:
         given["observation_space"] = observation_space

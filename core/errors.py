@@ -28,8 +28,9 @@ def closest(name: str, known: Iterable[str]) -> str:
     >>> closest("q-lerning", ["q-learning", "sarsa"])
     ' Did you mean "q-learning"?'
     """
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f' Did you mean "{found[0]}"?' if found else ""
+    lower = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
+    return f' Did you mean "{lower[found[0]]}"?' if found else ""
 
 
 def explain(error: Exception) -> str:

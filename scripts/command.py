@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from seqrl.core.errors import UsageError, closest
 from seqrl.scripts.options import guarded
@@ -26,6 +27,9 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: seqrl COMMAND [flags]; COMMAND --help shows them\n")
         print("\n".join(f"  {name:<10} {line}" for name, line in SCRIPTS.items()))
+        return 0
+    if argv[0] == "--version":
+        print(f"seqrl {version('seqrl')}")
         return 0
     name, *rest = argv
     if name not in SCRIPTS:

@@ -83,7 +83,7 @@ def make_parser() -> Parser:
     add("--runs", nargs="+", metavar="GLOB", help="compare these run folders, run nothing")
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time")
     add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT,SETTINGS/seed-N")
-    add("--out", help="folder of the comparison (default: LOGDIR/compare-ENV-AGENTS)")
+    add("--out", help="its folder, LOGDIR/compare-ENV-AGENTS if left out")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -170,7 +170,12 @@ def run_planned(
         print_note(f"{len(missing)} runs to do{done}")
     with progress_bar(missing, args.quiet) as update, sigterm_interrupts():
         executor = Processes(args.workers, progress=update)
-        return run_missing(planned, finished, args.logdir, executor)
+        try:
+            return run_missing(planned, finished, args.logdir, executor)
+        except KeyboardInterrupt:
+            there = sum(folder is not None for folder in find_finished(planned, args.logdir))
+            print_note(f"{there} of {len(planned)} runs are done; the same command does the others")
+            raise
 
 
 @contextmanager

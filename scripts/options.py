@@ -83,6 +83,8 @@ class Parser(argparse.ArgumentParser):
             kind = "flag" if argument.startswith("-") else "argument"
             meant = MEANT.get(argument.partition("=")[0])
             hint = f" Here it is {meant}" if meant else closest(argument, flags)
+            if kind == "argument":
+                hint = " Each has a flag before it, as in --agent ppo --env CartPole-v1"
             raise UsageError(f"unknown {kind} {argument}.{hint}")
         return known
 

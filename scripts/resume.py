@@ -49,4 +49,6 @@ def check_flags(argv: Sequence[str]) -> None:
     for argument in map(options.normalized, argv):
         flag = argument.partition("=")[0]
         if flag.startswith("--") and flag not in ALLOWED:
-            raise UsageError(f"{flag} with --resume: the run keeps the settings in its config.toml")
+            longer = "docs/resume.md says how to train on beyond its end"
+            kept = "the run keeps the settings in its config.toml"
+            raise UsageError(f"{flag} with --resume: {kept}; {longer}")

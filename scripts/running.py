@@ -108,7 +108,7 @@ def report_evaluation(one: RunUnderWay, evaluation: Evaluation) -> None:
     assert one.evaluator is not None
     print(verdict(evaluation, one.evaluator.envs))
     if (played := len(evaluation.returns)) < one.evaluator.episodes:
-        whole = f"these {played} of {one.evaluator.episodes} are as many env steps as the run"
+        whole = f"{played} of {one.evaluator.episodes}, since more would take longer than the run"
         print(f"{whole}; --eval-episodes {one.evaluator.episodes} plays them all")
     if one.parts.reference:
         scores = one.parts.reference.items()

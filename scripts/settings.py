@@ -10,7 +10,7 @@ from typing import Any
 
 from seqrl.agents.registry import AGENTS
 from seqrl.core.errors import UsageError, closest
-from seqrl.scripts.options import Parser, flag_value
+from seqrl.scripts.options import ALIASES, Parser, flag_value, normalized
 from seqrl.training.runs.defaults import AGENT, ENV
 from seqrl.training.runs.presets import Preset, Settings, preset, presets
 
@@ -40,10 +40,18 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
         own |= given
         return {**file, **({"agent_args": own} if own else {})}, ""
     settings = applicable(preset, argv, file)
-    shown = ", ".join(f"{name}={value}" for name, value in flatten(settings).items())
+    chosen = {name: value for name, value in flatten(settings).items() if not typed(name, argv)}
+    shown = ", ".join(f"{name}={value}" for name, value in chosen.items())
     agent_args = own | settings["agent_args"] | given
     merged = {**settings, "agent": preset.agent, **file, "agent_args": agent_args}
     return merged, f"preset {preset.name} (--preset none leaves it out): {shown}"
+
+
+def typed(name: str, argv: Sequence[str]) -> bool:
+    """Return whether a setting is typed, as a flag or as NAME=value behind one."""
+    flag = "--" + name.replace("_", "-")
+    words = {normalized(word).partition("=")[0] for word in argv}
+    return not words.isdisjoint({flag, flag.replace("--", "--no-", 1), name})
 
 
 def own_numbers(agent: str, file: Settings) -> tuple[Settings, Settings]:
@@ -169,7 +177,9 @@ def check_known(parser: Parser, defaults: Settings) -> None:
     known = {action.dest for action in parser._actions} - {"help", "config", "preset", "resume"}
     for name in defaults:
         if name not in known:
-            raise UsageError(f"--config: unknown setting {name}.{closest(name, known)}")
+            meant = ALIASES.get("--" + name.replace("_", "-"), "").strip("-").replace("-", "_")
+            hint = f" Here it is {meant}" if meant else closest(name, known)
+            raise UsageError(f"--config: unknown setting {name}.{hint}")
 
 
 def check_kinds(parser: Parser, agent_args: Settings) -> None:

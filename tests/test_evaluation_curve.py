@@ -162,7 +162,10 @@ def test_the_final_evaluation_is_no_longer_than_the_run_unless_it_was_asked_for(
     words = "--env CartPole-v1 --bins 4 --steps 200 --no-pictures --eval-every 0 --run-dir".split()
     assert train.main([*words, str(tmp_path / "short")]) == 0
     out = capsys.readouterr().out
-    assert "of 100 are as many env steps as the run; --eval-episodes 100 plays them all" in out
+    assert (
+        "of 100, since more would take longer than the run; --eval-episodes 100 plays them all"
+        in out
+    )
     found = seqrl.run({}, tmp_path / "short", resume=True).evaluation
     assert FEWEST <= len(found.returns) < 100 and found.lengths[:-1].sum() < 200
     assert train.main([*words, str(tmp_path / "whole"), "--eval-episodes", "100"]) == 0

@@ -33,6 +33,10 @@ MISTAKES = {
     "train --cuda": r"Here it is --device cuda",
     "train --setps 10": r"unknown flag --setps. Did you mean \"--steps\"\?",
     "train 1000": r"unknown argument 1000",
+    "train ppo CartPole-v1": r"unknown argument ppo. Each has a flag before it, as in --agent ppo",
+    "train --agent PPO": r'unknown agent "?.?PPO.*Did you mean "ppo"',
+    "train --env Pendulum-v1 --steps 9": r"a table takes Discrete actions; .* --agent ppo",
+    "train --resume nowhere --steps 9": r"--steps with --resume.*docs/resume.md",
     # numbers
     "train --steps 1e5.5": r"--steps: '1e5.5', expected a whole number",
     "train --steps 0": r"--steps 0: expected a whole number of at least 1",

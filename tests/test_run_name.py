@@ -121,3 +121,20 @@ def test_settings_in_which_runs_of_one_folder_differ_are_named(tmp_path, monkeyp
 def test_a_folder_without_runs_is_said(tmp_path, capsys):
     assert listing.main(["--runs", str(tmp_path)]) == 2
     assert "no run folder there" in capsys.readouterr().err
+
+
+def test_a_run_under_way_shows_the_steps_of_its_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run()
+    (tmp_path / "runs/FrozenLake-v1/q-learning/seed-0/summary.json").unlink()
+    capsys.readouterr()
+    assert listing.main(["--runs"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[1] == "300"  # of episodes fewer
+
+
+def test_a_preset_s_note_leaves_out_what_was_typed():
+    argv = "--agent ppo --env MountainCar-v0 --num-envs 3 --lr 0.5".split()
+    note = train.make_parser(argv).note
+    assert "preset mountain-car" in note
+    assert "num_envs" not in note and "learning_rate" not in note
+    assert "num_envs=" in train.make_parser(argv[:4]).note

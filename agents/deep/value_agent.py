@@ -140,7 +140,8 @@ class ValueAgent(NetworkAgent):
         seed: Seed,
     ):
         if not isinstance(action_space, spaces.Discrete):
-            raise UsageError(f"action space {action_space}: action values take Discrete actions")
+            text = "action values take Discrete actions; for others there is --agent ppo"
+            raise UsageError(f"action space {action_space}: {text}")
         others = normalize_reward, backend, device, seed
         super().__init__(network, action_space, optim, regression.gamma, *others)
         if regression.loss not in LOSSES:

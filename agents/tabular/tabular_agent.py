@@ -83,6 +83,14 @@ class Step(NamedTuple):
 Learn = Callable[[TableArrays, Options, int, Step, float, float, np.random.Generator], None]
 
 
+def check_actions(space: gym.Space) -> gym.spaces.Discrete[Any]:
+    """Return the space; refuse actions that are no columns of a table."""
+    if isinstance(space, gym.spaces.Discrete):
+        return space
+    text = "a table takes Discrete actions; for others there is --agent ppo"
+    raise UsageError(f"action space {space}: {text}")
+
+
 class TabularAgent(Scheduled):
     """The base of Q-learning, SARSA and Monte Carlo on a table.
 
@@ -103,10 +111,9 @@ class TabularAgent(Scheduled):
         initial_value: float,
         seed: Seed,
     ):
+        action_space = check_actions(action_space)
         if not isinstance(observation_space, TableIndex):
             observation_space = TableIndex(observation_space)
-        if not isinstance(action_space, gym.spaces.Discrete):
-            raise UsageError(f"action space {action_space}: a table takes Discrete actions")
         if not np.isfinite(initial_value):
             raise UsageError(f"initial_value {initial_value}: expected a finite number")
         check_mask(observation_space.given, action_space)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from seqrl.training.comparison.recorded import Run, find_runs, labels, read_settings
 from seqrl.training.runs.executor import steps_done
-from seqrl.training.runs.folder import plain_name
+from seqrl.training.runs.folder import checkpoints, plain_name
 
 
 class Row(NamedTuple):
@@ -32,22 +32,29 @@ def rows(runs: Sequence[Run]) -> Iterator[Row]:
     """Yield the rows of the runs of one environment."""
     parts = dict[str, list[Run]]()
     for run in runs:
-        agent, env = (plain_name(run.config[name]) for name in ("agent", "env"))
         above = run.folder.absolute().parents
-        parts.setdefault(above[0].name if above[1].name == env else agent, []).append(run)
+        if above[1].name == plain_name(run.config["env"]):
+            parts.setdefault(above[0].name, []).append(run)
+        else:  # a folder of the user's own name, which tells it from others
+            yield Row(run.config["agent"], run.folder, *standing(run))
     for part, group in parts.items():
         for name, run in zip(labels(group), group, strict=True):
             own = part + name.removeprefix(run.config["agent"])
-            yield Row(own, run.folder, *standing(run.folder, run.config, run.summary))
+            yield Row(own, run.folder, *standing(run))
 
 
-def standing(
-    folder: Path, config: dict[str, Any], summary: dict[str, Any] | None
-) -> tuple[float | None, int, str]:
+def standing(run: Run) -> tuple[float | None, int, str]:
     """Return a run's score, its env steps, and whether it is finished and evaluated."""
+    folder, config, summary, *_ = run
     if summary is None:
-        return None, steps_done(folder), f"not finished, of {config['steps']:,}"
+        return None, steps_kept(folder), f"not finished, of {config['steps']:,}"
     score = summary.get("eval_mean_reward")
     if score is not None:
         return score, summary["steps"], "finished"
     return summary.get("ep_rew_mean"), summary["steps"], "finished, not evaluated"
+
+
+def steps_kept(folder: Path) -> int:
+    """Return the env steps of a run under way: of its checkpoint, or its last episode's end."""
+    kept = (int(path.stem.rpartition("-")[2]) for path in checkpoints(folder))
+    return max(steps_done(folder), next(kept, 0))

@@ -97,7 +97,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         return tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"{folder}: no {CONFIG} there; name a run folder") from error
+        raise UsageError(
+            f"{folder}: no {CONFIG} there; name a run folder, which `seqrl list --runs` shows"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder / CONFIG}: {error}") from error
 
