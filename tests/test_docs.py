@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from seqrl.scripts import compare, doctor, evaluate, export, train
+from seqrl.scripts import compare, doctor, evaluate, export, record, train
 from seqrl.scripts import list as listing
 from seqrl.scripts.options import ALIASES
 
@@ -33,6 +33,7 @@ SCRIPTS = {
     "compare": compare,
     "doctor": doctor,
     "export": export,
+    "record": record,
     "list": listing,
 }
 
@@ -40,6 +41,7 @@ SCRIPTS = {
 AT_MOST = {
     "train": {"--steps": 600, "--episodes": 5, "--num-envs": 4, "--eval-every": 300},
     "evaluate": {"--episodes": 3},
+    "record": {"--episodes": 3},
     "compare": {"--steps": 600, "--seeds": 2},
 }
 ALWAYS = {
@@ -192,7 +194,7 @@ def test_every_link_and_picture_is_there(page):
 def flags_of_ours(capsys):
     """Every flag that --help shows, with these agents, and the aliases."""
     agents = ("ppo", "reinforce", "q-learning", "q-learning --network mlp", "sarsa --network mlp")
-    others = ((evaluate.main, ""), (compare.main, ""))
+    others = ((evaluate.main, ""), (compare.main, ""), (record.main, ""))
     for main, words in (*others, *((train.main, f"--agent {x}") for x in agents)):
         with pytest.raises(SystemExit):
             main([*words.split(), "--help"])
