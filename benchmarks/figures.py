@@ -59,18 +59,30 @@ def results(name: str, figure: Figure) -> Figure:
     """Return what was measured of a figure as it is now: its runs by seed."""
     file = RESULTS / f"{name}.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    same = found.get("flags") == figure["flags"]
-    return found if same else {"flags": figure["flags"], "runs": {}}
+    same = found.get("flags") == commands(figure)
+    return found if same else {"flags": commands(figure), "runs": {}}
+
+
+def commands(figure: Figure) -> str:
+    """Return all that is run for a figure: the commands before, and the flags of its own."""
+    return "; ".join([*figure.get("before", ()), figure["flags"]])
+
+
+def seqrl(*words: str) -> None:
+    """Run a command in a process of one thread."""
+    command = [sys.executable, "-m", "seqrl", *words]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 
 def measure(figure: Figure, seed: int) -> Figure:
     """Train with one seed; return the score, the seconds, the date and the versions."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = figure["flags"].split()
+        for command in figure.get("before", ()):
+            seqrl(*command.format(folder=folder).split())
+        flags = figure["flags"].format(folder=folder).split()
         preset = [] if "--preset" in flags else ["--preset", "none"]
         run = [*flags, *preset, "--seed", str(seed), "--run-dir", f"{folder}/run"]
-        command = [sys.executable, "-m", "seqrl", "train", *run, "--quiet", "--no-pictures"]
-        subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+        seqrl("train", *run, "--quiet", "--no-pictures")
         summary = json.loads(Path(folder, "run", "summary.json").read_text(encoding="utf-8"))
     numbers = {"score": summary["eval_mean_reward"], "seconds": summary["seconds"]}
     if "--stop-at" in flags:
@@ -154,7 +166,7 @@ def main() -> None:
         for seed in range(figure["seeds"]):
             if str(seed) not in runs:
                 runs[str(seed)] = measure(figure, seed)
-                text = json.dumps({"flags": figure["flags"], "runs": runs}, indent=1)
+                text = json.dumps({"flags": commands(figure), "runs": runs}, indent=1)
                 (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
                 print(f"{name}, seed {seed}: {runs[str(seed)]['score']:.4g}", flush=True)
     PAGE.write_text(page(), encoding="utf-8")

@@ -85,6 +85,32 @@ def test_results_of_other_flags_are_none(monkeypatch, tmp_path):
 def test_flags_are_those_of_a_run(name):
     from seqrl.scripts import train
 
-    words = [*figures.figures()[name]["flags"].split(), "--seed", "0"]
-    config = train.make_config(train.make_parser(words).read(words))
-    assert config["agent"] == words[words.index("--agent") + 1]
+    figure = figures.figures()[name]
+    words = [*figure["flags"].split(), "--seed", "0"]
+    args = train.make_parser(words).read(words)
+    assert args.agent == words[words.index("--agent") + 1]
+    for command, *flags in (line.split() for line in figure.get("before", ())):
+        assert command in ("train", "record")
+        if command == "train":
+            train.make_config(train.make_parser(flags).read(flags))
+    if "before" not in figure:  # what those record is not there yet
+        train.make_config(args)
+
+
+def test_what_a_figure_needs_is_run_before_it(monkeypatch):
+    ran = []
+
+    def run(*words):
+        ran.append(words)
+        if "--seed" in words:
+            folder = Path(words[words.index("--run-dir") + 1])
+            folder.mkdir()
+            text = '{"eval_mean_reward": 1.0, "seconds": 2.0}'
+            (folder / "summary.json").write_text(text, encoding="utf-8")
+
+    monkeypatch.setattr(figures, "seqrl", run)
+    figure = {"before": ["record r --out {folder}/d"], "flags": "--dataset {folder}/d"}
+    assert figures.measure(figure, 3)["score"] == 1.0
+    (first, second) = ran
+    assert first[:3] == ("record", "r", "--out") and second[1:3] == ("--dataset", first[3])
+    assert figures.commands(figure) == "record r --out {folder}/d; --dataset {folder}/d"

@@ -136,7 +136,7 @@ def examine_agent(config: Config, envs: Environments, report: Report) -> None:
     """Let the agent learn for a moment on every device there is, and measure its speed."""
     from seqrl.core.seeding import Streams
     from seqrl.envs.env_check import Finding
-    from seqrl.training.runs.parts import agent_for
+    from seqrl.training.runs.parts import agent_for, build_offline
     from seqrl.training.runs.speed import advice, measure_speed
     from seqrl.training.runs.teaching import give_teacher
 
@@ -149,11 +149,15 @@ def examine_agent(config: Config, envs: Environments, report: Report) -> None:
         agent_args = dict(config["agent_args"])
         if config.get("network"):
             agent_args["device"] = device
-        agent = agent_for({**config, "agent_args": agent_args}, envs, streams)
+        on_device, played = {**config, "agent_args": agent_args}, envs
+        if config["dataset"]:
+            _, _, played, agent, _ = build_offline(on_device, streams)
+        else:
+            agent = agent_for(on_device, envs, streams)
         agent.horizon = config["steps"]
         try:
             give_teacher(agent, config)
-            speeds[device] = measure_speed(agent, envs, streams.envs)
+            speeds[device] = measure_speed(agent, played, streams.envs)
         except UserError as error:
             remedy = "a smaller --learning-rate, or see with --debug of `seqrl train` where"
             report.findings.append(Finding(f"learning fails: {error}", remedy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from typing import Any, NamedTuple
@@ -28,7 +29,8 @@ class Speed(NamedTuple):
 
     def __str__(self) -> str:
         learning = f"learning {self.learning:,.0f}" if self.learned else "learning nothing yet"
-        parts = f"environment {self.env:,.0f}, acting {self.acting:,.0f}, {learning}"
+        acting = f"acting {self.acting:,.0f}" if self.acting < math.inf else "acting nothing"
+        parts = f"environment {self.env:,.0f}, {acting}, {learning}"
         return f"{parts}; together {self.together:,.0f} env steps/s"
 
 
@@ -64,7 +66,9 @@ def measure_speed(agent: Agent, envs: Environments, seed: np.random.SeedSequence
     seconds: dict[str, float] = defaultdict(float)
     loop.agent, loop.envs = Timed(agent, seconds), Timed(envs, seconds)
     total = _run(loop, SECONDS)
-    env, acting, learning = (loop.steps / max(seconds[name], 1e-9) for name in Timed.CALLS)
+    env, acting, learning = (
+        loop.steps / seconds[name] if seconds[name] else math.inf for name in Timed.CALLS
+    )
     return Speed(env, acting, learning, loop.steps / total, bool(loop.metrics))
 
 
