@@ -75,7 +75,7 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--processes", action="store_true", help="each environment in a process of its own")
     add("--worker-timeout", type=float, help="seconds such a process may be silent")
     add("--restart-workers", type=int, help="replace as many that die or hang, in all")
-    add("--network", help="mlp, cnn, rnn, lstm, gru, attention, frame-stack, or module:Class")
+    add("--network", help="mlp, cnn, rnn, lstm, gru, attention, seq2seq, ..., or module:Class")
     add("--network-arg", **repeatable(options.pair), metavar="K=V", help="for the network")
     whether: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
     add("--normalize-obs", **whether, help="its observations, by running mean and spread")

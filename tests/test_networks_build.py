@@ -18,6 +18,7 @@ from seqrl.networks import (
     encoder,
     flat,
 )
+from seqrl.networks.build import SEQUENCES
 from seqrl.networks.diagnosis.check import largest_gap, sample_rollout, slice_time
 
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
@@ -41,6 +42,7 @@ SPACES = {
     "mixed": spaces.MultiDiscrete([2, 5], start=[1, -1]),
     "binary": spaces.MultiBinary(4),
     "tree": TREE,
+    "tokens": spaces.Dict(source=WORDS, previous=spaces.Discrete(7)),
 }
 
 
@@ -55,6 +57,9 @@ def _seeded():
 def test_every_name_on_every_space(name, space):
     if name == "cnn" and space not in ("image", "grey", "first", "floats", "tree"):
         with pytest.raises(UsageError, match="network cnn: no image"):
+            build(name, SPACES[space])
+    elif name in SEQUENCES and space != "tokens":
+        with pytest.raises(UsageError, match=r"no 'source' in .*; expected a Dict of"):
             build(name, SPACES[space])
     else:
         check_network(build(name, SPACES[space]), SPACES[space], steps=4, envs=2)

@@ -31,7 +31,7 @@ from seqrl.envs.adapter import Serial, adapt
 from seqrl.envs.making import make
 from seqrl.envs.optimum import optimum, policy_value
 from seqrl.networks.base import Network
-from seqrl.networks.build import NETWORKS, build
+from seqrl.networks.build import NETWORKS, SEQUENCES, build
 from seqrl.networks.mlp import MLP
 from seqrl.scripts import evaluate as evaluate_script
 from seqrl.scripts import train
@@ -372,7 +372,7 @@ KINDS = {
     "episodes": {"cls": DeepMonteCarlo, "train_every": 20, "batch_size": 16},
 }
 KINDS["priorities"] |= {"priority": 0.6, "dueling": True, "n_step": 2}
-networks = pytest.mark.parametrize("name", NETWORKS)
+networks = pytest.mark.parametrize("name", [x for x in NETWORKS if x not in SEQUENCES])
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 

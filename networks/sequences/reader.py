@@ -12,22 +12,22 @@ from seqrl.core.errors import UsageError
 from seqrl.networks.attention import Block
 from seqrl.networks.base import Network
 from seqrl.networks.bidirectional import Bidirectional, at
-from seqrl.networks.options import lookup
+from seqrl.networks.options import initialise_layer
 from seqrl.networks.recurrent import GRU, LSTM, RNN
 
 RECURRENT: dict[str, type[RNN] | type[LSTM] | type[GRU]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 ATTENTION = "attention"
 CORES = (*RECURRENT, ATTENTION)
+Init = str | float | None
 
 
 def make_reader(
-    size: int, hidden: int, core: str, layers: int, bidirectional: bool, heads: int
+    size: int, hidden: int, core: str, layers: int, bidirectional: bool, heads: int, init: Init
 ) -> Reader:
     """Return a reader of embeddings of this size by the name of its core."""
-    core = lookup("core", core, CORES)
     if core == ATTENTION:
-        return AttentionReader(size, hidden, layers, heads)
-    return RecurrentReader(size, hidden, core, layers, bidirectional)
+        return AttentionReader(size, hidden, layers, heads, init)
+    return RecurrentReader(size, hidden, core, layers, bidirectional, init)
 
 
 class Reader(nn.Module):
@@ -44,13 +44,15 @@ class RecurrentReader(Reader):
     1997).
     """
 
-    def __init__(self, size: int, hidden: int, core: str, layers: int, both: bool) -> None:
+    def __init__(
+        self, size: int, hidden: int, core: str, layers: int, both: bool, init: Init
+    ) -> None:
         super().__init__()
         if both and check_whole("hidden_size", hidden) % 2:
             raise UsageError(f"hidden_size {hidden}: expected an even number for two directions")
 
         def make(features: int, units: int) -> Network:
-            return RECURRENT[core](features, units, layers=layers)
+            return RECURRENT[core](features, units, layers=layers, init=init)
 
         self.core: Network
         if both:
@@ -76,13 +78,14 @@ class AttentionReader(Reader):
     The summary is the mean over the tokens.
     """
 
-    def __init__(self, size: int, hidden: int, layers: int, heads: int) -> None:
+    def __init__(self, size: int, hidden: int, layers: int, heads: int, init: Init) -> None:
         super().__init__()
         if check_whole("hidden_size", hidden) % check_whole("heads", heads) or hidden % 2:
             raise UsageError(f"hidden_size {hidden}: expected an even multiple of heads = {heads}")
         self.enter, self.norm = nn.Linear(size, hidden), nn.LayerNorm(hidden)
+        initialise_layer(self.enter, init)
         self.blocks = nn.ModuleList(
-            Block(hidden, heads, 0.0, None) for _ in range(check_whole("layers", layers))
+            Block(hidden, heads, 0.0, init) for _ in range(check_whole("layers", layers))
         )
 
     def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:

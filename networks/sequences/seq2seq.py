@@ -17,7 +17,7 @@ from seqrl.networks.attention import Attention
 from seqrl.networks.base import Network, refuse
 from seqrl.networks.options import lookup
 from seqrl.networks.sequences.attend import NONE, SCORES, Attend
-from seqrl.networks.sequences.reader import ATTENTION, CORES, RECURRENT, make_reader
+from seqrl.networks.sequences.reader import ATTENTION, CORES, RECURRENT, Init, make_reader
 from seqrl.networks.sequences.replies import Replies
 
 
@@ -40,6 +40,7 @@ class Seq2Seq(Network):
         3.3), in a loop over time, which is slower.
     tied: the layer that gives the agent's choices shares the embedding of `previous` (Press and
         Wolf 2017); size must be hidden_size.
+    init: of reader and decoder, see `initialise`.
     Memory: a dict, each part with N in front: "about" [N, A], "written" (the decoder's), with
     attention "seen" [N, L, hidden_size] and "length" [N], with input feeding "fed".
     """
@@ -58,6 +59,7 @@ class Seq2Seq(Network):
         tied: bool = False,
         heads: int = 4,
         window: int = 64,
+        init: str | float | None = None,
     ) -> None:
         super().__init__()
         self.tokens = token_space(space, f"network {type(self).__name__}")
@@ -71,11 +73,11 @@ class Seq2Seq(Network):
         self.table = self._table(self.tokens.previous)
         same = self.tokens.source == self.tokens.previous
         self.source_table = self.table if same else self._table(self.tokens.source)
-        self.reader = make_reader(size, hidden_size, self.core, layers, bidirectional, heads)
+        self.reader = make_reader(size, hidden_size, self.core, layers, bidirectional, heads, init)
         self.attend = None if attention == NONE else Attend(hidden_size, attention)
         self.topic = hidden_size + self.noise
         inputs = size + self.topic + (hidden_size if input_feeding else 0)
-        self.writer = make_writer(inputs, hidden_size, self.core, layers, heads, window)
+        self.writer = make_writer(inputs, hidden_size, self.core, layers, heads, window, init)
 
     def _check_effect(self, attention: str, bidirectional: bool, of_heads: bool) -> None:
         """Refuse options that change nothing, or do not go together."""
@@ -230,9 +232,9 @@ class Seq2Seq(Network):
 
 
 def make_writer(
-    inputs: int, hidden: int, core: str, layers: int, heads: int, window: int
+    inputs: int, hidden: int, core: str, layers: int, heads: int, window: int, init: Init
 ) -> Network:
     """Return a decoder by the name of its core."""
     if core == ATTENTION:
-        return Attention(inputs, hidden, layers=layers, heads=heads, window=window)
-    return RECURRENT[core](inputs, hidden, layers=layers)
+        return Attention(inputs, hidden, layers=layers, heads=heads, window=window, init=init)
+    return RECURRENT[core](inputs, hidden, layers=layers, init=init)
