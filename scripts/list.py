@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from seqrl.scripts.options import Parser, guarded
+from seqrl.scripts.options import Parser, guarded, print_note
 
 
 @guarded
@@ -62,12 +62,15 @@ def recorded(home: Path) -> Iterator[str]:
     """Yield a line for each run in a folder: settings, score, env steps, whether it is finished."""
     from seqrl.training.comparison.overview import overview
 
-    for env, rows in overview(home):
+    known, damaged = overview(home)
+    for problem in damaged:
+        print_note(problem)
+    for env, rows in known.items():
         width = max(len(env), *(len(row.name) + 2 for row in rows))
         yield f"{env:<{width}} {'score':>10} {'env steps':>13}  {'state':<26}  folder in {home}"
         for name, folder, score, steps, state in rows:
             shown = "" if score is None else f"{score:.4g}"
-            place = folder.relative_to(home)
+            place = folder.relative_to(home) if folder.is_relative_to(home) else folder
             yield f"  {name:<{width - 2}} {shown:>10} {steps:>13,}  {state:<26}  {place}"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from argparse import Action
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from seqrl.scripts.options import Parser, flag_value, normalized
+from seqrl.training.runs.folder import shortened
 
-LONGEST, HASH = 80, 6  # characters of a name, and of the hash that stands for the rest of it
+LONGEST = 80  # bytes of a name
 UNNAMED = {  # where it is, how long it is, what is watched, and how it is executed
     *("agent", "env", "seed", "seeds", "steps", "episodes"),
     *("logdir", "run_dir", "quiet", "debug", "no_pictures", "checkpoint_every", "resume"),
@@ -24,15 +24,17 @@ def run_name(argv: Sequence[str], parser: Parser, agent: str, varied: Sequence[s
 
     `argv` is as typed: what a preset or an alias stands for is not in it. What is `varied` in a
     comparison is always named. The order is that of the flags' help, so that the same settings
-    have the same name.
+    have the same name; but for wrappers, whose order counts.
     """
     order = {id(action): place for place, action in enumerate(parser._actions)}
     found: dict[tuple[int, str], str] = {}
     for action, word in typed(argv, parser, varied):
-        key, text = label(action, word, parser)
-        found[order[id(action)], key] = text
+        place, (key, text) = order[id(action)], label(action, word, parser)
+        if action.dest == "wrappers":  # as typed: two of a kind, and an argument of each, count
+            place, key = order[id(parser._option_string_actions["--wrapper"])], f"{len(found):06}"
+        found[place, key] = text
     agent = flag_value(argv, "--agent", agent)
-    return shortened(",".join([agent, *(found[key] for key in sorted(found))]))
+    return shortened(",".join([agent, *(found[key] for key in sorted(found))]), LONGEST)
 
 
 def typed(
@@ -55,16 +57,11 @@ def label(action: Action, word: str, parser: Parser) -> tuple[str, str]:
         return "", f"{action.dest}={word}"
     value = parser._get_value(action, word)
     if isinstance(value, tuple):  # name=value
-        return word.partition("=")[0], word
+        name, found = word.partition("=")[0], value[1]
+        as_it_is = action.dest == "bin_range" or isinstance(found, str)
+        return name, word if as_it_is else f"{name}={str(found).replace(' ', '')}"
     if action.dest == "wrappers":
         return word, f"wrapper={word}"
     if action.dest == "dataset":
         return word, f"dataset={Path(word).name}"
     return "", f"{action.dest}={Path(word).stem if action.dest == 'config' else value}"
-
-
-def shortened(name: str) -> str:
-    """Return a name of at most 80 characters; a hash stands for the rest of a longer one."""
-    if len(name) <= LONGEST:
-        return name
-    return f"{name[: LONGEST - HASH - 1]}-{sha256(name.encode()).hexdigest()[:HASH]}"

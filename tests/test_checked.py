@@ -78,7 +78,7 @@ class Annotated(QLearning):
         observation_space,
         action_space,
         *more: int,
-        width: float = None,  # noqa: RUF013  as users annotate it
+        width: float = None,  # noqa: RUF013 (as users write it)
         seed: int | None = None,
         **rest: float,
     ):

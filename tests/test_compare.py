@@ -30,6 +30,7 @@ from seqrl.training.comparison.recorded import find_runs, labels, read_run, runn
 from seqrl.training.comparison.scale import score_scale
 from seqrl.training.runs import executor
 from seqrl.training.runs import folder as folders
+from seqrl.training.runs.config import complete
 from seqrl.training.runs.event_file import read_scalar
 from seqrl.training.runs.folder import read_config
 
@@ -197,6 +198,25 @@ def test_an_interrupt_ends_every_process_and_keeps_what_was_learned(tmp_path, mo
         config = read_config(folder)
         assert executor.finished_folder(str(tmp_path), ["sarsa"], config) is None
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_run_from_before_curves_and_newer_settings_is_found(tmp_path):
+    """As seqrl 0.1 left it: no eval_every, 100 episodes always, nothing of what is newer."""
+    config = complete({"agent": "reinforce", "env": "CartPole-v1", "steps": 100})
+    old = {**config, "eval_every": None, "eval_episodes": 100}
+    old["agent_args"] = {name: x for name, x in config["agent_args"].items() if name != "sparsity"}
+    parent = tmp_path / "CartPole-v1/reinforce"
+    (parent / "seed-0-1").mkdir(parents=True)
+    folders.write_config(parent / "seed-0-1", old)
+    folders.write_summary(parent / "seed-0-1", {"steps": 100, "finished": True})
+
+    def found(**other):
+        return executor.finished_folder(str(tmp_path), ["reinforce"], complete({**config, **other}))
+
+    assert found() == found(eval_every=0) == parent / "seed-0-1"
+    assert found(eval_episodes=100) == parent / "seed-0-1"
+    assert found(eval_episodes=50) is found(eval_every=50) is None
+    assert found(agent_args={**config["agent_args"], "sparsity": 0.1}) is None
 
 
 def test_the_run_that_is_wanted_is_known_by_its_settings_not_its_name(tmp_path):
@@ -570,6 +590,14 @@ def test_the_scale_of_an_environment_is_exact_where_its_model_is_known():
     assert score_scale({"env": "CartPole-v1"}) == (22.2, 500.0)
     assert score_scale({"env": "Nowhere-v0"}) is None
     assert score_scale({"env": "Pendulum-v1"}) is None
+
+
+def test_algorithms_that_differ_past_the_cut_of_a_name_have_folders_of_their_own(tmp_path):
+    for i in range(2):
+        several(tmp_path / "runs", "a", [1, 2], name=f"a{i}", agent_args={"b": f"{'x' * 220}{i}"})
+    out = tmp_path / "out"
+    assert script.main(["--runs", str(tmp_path / "runs"), "--out", str(out), "--quiet"]) == 0
+    assert len([*out.glob("a,*/seed-0")]) == 2
 
 
 # --- text ----------------------------------------------------------------------------------------

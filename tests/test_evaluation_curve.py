@@ -2,9 +2,11 @@
 
 import json
 import math
+import random
 import threading
 from types import SimpleNamespace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -50,6 +52,29 @@ def test_a_run_has_a_curve_that_changes_nothing_of_what_is_learned(tmp_path, poi
     curve = [step for step, _ in points if step < steps]
     assert curve and all(step % (steps // 20) < 2 for step in curve)  # after a turn of two
     assert [step for step, _ in points].count(steps) == 2  # the final ones of the first two
+
+
+class Dice(gym.Env):
+    """Draws from NumPy's and Python's global generators."""
+
+    observation_space, action_space = gym.spaces.Discrete(6), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return int(np.random.randint(6)), {}
+
+    def step(self, action):
+        return int(np.random.randint(6)), 1.0, random.random() < 0.1, False, {}
+
+
+gym.register("test/Dice-v0", Dice)
+
+
+def test_evaluations_leave_global_random_numbers_to_training(tmp_path):
+    config = {"env": "test/Dice-v0", "steps": 600}
+    wanted = [{}, {"eval_every": 0}, {"eval_every": 100, "eval_episodes": 3}]
+    runs = [seqrl.run({**config, **x}, tmp_path / str(i)) for i, x in enumerate(wanted)]
+    assert len({one.contents["digest"] for one in runs}) == 1
 
 
 def test_the_curve_goes_on_behind_an_interruption_as_if_nothing_had_been(tmp_path, points):
@@ -179,9 +204,14 @@ def test_a_finished_run_still_knows_its_evaluation(tmp_path):
     assert again.contents == json.loads((tmp_path / "run/summary.json").read_text())
     for one, other in zip(first.evaluation, again.evaluation, strict=True):
         np.testing.assert_array_equal(one, other)
-    (tmp_path / "run/evaluation.npz").write_bytes(b"none")
-    with pytest.raises(UsageError, match=r"evaluation\.npz is not what a run writes"):
-        seqrl.run(config, tmp_path / "run", resume=True)
+    arrays = first.evaluation._asdict()
+    for wrong in (b"none", b"", {"returns": np.array(["a"] * 7)}, {"lengths": np.ones(2, int)}):
+        if isinstance(wrong, bytes):
+            (tmp_path / "run/evaluation.npz").write_bytes(wrong)
+        else:
+            np.savez(tmp_path / "run/evaluation.npz", **{**arrays, **wrong})
+        with pytest.raises(UsageError, match=r"evaluation\.npz is not what a run writes"):
+            seqrl.run(config, tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("when", ["under way", "at the end"])

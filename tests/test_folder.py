@@ -109,6 +109,14 @@ def test_any_name_is_one_plain_folder(text):
     assert Path(name).name == name and name not in ("", ".", "..") and len(name) <= 200
 
 
+def test_names_too_long_for_a_file_system_are_cut_and_still_differ(tmp_path):
+    names = [plain_name(text) for text in ("é" * 300, "é" * 299 + "x", "a" * 200)]
+    assert len({*names}) == 3 and names[2] == "a" * 200
+    for name in names:
+        (tmp_path / f"{name}.log").touch()
+        assert len(name.encode()) <= 200
+
+
 CONFIG = {
     "env": "FrozenLake-v1",
     "seed": 2**70,

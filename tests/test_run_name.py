@@ -37,6 +37,12 @@ def name_of(words, varied=()):
         ("--network-arg hidden=2 --network-arg hidden=3", "q-learning,hidden=3"),
         ("--bins 8 --bin-range 1=-3:3 --bin-range 0=-1:1", "q-learning,bins=8,0=-1:1,1=-3:3"),
         ("--wrapper a.b:C --wrapper-arg n=3", "q-learning,wrapper=a.b:C,n=3"),
+        (
+            "--wrapper a:D --wrapper-arg n=3 --wrapper a:C --wrapper-arg n=4 --double",
+            "q-learning,wrapper=a:D,n=3,wrapper=a:C,n=4,double=true",
+        ),
+        ("--wrapper a:C --wrapper a:C", "q-learning,wrapper=a:C,wrapper=a:C"),
+        ("--agent ppo --network-arg hidden=(64,064e0)", "ppo,hidden=(64,64.0)"),
         ("--preset none --env FrozenLake-v1", "q-learning,preset=none"),
         ("--agent dqn --env CartPole-v1", "dqn"),
         ("--agent r2d2 --num-envs 4", "r2d2,num_envs=4"),
@@ -44,6 +50,12 @@ def name_of(words, varied=()):
 )
 def test_what_was_typed_and_changes_what_is_learned_is_in_the_name(words, name):
     assert name_of(words) == name
+
+
+def test_spaces_in_a_list_name_no_other_run():
+    argv = ["--agent", "ppo", "--network-arg", "hidden=[64, 64]"]
+    parser = train.make_parser(argv)
+    assert run_name(argv, parser, "q-learning") == name_of(" ".join(argv[:3]) + " hidden=[64,64]")
 
 
 def test_a_preset_and_a_default_are_not_in_the_name():
@@ -138,3 +150,40 @@ def test_a_preset_s_note_leaves_out_what_was_typed():
     assert "preset mountain-car" in note
     assert "num_envs" not in note and "learning_rate" not in note
     assert "num_envs=" in train.make_parser(argv[:4]).note
+
+
+def test_what_cannot_be_read_keeps_no_run_from_the_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("--run-dir", "runs/good")
+    config = Path("runs/good/config.toml").read_text()
+    for name, text in {
+        "empty": "",
+        "half": config[:40],
+        "steps": config.replace("steps = 300", "steps = 'many'"),
+        "env": config.replace('env = "FrozenLake-v1"', "env = 3"),
+    }.items():
+        Path("runs", name).mkdir()
+        Path("runs", name, "config.toml").write_text(text)
+    for name, summary in {
+        "torn": '{"steps": 30',
+        "told": '{"steps": 300, "ep_rew_mean": "x"}',
+    }.items():
+        Path("runs", name).mkdir()
+        Path("runs", name, "config.toml").write_text(config)
+        Path("runs", name, "summary.json").write_text(summary)
+    capsys.readouterr()
+    assert listing.main(["--runs"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[-1] for line in out.splitlines()] == ["runs", "good"]
+    damaged = ["empty", "env", "half", "steps", "told", "torn"]
+    told = sorted(err.splitlines())
+    assert len(told) == 6
+    assert all(f"runs/{name}/" in line for name, line in zip(damaged, told, strict=True))
+
+
+def test_a_pattern_names_folders_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("--run-dir", "runs/good")
+    capsys.readouterr()
+    assert listing.main(["--runs", "ru*"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "runs/good"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from seqrl.core.errors import UsageError
 from seqrl.training.comparison.recorded import Run, find_runs, labels, read_settings
 from seqrl.training.runs.executor import steps_done
 from seqrl.training.runs.folder import checkpoints, plain_name
@@ -21,11 +22,19 @@ class Row(NamedTuple):
     state: str
 
 
-def overview(home: Path) -> Iterator[tuple[str, list[Row]]]:
-    """Yield each environment with a row a run; UsageError for a folder without runs."""
-    runs = [read_settings(folder) for folder in find_runs([str(home)])]
-    for env in sorted({run.config["env"] for run in runs}):
-        yield env, sorted(rows([run for run in runs if run.config["env"] == env]))
+def overview(home: Path) -> tuple[dict[str, list[Row]], list[str]]:
+    """Return a row a run by environment, and what is wrong with runs that cannot be read.
+
+    UsageError for a folder without runs.
+    """
+    runs, damaged = list[Run](), list[str]()
+    for folder in find_runs([str(home)]):
+        try:
+            runs.append(read_settings(folder))
+        except UsageError as error:
+            damaged.append(str(error))
+    envs = sorted({run.config["env"] for run in runs})
+    return {e: sorted(rows([r for r in runs if r.config["env"] == e])) for e in envs}, damaged
 
 
 def rows(runs: Sequence[Run]) -> Iterator[Row]:

@@ -94,6 +94,10 @@ def read_settings(folder: Path, config: dict[str, Any] | None = None) -> Run:
     missing = sorted({"agent", "env", which, "steps"} - config.keys())
     if missing:
         raise UsageError(f"{folder / CONFIG}: no {', '.join(missing)} in it, so it is no run's")
+    kinds = {"agent": str, "env": str, which: int, "steps": int}
+    for name, kind in kinds.items():
+        if not isinstance(config[name], kind):
+            raise UsageError(f"{folder / CONFIG}: {name} is {config[name]!r}, which is no run's")
     return Run(folder, config, read_summary(folder, config), np.empty(0), np.empty(0))
 
 

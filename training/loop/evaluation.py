@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -168,8 +169,10 @@ class Evaluator:
         reference: Mapping[str, float] | None = None,
         pictures: Callable[[int, Agent, Evaluation], None] | None = None,
         room: float = math.inf,
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):
         self.room = room  # env steps an evaluation, see `Share`
+        self.apart = apart  # keeps what is global, from which environments may draw
         longest = max(SHORTEST_CUT, room // FEWEST)
         self.player = Player(envs, int(min(CUT, longest)))
         self.envs, self.episodes, self.every = self.player.envs, episodes, every
@@ -195,7 +198,8 @@ class Evaluator:
         self.last = loop.steps, found
         self.log(loop, found)
         if self.pictures is not None:
-            self.pictures(loop.steps, loop.agent, found)
+            with self.apart():
+                self.pictures(loop.steps, loop.agent, found)
         return found
 
     def play(
@@ -209,8 +213,9 @@ class Evaluator:
         """Let a loop's agent play, as the player does, unless the loop is to stop."""
         self.playing = True
         try:
-            compiled = loop.compiled
-            return player.play(loop.agent, share, seed, most=most, stop=loop.stop, compile=compiled)
+            compiled, stop = loop.compiled, loop.stop
+            with self.apart():
+                return player.play(loop.agent, share, seed, most=most, stop=stop, compile=compiled)
         finally:
             self.playing = False
 

@@ -11,7 +11,6 @@ from seqrl.envs.making import time_limit
 from seqrl.training.loop.evaluation import CUT, Evaluator, Player, Share
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback
-from seqrl.training.runs.global_state import kept_state
 
 POINTS = 20  # a run, the final evaluation among them
 TIME_SHARE = 0.05  # of a run's time that its curve may take, the final evaluation apart
@@ -47,8 +46,7 @@ class EvaluationCurve(Callback):
         if episodes < 1 or loop.steps >= self.steps:  # the final evaluation stands there
             return
         share, seed = Share(episodes, 1), self.evaluator.seed
-        with kept_state():  # an environment may draw from what training draws from
-            self.spent += self.evaluator.play(loop, self.player, share, seed, room)
+        self.spent += self.evaluator.play(loop, self.player, share, seed, room)
         if any(share.left):  # longer than expected by far
             self.length = max(length, room / (1 + len(share.episodes)))
             return

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from seqrl.agents.factory import Config
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, explain
 from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.config import complete
+from seqrl.training.runs.defaults import AUTO, EVAL_EPISODES
 from seqrl.training.runs.load import CODE
 from seqrl.training.runs.run_one import stored_config
 
@@ -157,12 +159,28 @@ def finished_folder(logdir: str, names: Iterable[str], config: Mapping[str, Any]
     patterns = [f"seed-{config['seed']}{ending}" for ending in endings]
     for folder in (f for parent in parents for p in patterns for f in sorted(parent.glob(p))):
         try:
-            same = runs.read_config(folder) == stored
+            same = as_today(runs.read_config(folder), stored) == stored
             if same and runs.read_summary(folder, stored) is not None:
                 return folder
         except UsageError:  # no run's folder, or a run that was never begun
             continue
     return None
+
+
+def as_today(found: Config, wanted: Config) -> Config:
+    """Return a stored config as it would be stored today, beside one that is wanted.
+
+    Settings that there were not yet are at their defaults. A run that says nothing of `eval_every`
+    is from before curves, which change nothing of what is learned; 100 episodes were the default.
+    """
+    if found == wanted or any(found.get(x) != wanted.get(x) for x in (*CODE, "wrappers")):
+        return found  # nothing to do, or with code that may not be imported
+    known = dict(found)
+    if "eval_every" not in found and wanted.get("eval_every") in (AUTO, 0):
+        known["eval_every"] = wanted["eval_every"]
+        if known.get("eval_episodes") == EVAL_EPISODES and "eval_episodes" not in wanted:
+            del known["eval_episodes"]
+    return runs.as_stored(complete(known))
 
 
 @contextmanager

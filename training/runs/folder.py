@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import tomli_w
 from seqrl.core.errors import UsageError
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoint"
+LONGEST = 200  # bytes of a folder's name; file systems have 255, and a number may follow
 LOCK = "lock"  # there while a process trains in the folder
 PACKAGES = ("seqrl", "numpy", "gymnasium", "torch", "numba")
 
@@ -69,7 +71,15 @@ def check_writable(folder: Path) -> None:
 
 def plain_name(text: str) -> str:
     """Return a name for one folder: all but letters, digits and ._,=+- become hyphens."""
-    return re.sub(r"[^\w.,=+-]+", "-", text).strip("-.")[:200] or "run"
+    return shortened(re.sub(r"[^\w.,=+-]+", "-", text).strip("-.") or "run", LONGEST)
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name of at most so many bytes; six digits of a hash stand for the rest of it."""
+    whole = name.encode()
+    if len(whole) <= most:
+        return name
+    return f"{whole[: most - 7].decode(errors='ignore')}-{sha256(whole).hexdigest()[:6]}"
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
@@ -122,6 +132,9 @@ def read_summary(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         reached = summary["steps"] >= config["steps"]
         if config.get("episodes"):
             reached = reached or summary["episodes"] >= config["episodes"]
+        scores = [summary.get(name) for name in ("eval_mean_reward", "ep_rew_mean")]
+        if not all(isinstance(score, int | float | None) for score in scores):
+            raise TypeError(f"{scores} are no scores")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:

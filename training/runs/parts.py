@@ -25,6 +25,7 @@ from seqrl.training.loop.evaluation import Evaluator
 from seqrl.training.loop.fit import recorded_for
 from seqrl.training.runs.defaults import AUTO, EVAL_EPISODES
 from seqrl.training.runs.evaluation_curve import EvaluationCurve, price_of
+from seqrl.training.runs.global_state import kept_state
 from seqrl.training.runs.offline import EVALUATED_IN, Returns, learned_from
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class RunParts(NamedTuple):
             reference=known,
             pictures=pictures,
             room=room,
+            apart=kept_state,
         )
 
     def evaluation_curve(self, evaluator: Evaluator) -> EvaluationCurve:

@@ -40,7 +40,7 @@ def presets() -> dict[str, Preset]:
 def preset(name: str) -> Preset:
     """Return the preset of a name; UsageError where there is none."""
     known = presets()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         listed = ", ".join(known)
-        raise UsageError(f"--preset {name}.{closest(name, known)} Known: {listed}, none")
+        raise UsageError(f"--preset {name}.{closest(str(name), known)} Known: {listed}, none")
     return known[name]

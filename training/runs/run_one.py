@@ -251,10 +251,13 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     """Return the last evaluation of a finished run, None where its folder has none."""
     try:
         with np.load(folder / EVALUATION) as arrays:
-            return Evaluation(*(arrays[name] for name in Evaluation._fields))
+            found = Evaluation(*(arrays[name] for name in Evaluation._fields))
+        if {x.shape for x in found} != {(len(found.returns),)} or found.returns.dtype.kind != "f":
+            raise ValueError("arrays of other kinds or lengths")
+        return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise UsageError(f"{folder / EVALUATION} is not what a run writes: {error}") from error
 
 
