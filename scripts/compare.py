@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
         print(terminal(table))
         print(f"\nsaved in  {out}")
-        print(f"see it:   {tensorboard_command()} --logdir {out}")
+        print(f"see it:   {tensorboard_command(out)}")
     return 1 if failures else 0
 
 

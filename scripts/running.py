@@ -98,7 +98,7 @@ def report(one: RunUnderWay, summary: Summary) -> None:
     if interrupted:
         flags = " ".join(map(shlex.quote, [str(folder), *code_flags(config)]))
         print(f"go on:    seqrl train --resume {flags}")
-    print(f"see it:   {tensorboard_command()} --logdir {logdir_of(folder, config)}")
+    print(f"see it:   {tensorboard_command(logdir_of(folder, config))}")
     if early_stop:
         print(f"ended early: {early_stop}")
 
@@ -129,9 +129,12 @@ def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
     return above[2] if inside else folder
 
 
-def tensorboard_command() -> str:
-    """Return the command of TensorBoard: its name where the shell finds it, else its path."""
-    if shutil.which("tensorboard"):
-        return "tensorboard"
-    path = Path(sys.executable).with_name("tensorboard")
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+def tensorboard_command(logdir: Path) -> str:
+    """Return TensorBoard's command for a folder: its name where the shell finds it, else its path.
+
+    To be pasted: what a shell would take apart is quoted.
+    """
+    path, here = Path(sys.executable).with_name("tensorboard"), Path.cwd()
+    own = path.relative_to(here) if path.is_relative_to(here) else path
+    command = "tensorboard" if shutil.which("tensorboard") else str(own)
+    return f"{shlex.quote(command)} --logdir {shlex.quote(str(logdir))}"

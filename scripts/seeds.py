@@ -72,4 +72,4 @@ def report(config: Config, seed_trainer: SeedTrainer, results: Runs, folder: Pat
         last = f"{results.ep_rew_mean.mean():.6g}, the middle half {low:.6g} to {high:.6g}"
         print(f"mean return of the last 100 episodes {last}")
     print(f"saved in  {folder} ({CURVES})")
-    print(f"see it:   {running.tensorboard_command()} --logdir {running.logdir_of(folder, config)}")
+    print(f"see it:   {running.tensorboard_command(running.logdir_of(folder, config))}")

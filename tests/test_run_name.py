@@ -1,6 +1,7 @@
 """The agent's part of a run's folder: what was typed, in one order, and nothing else."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,11 @@ def test_a_pattern_names_folders_too(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert listing.main(["--runs", "ru*"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[-1] == "runs/good"
+
+
+def test_the_command_that_is_printed_can_be_pasted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--steps", "50", "--eval-episodes", "0", "--no-pictures", "--logdir", "my runs"]
+    assert train.main(words) == train.main([*words, "--seeds", "2"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("see it:")]
+    assert [shlex.split(line)[-2:] for line in shown] == [["--logdir", "my runs"]] * 2
