@@ -212,7 +212,7 @@ def test_the_hparams_columns_are_those_of_all_agents(server):
 def fake_loop(**metrics):
     """As much of a loop as a logger looks at."""
     watch = SimpleNamespace(seconds=0.0)
-    return SimpleNamespace(steps=0, books=Books(), metrics=metrics, watch=watch)
+    return SimpleNamespace(agent=None, steps=0, books=Books(), metrics=metrics, watch=watch)
 
 
 def play(logger, loop, ends, total=1.0):
