@@ -38,8 +38,8 @@ class Bug(NamedTuple):
 BUGS = {
     "mask ignored in the bootstrap (network)": Bug(
         "agents/deep/outputs.py",
-        "return self._masked(self._evaluate(obs, start, state), legal)",
-        "return self._evaluate(obs, start, state)",
+        "return self._masked(self._evaluate(obs, start, state, noise), legal)",
+        "return self._evaluate(obs, start, state, noise)",
     ),
     "mask ignored in the bootstrap (table)": Bug(
         "agents/tabular/q_learning.py",
@@ -48,8 +48,8 @@ BUGS = {
     ),
     "mask ignored while learning": Bug(
         "agents/deep/outputs.py",
-        "return self._masked(self._learn(obs, start, state, valid), legal)",
-        "return self._learn(obs, start, state, valid)",
+        "return self._masked(self._learn(obs, start, state, valid, noise), legal)",
+        "return self._learn(obs, start, state, valid, noise)",
     ),
     "advantage sign": Bug(
         "agents/deep/reinforce.py",
@@ -88,8 +88,8 @@ BUGS = {
     ),
     "missing detach": Bug(
         "agents/deep/outputs.py",
-        "with torch.no_grad():\n            return self.module(obs, start, state)[0]",
-        "with torch.enable_grad():\n            return self.module(obs, start, state)[0]",
+        "with torch.no_grad():\n            return self.module(obs, start, state, noise)[0]",
+        "with torch.enable_grad():\n            return self.module(obs, start, state, noise)[0]",
     ),
     "epsilon never decays": Bug(
         "agents/tabular/tabular_agent.py",
@@ -165,8 +165,13 @@ BUGS = {
     ),
     "ratio from the wrong memory (PPO)": Bug(
         "agents/deep/policy_agent.py",
-        "out = self.policy.learn(batch.obs, batch.start, own, batch.valid)",
-        "out = self.policy.learn(batch.obs, batch.start, None, batch.valid)",
+        "out = self.policy.learn(batch.obs, batch.start, own,",
+        "out = self.policy.learn(batch.obs, batch.start, None,",
+    ),
+    "reward learns from another latent (PPO)": Bug(
+        "agents/deep/policy_agent.py",
+        "own, batch.valid, batch.noise)",
+        "own, batch.valid, None)",
     ),
     "advantages normalised over padding (PPO)": Bug(
         "agents/deep/targets.py",
