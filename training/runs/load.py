@@ -32,7 +32,8 @@ def load_parts(
     makes the parts from the config, in the run's environment, whatever it learned from.
     `target_return` is wanted where the agent sees what is (--condition-on return).
     """
-    config = {**allowed_config(folder, allowed), "dataset": None}
+    config = allowed_config(folder, allowed)
+    config.pop("dataset", None)
     if target_return is not None:
         config = with_target(config, target_return)
     if best and not runs.best_path(folder).exists():
