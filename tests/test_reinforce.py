@@ -15,6 +15,7 @@ from torch import nn
 from seqrl.agents.arguments import arguments
 from seqrl.agents.deep import targets
 from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.experience.episodes import TOLD
 from seqrl.core import tree
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.moments import RunningMoments
@@ -64,6 +65,7 @@ def episodes(*rewards, ends=None, dtype=torch.float32, seed=0):
         obs=torch.randn((longest, n, 1), generator=random, dtype=dtype),
         action=torch.randint(2, (longest, n), generator=random),
         reward=reward,
+        **dict.fromkeys(TOLD),
         last=torch.randn((n, 1), generator=random, dtype=dtype),
         terminated=torch.tensor(ends or [True] * n),
         length=length,
