@@ -11,6 +11,7 @@ from gymnasium import spaces
 from seqrl.core import UsageError, tree
 from seqrl.core.tokens import BEGIN
 from seqrl.networks import HRED, MLP, VHRED, Seq2Seq, build, check_network
+from seqrl.networks.diagnosis.activity import activity
 from seqrl.networks.diagnosis.check import largest_gap, sample_rollout, slice_time
 from seqrl.networks.sequences.attend import Attend
 from seqrl.networks.sequences.vhred import kl
@@ -199,6 +200,13 @@ def test_a_source_is_read_once(kind):
     obs, start = rollout(20, 4, 0.2)
     stepped(network, obs, start)
     assert sum(reads) == int((start | (obs["previous"] == BEGIN)).sum())
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "transformer", "vhred", "mlp"])
+def test_the_activity_of_its_memory_can_be_drawn(kind):
+    obs, _ = rollout(9, 1, 0.3)
+    found = activity(made(kind), {name: leaf[:, 0].numpy() for name, leaf in obs.items()})
+    assert found.layers
 
 
 # attention, by hand
