@@ -35,7 +35,7 @@ class HRED(Seq2Seq):
         super().__init__(space, hidden_size, attention=attention, init=init, **others)
         self.context = GRU(hidden_size, hidden_size, init=init)
 
-    def about(
+    def _about(
         self, sources: dict[str, Tensor], replies: Replies, start: Tensor, state: dict[str, Any]
     ) -> Tensor:
         """Return the context [R, H] of the replies that open."""

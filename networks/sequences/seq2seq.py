@@ -120,13 +120,13 @@ class Seq2Seq(Network):
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Map `obs`, tokens [T, N, L] and [T, N], to features [T, N, hidden_size] and memory."""
-        replies, state, sources = self.open(obs, start, state)
-        about = self.about(sources, replies, start, state)
-        return self.write(self.embedded(obs), replies, about, sources, state)
+        replies, state, sources = self._open(obs, start, state)
+        about = self._about(sources, replies, start, state)
+        return self._write(self._embedded(obs), replies, about, sources, state)
 
     # reading
 
-    def open(
+    def _open(
         self, obs: Any, start: Tensor, state: State
     ) -> tuple[Replies, dict[str, Any], dict[str, Tensor]]:
         """Return the replies, the memory that enters, and what is read where they open."""
@@ -136,7 +136,7 @@ class Seq2Seq(Network):
         if not torch.compiler.is_compiling():
             self._check_sources(opened, replies.first(previous))
         state = self._nothing(start.shape[1], source.shape[-1]) if state is None else state
-        return replies, state, self.read(opened)
+        return replies, state, self._sources(opened)
 
     def _check_sources(self, source: Tensor, previous: Tensor) -> None:
         """Refuse tokens [R, L] that are unknown or behind padding, and a source without any.
@@ -157,7 +157,7 @@ class Seq2Seq(Network):
             refuse(self, f"padding ({PAD}) before a token of a source; expected it behind the last")
         refuse(self, f"an empty source, nothing but padding ({PAD}); expected a token at least")
 
-    def read(self, source: Tensor) -> dict[str, Tensor]:
+    def _sources(self, source: Tensor) -> dict[str, Tensor]:
         """Read tokens [R, L]: each as seen [R, L, H], length [R], and the summary [R, H]."""
         length = (source != PAD).sum(1)
         x = self.source_table(source.t()) * self._scale
@@ -171,7 +171,7 @@ class Seq2Seq(Network):
             seen, summary = self.reader(x, length)
         return {"seen": seen, "length": length, "summary": summary}
 
-    def about(
+    def _about(
         self, sources: dict[str, Tensor], replies: Replies, start: Tensor, state: dict[str, Any]
     ) -> Tensor:
         """Return what the replies that open are about [R, H]: the summary of the source."""
@@ -183,11 +183,11 @@ class Seq2Seq(Network):
     def _scale(self) -> float:
         return math.sqrt(self.size) if self.tied else 1.0
 
-    def embedded(self, obs: Any) -> Tensor:
+    def _embedded(self, obs: Any) -> Tensor:
         """Return the embeddings [T, N, E] of the tokens before."""
         return self.table(obs["previous"].long()) * self._scale
 
-    def write(
+    def _write(
         self,
         x: Tensor,
         replies: Replies,

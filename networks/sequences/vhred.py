@@ -70,32 +70,32 @@ class VHRED(HRED):
         self, obs: Any, start: Tensor, state: State = None, noise: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """Map as Seq2Seq does; `noise` [T, N, latent] makes the latents, None their means."""
-        replies, state, sources = self.open(obs, start, state)
-        context = self.about(sources, replies, start, state)
+        replies, state, sources = self._open(obs, start, state)
+        context = self._about(sources, replies, start, state)
         mean, log_variance = normal_of(self.prior(context))
         latent = mean
         if noise is not None:
             latent = mean + (0.5 * log_variance).exp() * replies.first(noise)
         about = torch.cat([context, latent], -1)
-        return self.write(self.embedded(obs), replies, about, sources, state)
+        return self._write(self._embedded(obs), replies, about, sources, state)
 
     def study(
         self, obs: Any, start: Tensor, state: State, answer: Tensor, valid: Tensor
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
         """Map with latents drawn from the posterior; name the divergence kl, a mean over steps."""
-        replies, state, sources = self.open(obs, start, state)
-        context = self.about(sources, replies, start, state)
+        replies, state, sources = self._open(obs, start, state)
+        context = self._about(sources, replies, start, state)
         prior = normal_of(self.prior(context))
         said = self._read_replies(replies, answer, valid)
         posterior = normal_of(self.posterior(torch.cat([context, said], -1)))
         mean, log_variance = posterior
         latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         about = torch.cat([context, latent], -1)
-        x = self._dropped(self.embedded(obs))
+        x = self._dropped(self._embedded(obs))
         taught = replies.apart(valid)[:, replies.new].any(0)
         divergence = kl(posterior, prior)[taught]
         terms = {"kl": self._term(divergence, valid.sum())}
-        return *self.write(x, replies, about, sources, state), terms
+        return *self._write(x, replies, about, sources, state), terms
 
     def _read_replies(self, replies: Replies, answer: Tensor, valid: Tensor) -> Tensor:
         """Return the summary [R, H] of the right answers in the replies that open."""
