@@ -401,6 +401,21 @@ def test_a_table_is_distilled_into_a_network():
     assert evaluate(pupil, envs, 1, seed=0).mean == -13
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_dropout_is_there_before_the_network_has_ever_acted(lazy):
+    """To try a network sets it to evaluation; where a teacher drives, it acts at the end alone."""
+    found = []
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(0)
+        envs = make("seqrl/BinaryAddition-v0", num_envs=64)
+        network = GRU(2, 8, input_dropout=dropout)
+        space = None if lazy else envs.single_observation_space
+        agent = Imitation(network, envs.single_action_space, space, seed=0)
+        train(agent, envs, steps=1024, seed=0)
+        found.append(agent.policy.module.layer.weight.detach().clone())
+    assert not torch.equal(*found)
+
+
 @pytest.mark.parametrize("spread", [False, True])
 def test_real_answers_are_learned(spread):
     envs = make("Pendulum-v1", 8, max_episode_steps=20)

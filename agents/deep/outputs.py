@@ -147,6 +147,7 @@ class Part:
         numpy: bool = False,
     ):
         self.module, self.device, self.draws = module, device, draws
+        self._rest()  # all of it: the network may have been tried alone
         self.optim = optim
         self.optimizer = None if optim is None else optim.make(module.parameters())
         self.mlp: NumpyMLP | None = None
