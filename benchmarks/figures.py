@@ -29,7 +29,8 @@ HEAD = """# Figures
 
 What agents reach, measured by `make figures`: the mean return of 100 greedy episodes after
 training (of more where its command says so), for each seed, with one thread on a CPU. The commands
-are in `benchmarks/figures.toml`; settings are the defaults (`--preset none`) unless a preset is
+are in `benchmarks/figures.toml`, and what judges some of imitation instead in
+`benchmarks/judges.py`; settings are the defaults (`--preset none`) unless a preset is
 named. Asked is what we hold ourselves to; a miss stands here as well, and so does what was not
 measured yet. Runs until 0.95 say after how many env steps 200 greedy episodes scored it, and what
 fresh ones did. Published numbers are others' and quoted.
@@ -79,12 +80,17 @@ def measure(figure: Figure, seed: int) -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         for command in figure.get("before", ()):
             seqrl(*command.format(folder=folder).split())
-        flags = figure["flags"].format(folder=folder).split()
+        flags = figure["flags"].format(folder=folder, seed=seed).split()
         preset = [] if "--preset" in flags else ["--preset", "none"]
         run = [*flags, *preset, "--seed", str(seed), "--run-dir", f"{folder}/run"]
         seqrl("train", *run, "--quiet", "--no-pictures")
         summary = json.loads(Path(folder, "run", "summary.json").read_text(encoding="utf-8"))
-    numbers = {"score": summary["eval_mean_reward"], "seconds": summary["seconds"]}
+        score = summary["eval_mean_reward"]
+        if "judge" in figure:
+            from judges import judged  # which imports torch: the page alone needs none
+
+            score = judged(figure["judge"], Path(folder, "run"))
+    numbers = {"score": score, "seconds": summary["seconds"]}
     if "--stop-at" in flags:
         numbers["steps"] = summary["steps"]
     return {**numbers, "date": str(datetime.date.today()), "versions": versions()}

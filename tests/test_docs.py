@@ -101,6 +101,8 @@ def run_line(line):
     program, rest = words[0], words[1:]
     if program == "python" and rest[0].startswith("scripts/"):
         run_script(Path(rest[0]).stem, rest[1:])
+    elif program == "python" and rest[0].startswith("docs/experiments/"):
+        assert (ROOT / rest[0]).exists()  # tests/test_experiments.py runs it
     elif program == "seqrl":
         run_script(rest[0], rest[1:])
     elif Path(program).name == "tensorboard":

@@ -63,7 +63,7 @@ class Imitation(PolicyAgent):
         observation_space: gym.Space | None = None,
         *,
         teacher: Any = "task",
-        optim: Optim = Optim("linear:0.003:0", max_grad_norm=1.0),
+        optim: Optim = Optim("linear:0.01:0", max_grad_norm=1.0),
         own_share: Rate = 0.0,
         label_smoothing: float = 0.0,
         learn_spread: bool = False,
