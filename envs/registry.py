@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -42,6 +43,7 @@ TASKS: dict[str, type[Any]] = {
     "seqrl/Waves-v0": Waves,
 }
 BATCH_OPTIONS = ("max_episode_steps", "device", "autoreset_mode")  # of a BatchedEnv, not the task
+CODE_OPTIONS = ("reward",)  # which may be module:function
 NOT_RULES = (*BATCH_OPTIONS, "num_envs", "vectorization_mode")  # of a spec
 
 
@@ -68,6 +70,24 @@ def task(env_id: str, **options: Any) -> Task:
             listed, hint = ", ".join(known), closest(name, known)
             raise UsageError(f"{env_id} has no option {name!r}, it has {listed}.{hint}")
     return rules(**{known[name]: value for name, value in options.items()})
+
+
+def kept_options(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that a run keeps, so that it reads later files as it reads this one.
+
+    Empty for a task without a method `kept()`, and for an id that is not ours.
+    """
+    if not hasattr(TASKS.get(env_id), "kept"):
+        return {}
+    rules: Any = task(env_id, **{k: v for k, v in options.items() if k not in NOT_RULES})
+    found: dict[str, Any] = rules.kept()
+    return found
+
+
+def own_code(env_id: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of one of our ids that name code of the user's, which it imports."""
+    found = {name: value for name, value in options.items() if name in CODE_OPTIONS}
+    return {k: v for k, v in found.items() if env_id in TASKS and ":" in str(v)}
 
 
 def rules_of(env: Any) -> Task | None:

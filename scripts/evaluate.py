@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from seqrl.scripts.options import Parser, add_run_flags, check_minimum, guarded
 
@@ -30,8 +31,9 @@ def main(argv: Sequence[str]) -> int:
     from seqrl.training.runs.load import CODE, load_parts
 
     allowed = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
-    chosen = {"best": args.best, "target_return": args.target_return}
-    parts = load_parts(Path(args.run), allowed, **chosen)
+    allowed["env_args"] = dict(args.env_arg)
+    chosen: dict[str, Any] = {"best": args.best, "target_return": args.target_return}
+    parts = load_parts(Path(args.run), allowed, **chosen, evaluated=True)
     from seqrl.training.loop.evaluation import evaluate
     from seqrl.training.pictures.as_text import show_table, verdict
 

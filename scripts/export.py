@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
     from seqrl.training.runs.policy import load
 
     code = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
+    code["env_args"] = dict(args.env_arg)
     made = export(load(args.run, best=args.best, **code), Path(args.to))
     size = f"{len(made.data) / 1000:,.0f} kB"
     print(f"written   {args.to} ({size}): acts as the agent on {OBSERVATIONS:,} observations")

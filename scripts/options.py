@@ -125,6 +125,8 @@ def add_run_flags(parser: Parser) -> None:
     add("--network", help="module:Class once more, where the run's network is code of yours")
     again = "module:Class once more, where a wrapper of the run is code of yours"
     add("--wrapper", action="append", default=[], metavar="M:C", help=again)
+    mine = "for the environment, in the place of the run's; module:function once more"
+    add("--env-arg", **repeatable(pair), metavar="K=V", help=mine)
     add("--best", action="store_true", help="the agent of the best evaluation, not the last one")
 
 

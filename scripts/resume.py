@@ -17,7 +17,9 @@ from seqrl.training.runs.load import CODE, allowed_config
 from seqrl.training.runs.run_one import continued
 from seqrl.training.runs.teaching import check_teacher_code
 
-ALLOWED = {f"--{name}" for name in ("resume", "wrapper", "teacher", "quiet", "debug", *CODE)}
+ALLOWED = {
+    f"--{name}" for name in ("resume", "wrapper", "env-arg", "teacher", "quiet", "debug", *CODE)
+}
 
 
 def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -28,7 +30,9 @@ def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
         name: options.flag_value(argv, f"--{name}", "") or None for name in CODE
     }
     allowed["wrappers"] = [name for name, _ in named(args.wrappers)]
+    allowed["env_args"] = dict(args.env_arg)
     config = allowed_config(folder, allowed)
+    check_env_args(config, allowed["env_args"])
     check_teacher_code(folder, config, options.flag_value(argv, "--teacher", ""))
     if config.get("seeds"):
         raise UsageError(f"{folder} holds many seeds, which are not saved half-way: run it anew")
@@ -42,6 +46,15 @@ def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
             steps = 0 if saved is None else saved["loop"]["steps"]
             options.print_note(f"{folder}: going on from env step {steps:,}")
         return execute(one, folder, quiet=args.quiet, saved=saved)
+
+
+def check_env_args(config: dict[str, Any], typed: dict[str, Any]) -> None:
+    """Refuse arguments of the environment that are not the run's."""
+    for name, value in typed.items():
+        own = [config.get(table, {}).get(name) for table in ("env_args", "eval_env_args")]
+        if value not in own:
+            text = f"the run has {own[0]!r} and keeps it; leave it out"
+            raise UsageError(f"--env-arg {name}={value} with --resume: {text}")
 
 
 def check_flags(argv: Sequence[str]) -> None:

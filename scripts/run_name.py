@@ -13,7 +13,7 @@ LONGEST = 80  # bytes of a name
 UNNAMED = {  # where it is, how long it is, what is watched, and how it is executed
     *("agent", "env", "seed", "seeds", "steps", "episodes"),
     *("logdir", "run_dir", "quiet", "debug", "no_pictures", "checkpoint_every", "resume"),
-    *("eval_every", "eval_episodes", "stop_at", "patience"),
+    *("eval_every", "eval_episodes", "eval_env_arg", "stop_at", "patience"),
     *("processes", "worker_timeout", "restart_workers", "threads", "no_compile"),
     *("deterministic", "device", "backend"),
 }

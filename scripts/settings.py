@@ -15,6 +15,7 @@ from seqrl.training.runs.defaults import AGENT, ENV
 from seqrl.training.runs.presets import Preset, Settings, preset, presets
 
 TABLE_FLAGS = {"env_args": "env_arg", "network_args": "network_arg", "bin_range": "bin_range"}
+TABLE_FLAGS |= {"eval_env_args": "eval_env_arg"}
 NEGATED_FLAGS = {"compile": "no_compile", "pictures": "no_pictures"}
 
 

@@ -80,6 +80,8 @@ def make_parser(argv: Sequence[str]) -> Parser:
     whether: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
     add("--normalize-obs", **whether, help="its observations, by running mean and spread")
     add("--env-arg", **repeatable(options.pair), metavar="K=V", help="for the environment")
+    evaluated = "for that of evaluations, beside and before --env-arg"
+    add("--eval-env-arg", **repeatable(options.pair), metavar="K=V", help=evaluated)
     wrapping: dict[str, Any] = {"action": options.WrapperFlag, "dest": "wrappers", "default": []}
     one, arg = options.wrapper_name, options.pair
     add("--wrapper", **wrapping, type=one, metavar="M:C", help="around each, the outermost last")
@@ -157,6 +159,7 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     given["dataset"] = given["dataset"] or None
     given["compile"], given["pictures"] = not args.no_compile, not args.no_pictures
     given["env_args"], given["network_args"] = dict(args.env_arg), dict(args.network_arg)
+    given["eval_env_args"] = dict(args.eval_env_arg)
     given["wrappers"] = with_action_mask(args.wrappers, args.action_mask) or None
     given["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
     numbers = agent_parameters(agent_class(args.agent, bool(args.network)))

@@ -13,7 +13,7 @@ from seqrl.core.tokens import BEGIN, END, PAD
 from seqrl.core.types import Array
 from seqrl.envs.batched import Episodes
 from seqrl.envs.draws import Draws, pick
-from seqrl.envs.tasks.rewards import REWARDS, as_real, by_function
+from seqrl.envs.tasks.rewards import REWARDS, as_real, by_function, own_function
 from seqrl.envs.tasks.vocabulary import Vocabulary
 
 
@@ -86,6 +86,8 @@ class Replies:
 
     def begin(self, draws: Draws, n: int) -> Episodes:
         """Return N new episodes in which nothing has been said."""
+        if self.reward not in REWARDS:
+            own_function(self.reward)  # what is wrong with it is told before the first reply
         episodes, xp = self.drawn(draws, n), draws.xp
         none = xp.zeros((n, self.room), dtype=xp.int64, device=draws.device)
         zero = none[:, 0]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrl.core.errors import UsageError
+from seqrl.envs.batches import brief
 from seqrl.training import statistics
 from seqrl.training.comparison.recorded import WINDOW, Run, labels
 from seqrl.training.runs.episodes_csv import ROWS
@@ -147,7 +148,7 @@ def check_tasks(runs: Sequence[Run]) -> None:
         other = first.setdefault(run.config["env"], run)
         if run.task != other.task:
             names = [
-                f"{name} {other.config.get(name)!r} and {run.config.get(name)!r}"
+                f"{name} {brief(other.config.get(name))} and {brief(run.config.get(name))}"
                 for name in sorted(run.task.keys() | other.task.keys())
                 if run.task.get(name) != other.task.get(name)
             ]

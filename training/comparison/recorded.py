@@ -22,7 +22,8 @@ METRICS = {
     "area": "mean height of the learning curve",
 }
 WINDOW = 100  # episodes in a point of the curve, as in rollout/ep_rew_mean
-TASK_KEYS = ("env", "env_args", "wrappers", "max_episode_steps")  # the same for all runs compared
+# the same for all runs compared
+TASK_KEYS = ("env", "env_args", "eval_env_args", "wrappers", "max_episode_steps")
 
 
 class Run(NamedTuple):

@@ -13,6 +13,7 @@ from seqrl.agents.registry import AGENTS, agent_class, on_network
 from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
+from seqrl.envs.registry import kept_options
 from seqrl.envs.wrapping import named
 from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.folder import config_text
@@ -26,7 +27,7 @@ KINDS |= dict.fromkeys(REALS, (int | float | np.number, "a number"))
 KINDS["dataset"] = (list, "a list of folders or ids")
 SWITCHES = ("processes", "deterministic", "compile", "pictures", "normalize_obs")
 KINDS |= dict.fromkeys(SWITCHES, (bool, "True or False"))
-TABLES = ("env_args", "network_args", "bin_range", "agent_args")
+TABLES = ("env_args", "eval_env_args", "network_args", "bin_range", "agent_args")
 KINDS |= dict.fromkeys(TABLES, (Mapping, "names and values"))
 
 
@@ -44,6 +45,8 @@ def complete(given: Mapping[str, Any]) -> Config:
     if not config["processes"]:
         config["worker_timeout"] = None
     named(config["wrappers"])
+    kept = kept_options(config["env"].rpartition(":")[2], config["env_args"])
+    config["env_args"] = {**config["env_args"], **kept}
     networked = on_network(config["agent"], bool(config["network"]))
     cls = agent_class(config["agent"], networked)
     complete_network(config, networked, issubclass(cls, TabularAgent))

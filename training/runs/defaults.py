@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "compile": True,
     "pictures": True,
     "env_args": {},
+    "eval_env_args": {},
     "wrappers": None,
     "network": None,
     "network_args": {},

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from seqrl.agents.factory import Config
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, explain
+from seqrl.envs.registry import own_code
 from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.config import complete
@@ -126,7 +127,10 @@ def code_flags(config: Mapping[str, Any]) -> list[str]:
     """Return the flags that allow a run to import the code which its config names."""
     flags = [f"--{x}={config[x]}" for x in CODE if ":" in str(config.get(x) or "")]
     names = (name for name, _ in named(config.get("wrappers")) if not is_trusted(name))
-    return flags + [f"--wrapper={name}" for name in names]
+    flags += [f"--wrapper={name}" for name in names]
+    tables = (config.get(table) or {} for table in ("env_args", "eval_env_args"))
+    code = [item for args in tables for item in own_code(config["env"], args).items()]
+    return flags + [f"--env-arg={name}={value}" for name, value in code]
 
 
 def end(status: int, log: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+from zlib import crc32
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata
@@ -18,6 +19,9 @@ Setting = bool | int | float | str
 # settings that are no hyper-parameters
 UNCOMPARED = {"steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds", "pictures"}
 UNCOMPARED |= {"threads", "checkpoint_every", "processes", "worker_timeout", "restart_workers"}
+UNCOMPARED |= {"eval_env_args", "env_args.vocabulary", "env_args.longest_source"}
+UNCOMPARED |= {"env_args.longest_target"}
+LONGEST = 500  # characters of a setting as text
 
 
 def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
@@ -27,12 +31,20 @@ def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
             prefix = "" if name == "agent_args" else f"{name}."
             yield from flatten({f"{prefix}{key}": inner for key, inner in value.items()})
         elif value is not None:
-            yield name, value if isinstance(value, bool | int | float | str) else str(value)
+            yield name, value if isinstance(value, bool | int | float) else shortened(str(value))
+
+
+def shortened(text: str) -> str:
+    """Return a text, of a long one the beginning, and a checksum of it all."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]} ... ({len(text):,} characters, checksum {crc32(text.encode()):08x})"
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, Setting]:
     """Return the settings that may be hyper-parameters, by name."""
-    return {name: value for name, value in flatten(config) if name not in UNCOMPARED}
+    compared = {name: value for name, value in config.items() if name not in UNCOMPARED}
+    return {name: value for name, value in flatten(compared) if name not in UNCOMPARED}
 
 
 def session_start(settings: Mapping[str, Setting]) -> Summary:

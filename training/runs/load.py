@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.core.errors import UsageError, explain
+from seqrl.envs.registry import own_code
 from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import parts as run_parts
@@ -25,15 +26,21 @@ def load_parts(
     best: bool = False,
     build: Build = run_parts.build,
     target_return: float | None = None,
+    evaluated: bool = False,
 ) -> RunParts:
     """Return the parts of a run from its newest checkpoint, or from its best one.
 
-    Its folder is not trusted: `allowed` has to name again any code that it would import. `build`
-    makes the parts from the config, in the run's environment, whatever it learned from.
-    `target_return` is wanted where the agent sees what is (--condition-on return).
+    Its folder is not trusted: `allowed` has to name again any code that it would import; the
+    `env_args` there take the place of the run's own. `build` makes the parts from the config, in
+    the run's environment, whatever it learned from; `evaluated`: with the environments that the
+    run is evaluated in. `target_return` is wanted where the agent sees what is (--condition-on
+    return).
     """
     config = allowed_config(folder, allowed)
     config.pop("dataset", None)
+    if evaluated:
+        config = run_parts.eval_config(config)
+    config["env_args"] = {**config["env_args"], **(allowed.get("env_args") or {})}
     if target_return is not None:
         config = with_target(config, target_return)
     if best and not runs.best_path(folder).exists():
@@ -67,7 +74,19 @@ def allowed_config(folder: Path, allowed: Mapping[str, Any]) -> dict[str, Any]:
             remedy = f"leave --{flag} out, or name the run that has it"
             raise UsageError(f"--{flag} {code}: {folder} is another run, {found}; {remedy}")
     check_wrappers(folder, config, allowed.get("wrappers", ()))
+    check_env_args(folder, config, allowed.get("env_args") or {})
     return config
+
+
+def check_env_args(folder: Path, config: dict[str, Any], typed: Mapping[str, Any]) -> None:
+    """Refuse code in arguments of the environment, `typed` ones first, that was not typed again."""
+    env_id = config["env"].rpartition(":")[2]
+    for table in ("env_args", "eval_env_args"):
+        for name, code in own_code(env_id, {**(config.get(table) or {}), **typed}).items():
+            if typed.get(name) != code:
+                remedy = f"to allow it, add --env-arg {name}={code}"
+                python = f"(in Python env_args={{{name!r}: {code!r}}})"
+                raise UsageError(f"{folder}: its {name} imports code; {remedy} {python}")
 
 
 def check_wrappers(folder: Path, config: dict[str, Any], typed: Sequence[str]) -> None:

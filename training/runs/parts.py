@@ -67,7 +67,7 @@ class RunParts(NamedTuple):
             recorded = {"recorded_best": self.returns.best, "recorded_mean": self.returns.mean}
             known = {**known, **recorded}
         return Evaluator(
-            build_envs(config),
+            build_envs(eval_config(config)),
             episodes or EVAL_EPISODES,
             every=every,
             seed=seed,
@@ -81,16 +81,18 @@ class RunParts(NamedTuple):
     def evaluation_curve(self, evaluator: Evaluator) -> EvaluationCurve:
         """Return what evaluates on the way where no interval was given."""
         steps, price = self.config["steps"], price_of(self.agent, self.config["num_envs"])
-        return EvaluationCurve(evaluator, cpu_envs(self.config), steps=steps, price=price)
+        envs = cpu_envs(eval_config(self.config))
+        return EvaluationCurve(evaluator, envs, steps=steps, price=price)
 
     @property
     def reference(self) -> dict[str, float]:
         """Return the scores of the random, best memoryless and best policy, where known."""
         if self.config.get("wrappers"):
             return {}
-        limit = self.config.get("max_episode_steps")
-        more = self.config["env_args"] | ({} if limit is None else {"max_episode_steps": limit})
-        return reference_scores(self.config["env"].rpartition(":")[2], **more) or {}
+        config = eval_config(self.config)
+        limit = config.get("max_episode_steps")
+        more = config["env_args"] | ({} if limit is None else {"max_episode_steps": limit})
+        return reference_scores(config["env"].rpartition(":")[2], **more) or {}
 
 
 def build(config: Config) -> RunParts:
@@ -164,6 +166,12 @@ def build_envs(config: Config, *, processes: bool = False) -> Environments:
     more |= workers if processes else {}
     more["wrappers"] = wrappers(config.get("wrappers"))
     return make(config["env"], config["num_envs"], **more, **config["env_args"])
+
+
+def eval_config(config: Config) -> Config:
+    """Return the config of the environments in which a run is evaluated."""
+    merged = config["env_args"] | config.get("eval_env_args", {})
+    return {**config, "env_args": merged, "eval_env_args": {}}
 
 
 def agent_pictures(config: dict[str, Any], seed: np.random.SeedSequence | None) -> AgentPictures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def load(
     network: str | None = None,
     wrappers: Sequence[str] = (),
     target_return: float | None = None,
+    env_args: Mapping[str, Any] | None = None,
 ) -> Policy:
     """Return the policy that a run has learned.
 
@@ -38,9 +39,16 @@ def load(
     agent, env, network, wrappers: module:Name once more of what the run has of your code, because
         a folder may be anybody's and its code is not imported unasked.
     target_return: that is wanted in `make_envs`, of a run with --condition-on return.
+    env_args: arguments of the environment in the place of the run's.
     Raises UsageError for what is no run.
     """
-    allowed = {"agent": agent, "env": env, "network": network, "wrappers": tuple(wrappers)}
+    allowed: dict[str, Any] = {
+        "agent": agent,
+        "env": env,
+        "network": network,
+        "wrappers": tuple(wrappers),
+        "env_args": env_args,
+    }
     chosen: dict[str, Any] = {"best": best, "target_return": target_return}
     parts = load_parts(Path(folder), allowed, build=build_unnoticed, **chosen)
     parts.envs.close()

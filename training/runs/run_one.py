@@ -281,9 +281,10 @@ def stored_config(folder: Path, given: Mapping[str, Any]) -> Config:
     What is given is completed by what is stored.
     """
     check_names(given)
-    allowed = {name: given.get(name) for name in CODE}
+    allowed: Config = {name: given.get(name) for name in CODE}
     wrappers = [name for name, _ in named(given.get("wrappers"))]
-    stored = allowed_config(folder, {**allowed, "wrappers": wrappers})
+    allowed |= {"wrappers": wrappers, "env_args": given.get("env_args")}
+    stored = allowed_config(folder, allowed)
     check_teacher_code(folder, stored, (given.get("agent_args") or {}).get("teacher"))
     known = {name: x for name, x in stored.items() if name in DEFAULTS}
     numbers = {**stored["agent_args"], **(given.get("agent_args") or {})}

@@ -8,6 +8,7 @@ from typing import Any
 from seqrl.agents.protocol import Agent, Taught
 from seqrl.agents.teachers import AgentTeacher
 from seqrl.core.errors import UsageError
+from seqrl.envs.registry import own_code
 from seqrl.envs.wrapping import named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.load import CODE
@@ -34,7 +35,9 @@ def shared_code(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]
     """Return what two runs have in common of the settings that may import code."""
     same = {flag: config.get(flag) for flag in CODE if config.get(flag) == other.get(flag)}
     both = [[name for name, _ in named(x.get("wrappers"))] for x in (config, other)]
-    return {**same, "wrappers": [name for name in both[0] if name in both[1]]}
+    args, others = (x.get("env_args") or {} for x in (config, other))
+    code = {k: v for k, v in own_code(config["env"], args).items() if others.get(k) == v}
+    return {**same, "wrappers": [name for name in both[0] if name in both[1]], "env_args": code}
 
 
 def check_teacher_code(folder: Path, config: dict[str, Any], typed: Any) -> None:
