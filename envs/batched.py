@@ -63,6 +63,12 @@ class Task(Protocol):
     def scores(self) -> dict[str, float]:
         """Return expected undiscounted returns: `optimum`, best `memoryless`, `random` policy."""
 
+    def kept(self) -> dict[str, Any]:
+        """Return options that a run keeps, so that it reads later files as it reads this one.
+
+        A task without this method has none.
+        """
+
 
 class BatchedEnv(gym.vector.VectorEnv):
     """N episodes of a task side by side.

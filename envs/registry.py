@@ -21,6 +21,7 @@ from seqrl.envs.tasks.gates import Gates
 from seqrl.envs.tasks.next_token import NextToken
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 from seqrl.envs.tasks.repeat_previous import RepeatPrevious
+from seqrl.envs.tasks.rewards import own_function
 from seqrl.envs.tasks.samples import Samples
 from seqrl.envs.tasks.tmaze import TMaze
 from seqrl.envs.tasks.translate import Translate
@@ -73,10 +74,7 @@ def task(env_id: str, **options: Any) -> Task:
 
 
 def kept_options(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options that a run keeps, so that it reads later files as it reads this one.
-
-    Empty for a task without a method `kept()`, and for an id that is not ours.
-    """
+    """Return the options that a task keeps with a run (see `Task.kept`); none of other ids."""
     if not hasattr(TASKS.get(env_id), "kept"):
         return {}
     rules: Any = task(env_id, **{k: v for k, v in options.items() if k not in NOT_RULES})
@@ -88,6 +86,12 @@ def own_code(env_id: str, options: Mapping[str, Any]) -> dict[str, str]:
     """Return the options of one of our ids that name code of the user's, which it imports."""
     found = {name: value for name, value in options.items() if name in CODE_OPTIONS}
     return {k: v for k, v in found.items() if env_id in TASKS and ":" in str(v)}
+
+
+def check_code(env_id: str, options: Mapping[str, Any]) -> None:
+    """Import what `own_code` finds; UsageError where that is no function."""
+    for code in own_code(env_id, options).values():
+        own_function(code)
 
 
 def rules_of(env: Any) -> Task | None:

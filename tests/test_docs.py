@@ -23,6 +23,7 @@ OWN = (
     "mynets",
     "myenvs",
     "myagents",
+    "myscores",
     "myteachers",
     "read_policy",
 )  # modules that a reader writes

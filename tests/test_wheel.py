@@ -19,6 +19,7 @@ CONFIG = ConfigParser()
 CONFIG.read(ROOT / "setup.cfg")
 ROOMS = CONFIG["options"]["packages"].split()
 MAPPED = dict(re.findall(r"(\S+) = (\S+)", CONFIG["options"]["package_dir"]))
+TEXTS = ("dialogues.txt", "pairs.tsv")  # beside the tasks that read them
 FOLDERS = {
     name: ROOT / MAPPED.get(name, name.removeprefix("seqrl.").replace(".", "/")) for name in ROOMS
 }
@@ -95,10 +96,10 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(wheel, source):
         f"{name.replace('.', '/')}/{path.name}"
         for name, folder in FOLDERS.items()
         for path in (source / folder.relative_to(ROOT)).iterdir()
-        if path.suffix == ".py" or path.name in ("py.typed", "presets.toml", "iris.csv")
+        if path.suffix == ".py" or path.name in ("py.typed", "presets.toml", "iris.csv", *TEXTS)
     }
     assert held == expected
-    assert {"seqrl/py.typed", "seqrl/envs/tasks/iris.csv"} < held
+    assert {"seqrl/py.typed", *(f"seqrl/envs/tasks/{name}" for name in ("iris.csv", *TEXTS))} < held
 
 
 def test_every_folder_with_code_is_a_room():

@@ -21,7 +21,7 @@ from seqrl.envs.tasks.guesses import random_score, reactive
 from seqrl.envs.tasks.replies import Replies
 from seqrl.envs.tasks.rewards import BEST, REWARDS, check_reward
 from seqrl.envs.tasks.turns import FORMS, Row, Turn, read_turns
-from seqrl.envs.tasks.vocabulary import BYTES, UNITS, UNKNOWN, Vocabulary, split
+from seqrl.envs.tasks.vocabulary import BYTES, SPECIAL, UNITS, UNKNOWN, Vocabulary, split
 
 SHIPPED = {"pairs": "pairs.tsv", "dialogues": "dialogues.txt"}  # beside this file
 SIZES = ("longest_source", "longest_target")
@@ -81,6 +81,10 @@ class Corpus(Replies):
             check_whole(name, most)
         if not set(self.vocabulary.words) - {UNKNOWN}:
             raise UsageError(f"vocabulary: no words with least={self.least}; expected some")
+        if (
+            Path(self.file).expanduser().exists()
+        ):  # without it there are the spaces, if all is given
+            _ = self.data  # what does not fit is told here
 
     def __repr__(self) -> str:
         """Return the options, with a checksum of the file: a run goes on with the same one only."""
@@ -129,7 +133,7 @@ class Corpus(Replies):
         rows = self.rows if self.least == 1 else self.rows_of("train")
         said = (split(x, self.unit) for row in rows for turn in row for x in turn.texts)
         counts = Counter(word for words in said for word in words)
-        known = sorted(word for word, count in counts.items() if count >= self.least)
+        known = sorted(word for word in counts.keys() - SPECIAL if counts[word] >= self.least)
         return Vocabulary((*[UNKNOWN] * (self.least > 1), *known), self.unit)
 
     @cached_property

@@ -26,6 +26,8 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         check_choice("unit", self.unit, UNITS)
+        if reserved := [word for word in SPECIAL if word in self.number]:
+            raise UsageError(f"vocabulary: {reserved[0]!r} is a token of its own; leave it out")
         if len(self.number) < len(self.words):
             twice = next(word for i, word in enumerate(self.words) if word in self.words[:i])
             raise UsageError(f"vocabulary: {twice!r} is there twice; expected each word once")

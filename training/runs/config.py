@@ -13,7 +13,7 @@ from seqrl.agents.registry import AGENTS, agent_class, on_network
 from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
-from seqrl.envs.registry import kept_options
+from seqrl.envs.registry import check_code, kept_options
 from seqrl.envs.wrapping import named
 from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.folder import config_text
@@ -45,8 +45,7 @@ def complete(given: Mapping[str, Any]) -> Config:
     if not config["processes"]:
         config["worker_timeout"] = None
     named(config["wrappers"])
-    kept = kept_options(config["env"].rpartition(":")[2], config["env_args"])
-    config["env_args"] = {**config["env_args"], **kept}
+    complete_env_args(config, config["env"].rpartition(":")[2])
     networked = on_network(config["agent"], bool(config["network"]))
     cls = agent_class(config["agent"], networked)
     complete_network(config, networked, issubclass(cls, TabularAgent))
@@ -85,6 +84,13 @@ def check_early_end(config: Config) -> None:
     for name in ("stop_at", "patience"):
         if config[name] is not None and never:
             raise UsageError(f"{flag_of(name)}: it looks at evaluations; add --eval-every 10000")
+
+
+def complete_env_args(config: Config, env_id: str) -> None:
+    """Add what a task of ours keeps with the run; refuse code that cannot be imported."""
+    for table in ("env_args", "eval_env_args"):
+        check_code(env_id, config[table])
+    config["env_args"] = {**config["env_args"], **kept_options(env_id, config["env_args"])}
 
 
 def complete_network(config: Config, networked: bool, table: bool) -> None:

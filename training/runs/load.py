@@ -40,7 +40,7 @@ def load_parts(
     config.pop("dataset", None)
     if evaluated:
         config = run_parts.eval_config(config)
-    config["env_args"] = {**config["env_args"], **(allowed.get("env_args") or {})}
+    config["env_args"] = {**config.get("env_args", {}), **(allowed.get("env_args") or {})}
     if target_return is not None:
         config = with_target(config, target_return)
     if best and not runs.best_path(folder).exists():
