@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.core.errors import UsageError, explain
-from seqrl.envs.registry import own_code
+from seqrl.envs.registry import check_code, own_code
 from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import parts as run_parts
@@ -80,13 +80,14 @@ def allowed_config(folder: Path, allowed: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_env_args(folder: Path, config: dict[str, Any], typed: Mapping[str, Any]) -> None:
     """Refuse code in arguments of the environment, `typed` ones first, that was not typed again."""
-    env_id = config["env"].rpartition(":")[2]
+    env_id = str(config.get("env")).rpartition(":")[2]
     for table in ("env_args", "eval_env_args"):
         for name, code in own_code(env_id, {**(config.get(table) or {}), **typed}).items():
             if typed.get(name) != code:
                 remedy = f"to allow it, add --env-arg {name}={code}"
                 python = f"(in Python env_args={{{name!r}: {code!r}}})"
                 raise UsageError(f"{folder}: its {name} imports code; {remedy} {python}")
+    check_code(env_id, typed)
 
 
 def check_wrappers(folder: Path, config: dict[str, Any], typed: Sequence[str]) -> None:
