@@ -22,7 +22,7 @@ def reactive(right: np.ndarray) -> np.ndarray:
     """
     before = np.concatenate([np.full_like(right[:, :1], BEGIN), right[:, :-1]], 1)
     there = right != PAD
-    same = (before[:, :, None] == before[:, None, :]) & there[:, None, :]
+    same = before[:, :, None] == before[:, None, :]  # no token stands behind END or padding
     often = (same & (right[:, :, None] == right[:, None, :])).sum(2)
     share = np.where(there, often / np.maximum(same.sum(2), 1), 1.0)
     found: np.ndarray = share.prod(1)
