@@ -170,7 +170,7 @@ def build_envs(config: Config, *, processes: bool = False) -> Environments:
 
 def eval_config(config: Config) -> Config:
     """Return the config of the environments in which a run is evaluated."""
-    merged = config["env_args"] | config.get("eval_env_args", {})
+    merged = {**config.get("env_args", {}), **config.get("eval_env_args", {})}
     return {**config, "env_args": merged, "eval_env_args": {}}
 
 
