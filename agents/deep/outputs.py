@@ -354,7 +354,7 @@ class Part:
                 sums |= {name: sums.get(name, 0) + share * x for name, x in terms.items()}
             state = tree.map(Tensor.detach, state)
             parts.append(features)
-        return torch.cat(parts), sums
+        return torch.cat(parts) if len(parts) > 1 else parts[0], sums
 
     def evaluate(
         self, obs: Array, start: Array, state: State = None, noise: Array | None = None
