@@ -42,7 +42,8 @@ def checked(init: Callable[..., None]) -> Callable[..., None]:
         check_values(annotations, chosen)
         for name, value in chosen.items():
             check_part(name, value, parameters[name].default)
-            check_space(name, value)
+            if value is not None or "None" not in str(annotations.get(name)):
+                check_space(name, value)
         init(self, *args, **given)
 
     return checking
