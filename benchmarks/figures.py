@@ -128,7 +128,8 @@ def verdict(figure: Figure, scores: list[float]) -> str:
 
 def shown(run: Figure) -> str:
     """Return the score of a run, and after how many steps it was good enough to stop."""
-    return f"{run['score']:.4g}" + (f" ({run['steps']:,} steps)" if "steps" in run else "")
+    score = f"{run['score']:.4g}" if abs(run["score"]) < 10_000 else f"{run['score']:,.0f}"
+    return score + (f" ({run['steps']:,} steps)" if "steps" in run else "")
 
 
 def measured(figure: Figure, runs: list[Figure]) -> tuple[str, str, str, str]:
