@@ -375,7 +375,7 @@ def test_environments_are_closed_at_the_end(tmp_path, monkeypatch):
     assert len(closed) == 3  # of the run, its evaluations and their curve
     with pytest.raises(UsageError, match="not empty"):
         seqrl.run(SHORT, tmp_path / "run")
-    assert len(closed) == 3
+    assert len(closed) == 4  # made before the folder is refused
 
 
 def test_one_job_ends_no_other(tmp_path):
