@@ -132,12 +132,12 @@ def named_floats(name: str, saved: Any) -> None:
             refuse(f"{name}/{brief(tag)}", number, "a real number")
 
 
-def reals(n: int) -> Check:
-    """Return a check for N real numbers, all finite."""
+def reals(*shape: int) -> Check:
+    """Return a check for real numbers of a shape, all finite."""
 
     def checked(name: str, saved: Any) -> None:
-        if "float" not in str(getattr(saved, "dtype", "")) or tuple(saved.shape) != (n,):
-            refuse(name, saved, f"float [{n}]")
+        if "float" not in str(getattr(saved, "dtype", "")) or tuple(saved.shape) != shape:
+            refuse(name, saved, f"float {list(shape)}")
         if not math.isfinite(abs(saved).sum()):
             refuse(name, "a number that is not finite", "finite ones")
 

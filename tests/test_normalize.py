@@ -64,7 +64,7 @@ def turn(reward, start, valid=(True, True), whole=True):
     zeros = np.zeros(2)
     return Transition(
         zeros, np.array(start), None, None, zeros, None, np.array(reward), zeros > 0, zeros > 0,
-        zeros, np.array(valid), whole,
+        zeros, np.array(valid), whole=whole,
     )  # fmt: skip
 
 

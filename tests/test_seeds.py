@@ -288,8 +288,9 @@ def test_one_command_trains_them_all(tmp_path, capfd):
     assert typed("--seeds", 5, "--threads", 2, "--logdir", tmp_path) == 0
     said = capfd.readouterr()
     assert "5 seeds, 15,000 env steps" in said.out and "compiled" in said.out
-    assert "CliffWalking-v1/q-learning/seeds-5" in said.out
-    folder = tmp_path / "CliffWalking-v1/q-learning/seeds-5"
+    name = "CliffWalking-v1/q-learning,max_episode_steps=50,learning_rate=0.5"
+    assert f"{name}/seeds-5" in said.out
+    folder = tmp_path / name / "seeds-5"
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["seeds"], summary["steps"], summary["threads"]) == (5, 15_000, 2)
     assert summary["compiled"] is True
@@ -298,7 +299,7 @@ def test_one_command_trains_them_all(tmp_path, capfd):
         assert curves["mean"].shape == curves["high"].shape == curves["grid"].shape
         last = curves["ep_rew_mean"]
     assert typed("--seed", 3, "--eval-episodes", 0, "--quiet", "--logdir", tmp_path) == 0
-    one = json.loads((tmp_path / "CliffWalking-v1/q-learning/seed-3/summary.json").read_text())
+    one = json.loads((tmp_path / name / "seed-3" / "summary.json").read_text())
     assert one["ep_rew_mean"] == last[3]
 
 

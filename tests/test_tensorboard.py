@@ -86,10 +86,11 @@ def logdir(tmp_path_factory):
     """Two runs by script, and one that went wrong."""
     home = tmp_path_factory.mktemp("runs")
     common = "--env CliffWalking-v1 --max-episode-steps 50 --eval-episodes 3 --quiet".split()
-    common += ["--logdir", str(home)]
     numbers = "--seed 3 --steps 4000 --eval-every 1500 --gamma 0.9 --double --epsilon .5".split()
-    assert train.main([*common, *numbers, "--env-arg", "is_slippery=True"]) == 0
-    assert train.main([*common, "--agent", "sarsa", "--steps", "1500", "--expected"]) == 0
+    numbers += ["--env-arg", "is_slippery=True", "--run-dir", str(home / Q)]
+    assert train.main([*common, *numbers]) == 0
+    numbers = ["--agent", "sarsa", "--steps", "1500", "--expected", "--run-dir", str(home / SARSA)]
+    assert train.main([*common, *numbers]) == 0
     logger = TensorBoard(home / FAILED)
     logger.describe({"agent": "q-learning", "env": "a|b"})
     logger.scalars(1, {"rollout/ep_rew_mean": 1.0})
@@ -212,7 +213,9 @@ def test_the_hparams_columns_are_those_of_all_agents(server):
 def fake_loop(**metrics):
     """As much of a loop as a logger looks at."""
     watch = SimpleNamespace(seconds=0.0)
-    return SimpleNamespace(agent=None, steps=0, books=Books(), metrics=metrics, watch=watch)
+    return SimpleNamespace(
+        agent=None, envs=None, steps=0, books=Books(), metrics=metrics, watch=watch
+    )
 
 
 def play(logger, loop, ends, total=1.0):
@@ -315,7 +318,7 @@ def test_a_second_run_in_a_folder_gets_one_beside_it(tmp_path, caplog):
         play(logger, loop, [5, 7])
         logger.close()
         folders.append(logger.folder)
-    assert folders == [tmp_path / name for name in ("mine", "mine-1", "mine-2")]
+    assert folders == [tmp_path / name for name in ("mine", "mine.1", "mine.2")]
     for folder in folders:
         assert points_of(folder)["rollout/episode_return"] == [(5, 1.0), (7, 1.0)]
         assert len(episodes_of(folder)) == 2
@@ -331,7 +334,7 @@ def test_the_new_folder_is_beside_however_the_first_is_named(tmp_path, monkeypat
         logger = TensorBoard(name)
         logger.close()
         folders.append(str(logger.folder.resolve().relative_to(tmp_path)))
-    assert folders == ["runs/mine", "runs/mine-1", "runs", "runs-1", "runs-2"]
+    assert folders == ["runs/mine", "runs/mine.1", "runs", "runs.1", "runs.2"]
 
 
 class OneByOne:

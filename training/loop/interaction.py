@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from threading import Event
 from typing import Any
 
@@ -287,7 +286,8 @@ class Interaction:
             action = schema.whole(int(space.start), int(space.start + space.n - 1), (self._n,))
         seen = (self.obs, flags, memory, memory, action, schema.maybe(reals), reals)
         told: Any = None if decision.answer is None else (action, flags)
-        noise = schema.maybe(partial(schema.check_axes, (self._n,), 1))
+        drawn = getattr(getattr(self.agent, "network", None), "noise", 0)  # numbers a step
+        noise = schema.maybe(schema.reals(self._n, drawn)) if drawn else None
         surplus = Transition(*seen, flags, flags, self.obs, flags, told, noise)._asdict()
         del surplus["whole"]
         return {
