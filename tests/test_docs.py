@@ -43,7 +43,7 @@ AT_MOST = {
     "train": {"--steps": 600, "--episodes": 5, "--num-envs": 4, "--eval-every": 300},
     "evaluate": {"--episodes": 3},
     "record": {"--episodes": 3},
-    "compare": {"--steps": 600, "--seeds": 2},
+    "compare": {"--steps": 600, "--seeds": 1},
 }
 ALWAYS = {
     "train": ["--eval-episodes", "2", "--quiet"],
