@@ -57,43 +57,33 @@ def from_3(saved: Entries) -> Entries:
 
 def from_4(saved: Entries) -> Entries:
     """Migrate schema 4, before teachers told answers."""
-    loop = saved.get("loop")
-    if not isinstance(loop, dict):
-        return {**saved, "schema": 5}
-    agent: Any = loop.get("agent")
-    store = agent.get("store") if isinstance(agent, dict) else None
-    if isinstance(store, dict) and "finished" in store:  # episodes
-        columns, finished = store["columns"], [untaught(ended) for ended in store["finished"]]
-        store = {**store, "columns": untaught(columns), "finished": finished}
-        loop = {**loop, "agent": {**agent, "store": store}}
-    return {**saved, "schema": 5, "loop": {**loop, "surplus": untaught(loop.get("surplus"))}}
-
-
-def untaught(entries: Any) -> Any:
-    """Return entries that tell no answer; what is none, or wrong, is left to its checks."""
-    return {**entries, "answer": None} if isinstance(entries, dict) else entries
+    return {**without(saved, "answer", ("columns", "finished")), "schema": 5}
 
 
 def from_5(saved: Entries) -> Entries:
     """Migrate schema 5, before networks were handed noise."""
+    return {**without(saved, "noise", ("columns", "finished", "rows")), "schema": 6}
+
+
+def without(saved: Entries, name: str, parts: tuple[str, ...]) -> Entries:
+    """Return entries whose surplus rows, and these parts of the store, hold None by a name."""
     loop = saved.get("loop")
     if not isinstance(loop, dict):
-        return {**saved, "schema": 6}
+        return saved
+    loop = {**loop, "surplus": holding_none(loop.get("surplus"), name)}
     agent: Any = loop.get("agent")
     store = agent.get("store") if isinstance(agent, dict) else None
-    if isinstance(store, dict) and "finished" in store:  # episodes
-        columns, finished = store["columns"], [noiseless(ended) for ended in store["finished"]]
-        store = {**store, "columns": noiseless(columns), "finished": finished}
-    elif isinstance(store, dict) and "filled" in store:  # a rollout
-        store = {**store, "rows": noiseless(store["rows"])}
-    if isinstance(store, dict):
-        loop = {**loop, "agent": {**agent, "store": store}}
-    return {**saved, "schema": 6, "loop": {**loop, "surplus": noiseless(loop.get("surplus"))}}
+    if isinstance(store, dict) and not {"finished", "filled"}.isdisjoint(store):
+        changed = {part: holding_none(store[part], name) for part in parts if part in store}
+        loop["agent"] = {**agent, "store": {**store, **changed}}
+    return {**saved, "loop": loop}
 
 
-def noiseless(entries: Any) -> Any:
-    """Return entries that hold no noise; what is none, or wrong, is left to its checks."""
-    return {**entries, "noise": None} if isinstance(entries, dict) else entries
+def holding_none(entries: Any, name: str) -> Any:
+    """Return entries, or a list of them, with None by a name; others are left to their checks."""
+    if isinstance(entries, list):
+        return [holding_none(each, name) for each in entries]
+    return {**entries, name: None} if isinstance(entries, dict) else entries
 
 
 def agent_from_2(agent: Entries) -> Entries:
