@@ -832,6 +832,17 @@ def test_evaluations_a_few_steps_apart_are_one_step_and_a_lone_run_has_a_band(tm
     assert scalar(out / "a/seed-1", "seeds/G-v0/evaluation") == [(32, 5.0), (100, 9.0)]
 
 
+def test_evaluations_at_steps_of_their_own_are_no_single_step(tmp_path):
+    played = [{40: 1.0, 70: 2.0, 100: 3.0}, {40: 1.0, 70: 2.0, 80: 4.0, 90: 5.0, 100: 7.0}]
+    for seed, own in enumerate(played):
+        folder = recorded(tmp_path / "runs", "a", seed, own[100], steps=100)
+        points = [(step, scalars({"eval/mean_reward": value})) for step, value in own.items()]
+        write_events(folder, points, 1.0)
+    write_charts(tmp_path / "out", table_of(tmp_path / "runs"), "")
+    found = scalar(tmp_path / "out/a", "compare/G-v0/evaluation")
+    assert found == [(40, 1.0), (70, 2.0), (80, 3.0), (90, 3.5), (100, 5.0)]
+
+
 def test_only_settings_in_which_runs_differ_are_compared(tmp_path):
     for name, config in {
         "a": {"agent_args": {"gamma": 0.9, "epsilon": 0.1}},

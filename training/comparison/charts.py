@@ -111,12 +111,20 @@ def evaluations(runs: Sequence[Run]) -> Curves:
     points = [(steps, np.where(np.isfinite(values), values, np.nan)) for steps, values in points]
     distances = np.concatenate([np.diff(steps) for steps, _ in points])
     near = float(np.median(distances)) / 2 if len(distances) else 0.0
-    at = np.unique(np.concatenate([steps for steps, _ in points]))
-    first = at[np.diff(at, prepend=-np.inf) > near]
-    last = at[np.diff(at, append=np.inf) > near]
+    first, last = neighbours(np.concatenate([steps for steps, _ in points]), near)
     ends = [run.end + near for run in runs]
     values = [resample(*one, last, end=end) for one, end in zip(points, ends, strict=True)]
     return Curves(first, np.array(values), points)
+
+
+def neighbours(steps: Floats, near: float) -> tuple[Floats, Floats]:
+    """Return the first and the last of each group of steps less than `near` behind its first."""
+    at, first = np.unique(steps), list[float]()
+    for step in at.tolist():
+        if not first or step - first[-1] >= near:
+            first.append(step)
+    opens = np.searchsorted(at, first)
+    return at[opens], at[np.append(opens[1:], len(at)) - 1]
 
 
 def mean_points(env: str, own: Mapping[str, Curves]) -> Iterator[tuple[int, Summary]]:
