@@ -65,7 +65,7 @@ def test_gates(experiment):
 @pytest.mark.slow
 def test_iris(experiment):
     found = experiment("iris").main()
-    assert found["Tanh, Adam"] >= 0.95 and found["Sigmoid, SGD 0.1"] < found["Tanh, Adam"]
+    assert found["Tanh, Adam"] >= 0.95 and min(found.values()) >= 0.9
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ def learned(gate: str, hidden: tuple[int, ...] = (), updates: int = 500) -> np.n
     """Return the chance of a 1 that is learned for each of the four rows."""
     envs = make("seqrl/Gates-v0", num_envs=64, gate=gate)
     spaces = envs.single_action_space, envs.single_observation_space
+    torch.manual_seed(0)
     agent = Imitation(MLP(spaces[1], hidden), *spaces, optim=Optim("linear:0.1:0", 1.0), seed=0)
     train(agent, envs, steps=64 * updates, seed=0)
     with torch.no_grad():

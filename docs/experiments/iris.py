@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 import numpy as np
+import torch
 from report import draw, table
 
 from seqrl.agents import Imitation, Optim
@@ -26,6 +27,7 @@ def accuracy(case: str, split: int, steps: int = 30_000, points: int = 10) -> li
     envs = make("seqrl/Samples-v0", num_envs=64, part="train", **options)
     shown, value = make("seqrl/Samples-v0", num_envs=2, part="test", **options).envs.task.data
     spaces = envs.single_action_space, envs.single_observation_space
+    torch.manual_seed(split)
     network = MLP(spaces[1], 16, activation=activation, normalize=True)
     agent = Imitation(network, *spaces, optim=Optim(rate, 1.0, optimizer=optimizer), seed=split)
     agent.horizon, found = steps, []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from report import draw, table
 
 from seqrl.agents import Imitation, Optim
@@ -20,6 +21,7 @@ def fitted(
     """Return the rows (x, y) of a set and the function that was learned from them."""
     envs = make("seqrl/Samples-v0", num_envs=batch, **options)
     spaces = envs.single_action_space, envs.single_observation_space
+    torch.manual_seed(0)
     network, optim = MLP(spaces[1], hidden), Optim(rate, 1.0)
     agent = Imitation(network, *spaces, optim=optim, batch_size=batch, seed=0)
     train(agent, envs, steps=batch * updates, seed=0)
