@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from seqrl.core.errors import RunError, UsageError, closest
 from seqrl.scripts import options, train
 from seqrl.scripts.options import Parser, print_note
 from seqrl.scripts.run_name import run_name
+from seqrl.scripts.running import handle_signals, tensorboard_command
 from seqrl.scripts.settings import expanded
 from seqrl.training.comparison.compare import Table, compare
 from seqrl.training.comparison.files import make_folder, named_folder, write
 from seqrl.training.comparison.missing import Planned, find_finished, run_missing
 from seqrl.training.comparison.recorded import METRICS, Run, find_runs, labels, read_run
 from seqrl.training.comparison.report import terminal
+from seqrl.training.runs.defaults import flag_of
 from seqrl.training.runs.executor import Job, Processes, Result, log_path, steps_done
 from seqrl.training.runs.folder import plain_name
+from seqrl.training.runs.progress import Meter
 
 EPILOG = (
     "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --steps, "
@@ -60,8 +60,6 @@ def main(argv: Sequence[str]) -> int:
     table = table_of(runs, args)
     print_note(write(table, out))
     if not args.quiet:
-        from seqrl.scripts.running import tensorboard_command
-
         print(terminal(table))
         print(f"\nsaved in  {out}")
         print(f"see it:   {tensorboard_command(out)}")
@@ -134,7 +132,7 @@ def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator
 def settings(part: tuple[str, list[str]]) -> list[tuple[str, str]]:
     """Return each value of a --grid as a label and as a flag; true is --x, false is --no-x."""
     name, values = part
-    flag = "--" + name.replace("_", "-")
+    flag = flag_of(name)
     switches = {"true": flag, "false": flag.replace("--", "--no-", 1)}
     return [(f"{name}={v}", switches.get(v.lower(), f"{flag}={v}")) for v in values]
 
@@ -168,47 +166,21 @@ def run_planned(
     if not args.quiet:
         done = f", {len(planned) - len(missing)} are there already" if missing != planned else ""
         print_note(f"{len(missing)} runs to do{done}")
-    with progress_bar(missing, args.quiet) as update, sigterm_interrupts():
-        executor = Processes(args.workers, progress=update)
+    total, quiet = sum(one.config["steps"] for one in missing), args.quiet or not missing
+    with Meter(total, "steps", quiet=quiet) as meter, handle_signals(lambda times: True):
+
+        def show(going: Sequence[Job], over: Sequence[Job]) -> None:
+            steps = sum(job.config["steps"] for job in over)
+            steps += sum(steps_done(job.folder) for job in going)
+            meter.show(steps, f"{len(over)} of {len(missing)} runs")
+
+        executor = Processes(args.workers, progress=show)
         try:
             return run_missing(planned, finished, args.logdir, executor)
         except KeyboardInterrupt:
             there = sum(folder is not None for folder in find_finished(planned, args.logdir))
             print_note(f"{there} of {len(planned)} runs are done; the same command does the others")
             raise
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt at SIGTERM, so that what runs is ended and saved."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def progress_bar(planned: Sequence[Planned], quiet: bool) -> Iterator[Any]:
-    """Yield a function that shows the env steps and runs done, on a terminal only."""
-    if quiet or not sys.stderr.isatty() or not planned:
-        yield lambda going, over: None
-        return
-    from tqdm import tqdm
-
-    total = sum(one.config["steps"] for one in planned)
-    with tqdm(total=total, unit=" steps", unit_scale=True, leave=False, file=sys.stderr) as bar:
-
-        def update(going: Sequence[Job], over: Sequence[Job]) -> None:
-            steps = sum(job.config["steps"] for job in over)
-            bar.set_postfix_str(f"{len(over)} of {len(planned)} runs", refresh=False)
-            bar.update(steps + sum(steps_done(job.folder) for job in going) - bar.n)
-
-        yield update
 
 
 def table_of(runs: Sequence[Run], args: argparse.Namespace) -> Table:

@@ -9,36 +9,17 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import wraps
 from typing import Any, NoReturn
 
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, UserError, closest
-from seqrl.training.runs.defaults import AUTO
+from seqrl.training.runs.defaults import AUTO, flag_of
+from seqrl.training.runs.elsewhere import SAME, here
 
-ALIASES = {"--algo": "--agent", "--env-id": "--env", "--total-timesteps": "--steps"}
-ALIASES |= {"--lr": "--learning-rate"}
-MEANT = {  # flags of other libraries: what is here in their place
-    "--out": "--run-dir FOLDER",
-    "--output": "--run-dir FOLDER",
-    "--log-dir": "--logdir FOLDER",
-    "--tensorboard-log": "--logdir FOLDER",
-    "--timesteps": "--steps N",
-    "--n-timesteps": "--steps N",
-    "--n-envs": "--num-envs N",
-    "--cuda": "--device cuda",
-    "--gpu": "--device cuda",
-    "--eval-freq": "--eval-every N",
-    "--save-freq": "--checkpoint-every N",
-    "--clip-range": "--clip X",
-    "--ent-coef": "--entropy-coef X",
-    "--vf-coef": "--value-coef X",
-    "--n-steps": "--rollout N (ppo) or --n-step N",
-    "--policy": "--network NAME",
-    "--load": "--resume RUN",
-}
+ALIASES = {flag_of(name): flag_of(own) for name, own in SAME.items()}
 OWN_DEFAULT = re.compile(r" \(default: [^()]*\)$")  # at the end of an agent's flag
 EXACT = 2**53  # up to here a float is the very whole number that was typed
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # a value such as -1e5, never a flag
@@ -81,8 +62,7 @@ class Parser(argparse.ArgumentParser):
         for argument in rest:
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
             kind = "flag" if argument.startswith("-") else "argument"
-            meant = MEANT.get(argument.partition("=")[0])
-            hint = f" Here it is {meant}" if meant else closest(argument, flags)
+            hint = here(argument.partition("=")[0]) or closest(argument, flags)
             if kind == "argument":
                 hint = " Each has a flag before it, as in --agent ppo --env CartPole-v1"
             raise UsageError(f"unknown {kind} {argument}.{hint}")
@@ -98,22 +78,30 @@ def normalized(argument: str) -> str:
     return ALIASES.get(flag, flag) + equals + value
 
 
-def flag_value(argv: Sequence[str], flag: str, default: str) -> str:
+def words_of(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each flag with the word typed for it, as --num-envs and 4; a switch with the next."""
+    words = [normalized(word) for word in argv]
+    for word, following in zip(words, [*words, ""][1:], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            yield flag, value if equals else following
+
+
+def flag_values(argv: Sequence[str], flag: str) -> list[str]:
+    """Return the values of one flag before the others are parsed."""
+    return [word for name, word in words_of(argv) if name == flag]
+
+
+def flag_value(argv: Sequence[str], flag: str, default: str = "") -> str:
     """Return the value of one flag before the others are parsed; the last one counts."""
-    arguments = [normalized(argument) for argument in argv]
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if argument == flag:
-            default = following
-        elif argument.startswith(flag + "="):
-            default = argument.partition("=")[2]
-    return default
+    return [default, *flag_values(argv, flag)][-1]
 
 
 def check_minimum(args: argparse.Namespace, minimum: dict[str, int]) -> None:
     """Refuse numbers below the minimum of their flag."""
     for name, least in minimum.items():
         if getattr(args, name) is not None:
-            check_whole("--" + name.replace("_", "-"), getattr(args, name), least)
+            check_whole(flag_of(name), getattr(args, name), least)
 
 
 def add_run_flags(parser: Parser) -> None:
@@ -138,7 +126,7 @@ def add_agent_flags(parser: Parser, cls: Any) -> None:
     groups = flag_groups(parser, cls)
     meanings = argument_lines(cls)
     for name, parameter in agent_parameters(cls).items():
-        flag, meaning = "--" + name.replace("_", "-"), meanings.get(name, "").rstrip(".")
+        flag, meaning = flag_of(name), meanings.get(name, "").rstrip(".")
         group = groups.get(name, own)
         shown = (
             "required" if parameter.default is parameter.empty else f"default: {parameter.default}"

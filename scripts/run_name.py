@@ -6,7 +6,7 @@ from argparse import Action
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from seqrl.scripts.options import Parser, flag_value, normalized
+from seqrl.scripts.options import Parser, flag_value, words_of
 from seqrl.training.runs.folder import shortened
 
 LONGEST = 80  # bytes of a name
@@ -41,14 +41,12 @@ def typed(
     argv: Sequence[str], parser: Parser, varied: Sequence[str]
 ) -> Iterator[tuple[Action, str]]:
     """Yield the flags that change what is learned, each with the word typed for it."""
-    always = {normalized(word) for word in varied}
-    words = [normalized(word) for word in argv]
-    for word, following in zip(words, [*words, ""][1:], strict=True):
-        flag, equals, value = word.partition("=")
-        action = parser._option_string_actions.get(flag) if flag.startswith("--") else None
-        if action is not None and (word in always or action.dest not in UNNAMED):
+    always = {flag for flag, _ in words_of(varied)}
+    for flag, word in words_of(argv):
+        action = parser._option_string_actions.get(flag)
+        if action is not None and (flag in always or action.dest not in UNNAMED):
             switch = "false" if flag.startswith("--no-") else "true"
-            yield action, switch if action.nargs == 0 else value if equals else following
+            yield action, switch if action.nargs == 0 else word
 
 
 def label(action: Action, word: str, parser: Parser) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from seqrl.training.pictures.as_text import draw_policy, verdict
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.executor import code_flags
 from seqrl.training.runs.parts import build_envs
-from seqrl.training.runs.progress import Progress
+from seqrl.training.runs.progress import Meter, Progress
 from seqrl.training.runs.run_one import Checkpoint, RunUnderWay, Summary
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -27,15 +27,10 @@ LEARNED, FEW = 10_000, 50  # env steps after which so few updates from whole epi
 
 def execute(one: RunUnderWay, folder: Path, *, quiet: bool, saved: Checkpoint | None = None) -> int:
     """Train in a locked run folder, from `saved` on; only a second signal saves nothing."""
-    shown = sys.stderr.isatty() and not quiet
-    bars = [Progress(one.config["steps"])] if shown else []
-    try:
-        one.begin(folder, bars, saved)
+    with Meter(one.config["steps"], "steps", quiet=quiet) as meter:
+        one.begin(folder, [] if quiet else [Progress(meter)], saved)
         with handle_signals(one.interrupt, lambda: setattr(one.loop, "paused", True)) as signals:
             summary = one.finish()
-    finally:
-        for bar in bars:
-            bar.bar.close()
     if not summary.saved:
         again = f"make room, then `seqrl train --resume {folder}`"
         print_note(f"the end of the run is not saved: {again}")
@@ -98,7 +93,7 @@ def report(one: RunUnderWay, summary: Summary) -> None:
     if interrupted:
         flags = " ".join(map(shlex.quote, [str(folder), *code_flags(config)]))
         print(f"go on:    seqrl train --resume {flags}")
-    print(f"see it:   {tensorboard_command(logdir_of(folder, config))}")
+    print(f"see it:   {tensorboard_command(runs.logdir_of(folder, config))}")
     if early_stop:
         print(f"ended early: {early_stop}")
 
@@ -120,13 +115,6 @@ def few_updates(length: float, steps: int, updates: int) -> str:
     long = "none has ended" if math.isnan(length) else f"episodes are {length:,.0f} long"
     done = f"{updates} updates in {steps:,} steps; {long}"
     return f"{done}: more environments (--num-envs) or --agent ppo"
-
-
-def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
-    """Return the folder for TensorBoard: that of all runs if the run is among them."""
-    above = folder.parents
-    inside = len(above) > 2 and above[1].name == runs.plain_name(config["env"])
-    return above[2] if inside else folder
 
 
 def tensorboard_command(logdir: Path) -> str:

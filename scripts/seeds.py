@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from seqrl.agents.factory import Config
 from seqrl.scripts import running
 from seqrl.scripts.options import print_note
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.global_state import one_at_a_time
-from seqrl.training.runs.run_one import fail
-from seqrl.training.runs.seed_curves import CURVES, make_trainer, save, summary
-from seqrl.training.runs.seeds import Runs, SeedTrainer, collect
-from seqrl.training.runs.telling import telling
-from seqrl.training.runs.tensorboard import TensorBoard
+from seqrl.training.runs.progress import Meter
+from seqrl.training.runs.seed_curves import CURVES, make_trainer, train_in
+from seqrl.training.runs.seeds import Runs, SeedTrainer
 
 
 def train_seeds(config: Config, args: argparse.Namespace, name: str) -> int:
@@ -27,37 +23,18 @@ def train_seeds(config: Config, args: argparse.Namespace, name: str) -> int:
     `name` is the agent's part of the folder.
     """
     with one_at_a_time(config):
-        seed_trainer = make_trainer(config)
+        trainer = make_trainer(config)
         env, seeds = config["env"], config["seeds"]
         folder = runs.new_folder(args.logdir, env, name, 0, args.run_dir, seeds=seeds)
-        runs.write_config(folder, config)
-        logger = TensorBoard(folder)
-        logger.describe(config, telling(config))
-        logger.text("path", seed_trainer.path)
-        if not (seed_trainer.compiled or args.quiet):
-            print_note(seed_trainer.path)
-        show_bar = not args.quiet and sys.stderr.isatty()
-        problem: Exception | None = None
+        if not (trainer.compiled or args.quiet):
+            print_note(trainer.path)
         with (
-            tqdm(total=seeds, unit=" seeds", leave=False, disable=not show_bar) as bar,
-            running.handle_signals(seed_trainer.interrupt) as signals,
+            Meter(seeds, "seeds", quiet=args.quiet) as meter,
+            running.handle_signals(trainer.interrupt) as signals,
         ):
-            try:
-                seed_trainer.run(seeds, lambda done: bar.update(done - bar.n))
-            except KeyboardInterrupt:
-                pass
-            except Exception as error:
-                problem = error
-        results = collect(seed_trainer.done)
-        try:
-            save(results, folder, logger)
-        finally:
-            logger.close(success=not (problem or signals))
-        if problem is not None:
-            fail(problem, f"the seeds done before are in {folder}")
-        runs.write_summary(folder, summary(config, seed_trainer, results))
+            results = train_in(folder, trainer, config, meter.show)
     if not args.quiet:
-        report(config, seed_trainer, results, folder)
+        report(config, trainer, results, folder)
     return running.STATUS[signals[0]] if signals else 0
 
 
@@ -72,4 +49,4 @@ def report(config: Config, seed_trainer: SeedTrainer, results: Runs, folder: Pat
         last = f"{results.ep_rew_mean.mean():.6g}, the middle half {low:.6g} to {high:.6g}"
         print(f"mean return of the last 100 episodes {last}")
     print(f"saved in  {folder} ({CURVES})")
-    print(f"see it:   {running.tensorboard_command(running.logdir_of(folder, config))}")
+    print(f"see it:   {running.tensorboard_command(runs.logdir_of(folder, config))}")

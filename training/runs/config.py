@@ -16,6 +16,7 @@ from seqrl.core.errors import UsageError, closest
 from seqrl.envs.registry import check_code, kept_options
 from seqrl.envs.wrapping import named
 from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
+from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.folder import config_text
 from seqrl.training.runs.offline import complete_offline
 
@@ -61,8 +62,9 @@ def check_names(given: Mapping[str, Any]) -> None:
         raise UsageError(f"config {given!r}: expected settings by name, as in {{'agent': 'ppo'}}")
     for name in given:
         if name not in DEFAULTS:
-            near = closest(str(name), DEFAULTS)
-            raise UsageError(f"unknown setting {name!r}.{near} A run's config.toml shows them all")
+            all_of_them = " A run's config.toml shows them all"
+            near = here(str(name)) or closest(str(name), DEFAULTS) or all_of_them
+            raise UsageError(f"unknown setting {name!r}.{near}")
 
 
 def check_values(config: Config) -> None:

@@ -184,6 +184,13 @@ def clear_temporary_files(folder: Path) -> None:
         path.unlink()
 
 
+def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
+    """Return the folder for TensorBoard: that of all runs if the run is among them."""
+    above = folder.parents
+    inside = len(above) > 2 and above[1].name == plain_name(config["env"])
+    return above[2] if inside else folder
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a run's folder against other processes; the lock of a dead process is void."""

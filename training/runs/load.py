@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,42 +64,45 @@ def allowed_config(folder: Path, allowed: Mapping[str, Any]) -> dict[str, Any]:
     `allowed` has to name again, by flag, any code that it would import, and can name nothing else.
     """
     config = runs.read_config(folder)
+    check_code_named(str(folder), config, allowed)
     for flag in CODE:
         code, own = allowed.get(flag), str(config.get(flag) or "")
-        if ":" in own and own != code:
-            remedy = f"to allow it, add --{flag} {own} (in Python {flag}={own!r})"
-            raise UsageError(f"{folder}: its {flag} imports code; {remedy}")
         if code not in (None, own):
             found = f"its {flag} is {own}" if own else f"it has no {flag}, it learned a table"
             remedy = f"leave --{flag} out, or name the run that has it"
             raise UsageError(f"--{flag} {code}: {folder} is another run, {found}; {remedy}")
-    check_wrappers(folder, config, allowed.get("wrappers", ()))
-    check_env_args(folder, config, allowed.get("env_args") or {})
+    names = [name for name, _ in named(config.get("wrappers"))]
+    for name in allowed.get("wrappers", ()):
+        if name not in names:
+            raise UsageError(f"--wrapper {name}: the run has no such wrapper, and keeps its own")
+    check_code(env_id_of(config), allowed.get("env_args") or {})
     return config
 
 
-def check_env_args(folder: Path, config: dict[str, Any], typed: Mapping[str, Any]) -> None:
-    """Refuse code in arguments of the environment, `typed` ones first, that was not typed again."""
-    env_id = str(config.get("env")).rpartition(":")[2]
+def env_id_of(config: Mapping[str, Any]) -> str:
+    """Return the id of a config's environment, without the module that registers it."""
+    return str(config.get("env")).rpartition(":")[2]
+
+
+def check_code_named(place: str, config: Mapping[str, Any], allowed: Mapping[str, Any]) -> None:
+    """Refuse a config of a place that is not trusted where it would import code not `allowed`."""
+    for flag in CODE:
+        own = str(config.get(flag) or "")
+        if ":" in own and own != allowed.get(flag):
+            remedy = f"to allow it, add --{flag} {own} (in Python {flag}={own!r})"
+            raise UsageError(f"{place}: its {flag} imports code; {remedy}")
+    for name, _ in named(config.get("wrappers")):
+        if not (is_trusted(name) or name in allowed.get("wrappers", ())):
+            remedy = f"to allow it, add --wrapper {name} (in Python wrappers=[{name!r}])"
+            raise UsageError(f"{place}: its wrapper imports code; {remedy}")
+    typed = allowed.get("env_args") or {}
     for table in ("env_args", "eval_env_args"):
-        for name, code in own_code(env_id, {**(config.get(table) or {}), **typed}).items():
+        args = {**(config.get(table) or {}), **typed}
+        for name, code in own_code(env_id_of(config), args).items():
             if typed.get(name) != code:
                 remedy = f"to allow it, add --env-arg {name}={code}"
                 python = f"(in Python env_args={{{name!r}: {code!r}}})"
-                raise UsageError(f"{folder}: its {name} imports code; {remedy} {python}")
-    check_code(env_id, typed)
-
-
-def check_wrappers(folder: Path, config: dict[str, Any], typed: Sequence[str]) -> None:
-    """Refuse wrappers of a run that are code nobody typed, and typed ones that it has not."""
-    names = [name for name, _ in named(config.get("wrappers"))]
-    for name in names:
-        if not (is_trusted(name) or name in typed):
-            remedy = f"to allow it, add --wrapper {name} (in Python wrappers=[{name!r}])"
-            raise UsageError(f"{folder}: its wrapper imports code; {remedy}")
-    for name in typed:
-        if name not in names:
-            raise UsageError(f"--wrapper {name}: the run has no such wrapper, and keeps its own")
+                raise UsageError(f"{place}: its {name} imports code; {remedy} {python}")
 
 
 def build_parts(folder: Path, config: dict[str, Any], build: Build = run_parts.build) -> RunParts:

@@ -6,7 +6,9 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqrl.agents.registry import AGENTS
 from seqrl.core.errors import UsageError, closest
+from seqrl.training.runs.defaults import AGENT, ENV
 
 PRESETS = Path(__file__).with_name("presets.toml")
 Settings = dict[str, Any]  # as in a run's config.toml
@@ -44,3 +46,31 @@ def preset(name: str) -> Preset:
         listed = ", ".join(known)
         raise UsageError(f"--preset {name}.{closest(str(name), known)} Known: {listed}, none")
     return known[name]
+
+
+def fitting(given: Settings, name: str = "") -> Preset | None:
+    """Return the preset that is named, else the one for the agent and environment given, if any."""
+    if name == "none" or (given.get("dataset") and not name):  # presets are tuned for playing
+        return None
+    if name:
+        found = preset(name)
+        agent = given.get("agent", found.agent)
+        if agent != found.agent:
+            raise UsageError(f"--preset {name}: it is of --agent {found.agent}, not of {agent}")
+        return found
+    agent, env = given.get("agent", AGENT), given.get("env", ENV)
+    network = bool(given.get("network")) or (agent in AGENTS and not AGENTS[agent].table)
+    fits = agent, env, network
+    return next((p for p in presets().values() if (p.agent, p.env, p.network) == fits), None)
+
+
+def beneath(preset: Preset, given: Settings) -> Settings:
+    """Return a preset's settings without those that given ones rule out, though of other names."""
+    settings = {**preset.settings, "agent_args": dict(preset.settings.get("agent_args", {}))}
+    if given.get("network"):
+        settings.pop("network", None)
+    if ":" in given.get("network", ""):
+        settings.pop("network_args", None)  # of our networks, not of the user's
+    if "temperature" in given.get("agent_args", {}):
+        settings["agent_args"].pop("epsilon", None)
+    return settings

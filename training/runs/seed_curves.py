@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.defaults import DEFAULTS, flag_of
 from seqrl.training.runs.parts import agent_for, build_envs
-from seqrl.training.runs.seeds import Runs, SeedTrainer
+from seqrl.training.runs.run_one import fail
+from seqrl.training.runs.seeds import Runs, SeedTrainer, collect
 from seqrl.training.runs.teaching import give_teacher
+from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import TensorBoard
 
 CURVES = "curves.npz"
+Show = Callable[[int], object]
 
 
 def make_trainer(config: Config) -> SeedTrainer:
@@ -42,6 +46,33 @@ def make_trainer(config: Config) -> SeedTrainer:
         return agent
 
     return SeedTrainer(make_agent, lambda: build_envs(config), config["steps"], **more)
+
+
+def train_in(folder: Path, trainer: SeedTrainer, config: Config, show: Show) -> Runs:
+    """Train the seeds of a config in its folder; `show` is told how many are done.
+
+    RunError for what failed on the way; the seeds done before are saved, as with Ctrl-C.
+    """
+    runs.write_config(folder, config)
+    logger = TensorBoard(folder)
+    logger.describe(config, telling(config))
+    logger.text("path", trainer.path)
+    problem: Exception | None = None
+    try:
+        trainer.run(config["seeds"], show)
+    except KeyboardInterrupt:
+        trainer.stopped = True
+    except Exception as error:
+        problem = error
+    results = collect(trainer.done)
+    try:
+        save(results, folder, logger)
+    finally:
+        logger.close(success=not (problem or trainer.stopped))
+    if problem is not None:
+        fail(problem, f"the seeds done before are in {folder}")
+    runs.write_summary(folder, summary(config, trainer, results))
+    return results
 
 
 def save(results: Runs, folder: Path, logger: TensorBoard) -> None:

@@ -1,0 +1,31 @@
+"""Settings by the names that other libraries have for them, and what is here in their place."""
+
+from __future__ import annotations
+
+SAME = {"algo": "agent", "env_id": "env", "total_timesteps": "steps", "lr": "learning_rate"}
+MEANT = {
+    "out": "--run-dir FOLDER",
+    "output": "--run-dir FOLDER",
+    "log_dir": "--logdir FOLDER",
+    "tensorboard_log": "--logdir FOLDER",
+    "timesteps": "--steps N",
+    "n_timesteps": "--steps N",
+    "n_envs": "--num-envs N",
+    "cuda": "--device cuda",
+    "gpu": "--device cuda",
+    "eval_freq": "--eval-every N",
+    "save_freq": "--checkpoint-every N",
+    "clip_range": "--clip X",
+    "ent_coef": "--entropy-coef X",
+    "vf_coef": "--value-coef X",
+    "n_steps": "--rollout N (ppo) or --n-step N",
+    "policy": "--network NAME",
+    "load": "--resume RUN",
+}
+
+
+def here(name: str) -> str:
+    """Return ' Here it is --num-envs N' for the name or flag of a setting elsewhere, or ''."""
+    name = name.lstrip("-").replace("-", "_")
+    meant = SAME.get(name) or MEANT.get(name)
+    return f" Here it is {meant}" if meant else ""
