@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from seqrl.core.errors import UsageError, closest
 
+T = TypeVar("T")
 NUMBERS = int | float | np.integer | np.floating
 # by the annotation: the types that fit, and what they are called
 KINDS: dict[str, tuple[Any, str]] = {
@@ -49,6 +50,12 @@ def checked(init: Callable[..., None]) -> Callable[..., None]:
     return checking
 
 
+def checked_part(cls: type[T]) -> type[T]:
+    """Return an argument class (see `Optim`) whose constructor is `checked`."""
+    cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+    return cls
+
+
 def misfit(
     cls: Any, signature: inspect.Signature, given: Mapping[str, Any], error: TypeError
 ) -> str:
@@ -62,7 +69,9 @@ def misfit(
                 kind = {"epsilon": "EpsilonGreedy", "temperature": "Boltzmann"}.get(name, "")
                 kind = f"{kind}(...)" if kind else f"{type(parameter.default).__name__}({name}=...)"
                 return f"{cls.__name__} has no argument {name}: it is given in {owner}={kind}"
-        return f"{cls.__name__} has no argument {name}.{closest(name, list(known)[1:])}"
+        others = list(known)[1:]
+        hint = closest(name, others) or f" It has {', '.join(others)}"
+        return f"{cls.__name__} has no argument {name}.{hint}"
     return f"{cls.__name__}: {error}"
 
 
@@ -88,11 +97,6 @@ def fields_of(name: str, default: Any) -> list[str]:
     if name == "exploration" and default is not inspect.Parameter.empty:
         return ["epsilon", "temperature"]
     return [field.name for field in fields(default)] if is_dataclass(default) else []
-
-
-def check_fields(part: Any) -> None:
-    """Refuse values of another kind than the fields of an argument class have."""
-    check_values({field.name: str(field.type) for field in fields(part)}, vars(part))
 
 
 def check_values(annotations: Mapping[str, Any], values: Mapping[str, Any]) -> None:

@@ -174,10 +174,10 @@ class SeparateEnvs:
 
     def _reset_one(self, i: int, seed: int | None) -> Any:
         try:
-            obs, _ = self.envs[i].reset(seed=seed)
+            return batches.first_obs(self.envs[i].reset(seed=seed))
         except Exception as error:
-            raise RunError(f"{self._name(i)}: {explain(error)} at its reset") from error
-        return obs
+            problem = str(error) if isinstance(error, RunError) else explain(error)
+            raise RunError(f"{self._name(i)}: {problem} at its reset") from error
 
     def _told_all(self) -> list[Any]:
         """Return the right action in each environment, None where it is not known."""

@@ -66,6 +66,13 @@ def is_tensor(leaf: Any) -> bool:
     return not isinstance(leaf, np.ndarray) and hasattr(leaf, "detach")
 
 
+def first_obs(made: Any) -> Any:
+    """Return the observation of what `reset` returned; RunError where that is no (obs, info)."""
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], dict):
+        return made[0]
+    raise RunError(f"reset returned {brief(made)}, expected (obs, info), info a dict")
+
+
 def number(reward: Any) -> float:
     """Return the reward of one environment; RunError unless it is one number."""
     array = np.asarray(reward)

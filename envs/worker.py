@@ -27,6 +27,7 @@ import gymnasium as gym
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from seqrl.core.errors import RunError, UsageError
+from seqrl.envs.batches import first_obs
 
 PROTOCOL = pickle.HIGHEST_PROTOCOL
 STOP = b""
@@ -48,8 +49,7 @@ def describe(env: gym.Env) -> Iterator[Any]:
 
 def reset_env(env: gym.Env, seed: int | None) -> Iterator[Any]:
     """Begin a new episode; yield its first observation."""
-    obs, _ = env.reset(seed=seed)
-    yield obs
+    yield first_obs(env.reset(seed=seed))
 
 
 def step_env(env: gym.Env, action: Any) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from seqrl.scripts.settings import expanded
 from seqrl.training.comparison.compare import Table, compare
 from seqrl.training.comparison.files import make_folder, named_folder, write
 from seqrl.training.comparison.missing import Planned, find_finished, run_missing
-from seqrl.training.comparison.recorded import METRICS, Run, find_runs, labels, read_run
+from seqrl.training.comparison.recorded import METRICS, Run, labels, read_runs
 from seqrl.training.comparison.report import terminal
 from seqrl.training.runs.defaults import flag_of
 from seqrl.training.runs.executor import Job, Processes, Result, log_path, steps_done
@@ -42,7 +42,9 @@ def main(argv: Sequence[str]) -> int:
     check_run_flags(args, run_flags, parser)
     failures: list[Result] = []
     if args.runs:
-        runs = [read_run(folder) for folder in find_runs(args.runs)]
+        runs, many = read_runs(args.runs)
+        for folder in many:
+            print_note(f"{folder} holds the curves of many seeds and no evaluation: it is left out")
         compared = [run.config["env"] for run in runs], labels(runs)
     else:
         planned = list(planned_runs(args, run_flags))

@@ -1,6 +1,7 @@
 """The adapter: any environment in any layout, and every way in which one can misbehave."""
 
 import math
+import re
 import warnings
 from functools import partial
 
@@ -348,6 +349,19 @@ def test_a_first_observation_that_is_no_number(arrange, layout):
 
     _, message = stopped(arrange(layout, [partial(Bad, gym.spaces.Discrete(2))] * 3), Still())
     assert "observation [0.0, nan]" in message
+
+
+@pytest.mark.parametrize("answer", [0, (0, 1), ([0], {}, {})], ids=["bare", "pair", "three"])
+@pytest.mark.parametrize("layout", ["serial", "workers"])
+def test_a_reset_without_info_is_told_in_a_line(arrange, layout, answer):
+    class Bare(Wheel):
+        def reset(self, *, seed=None, options=None):
+            return answer
+
+    envs = arrange(layout, [partial(Bare, gym.spaces.Discrete(2))])
+    expected = re.escape(f"reset returned {answer}, expected (obs, info)")
+    with pytest.raises(RunError, match=rf"^environment 0 \(seed None\): {expected}"):
+        envs.reset()
 
 
 def test_an_environment_that_raises_is_named(faulty):

@@ -11,6 +11,9 @@ import pytest
 import seqrl
 from seqrl.agents import QLearning
 from seqrl.agents.arguments import agent_parameters, arguments
+from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.regularisation import Regularisation
+from seqrl.agents.experience.replay import Sequences
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.core.errors import UsageError
 from seqrl.networks import MLP
@@ -125,3 +128,18 @@ def test_an_argument_that_has_the_name_of_a_flag_is_refused(tmp_path, monkeypatc
     assert (
         told.count("\n") == 1 and "--agent Mine: its argument steps has the name of a flag" in told
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "told"),
+    [
+        (Optim, {"learning_rat": 0.1}, r"Optim has no argument learning_rat. Did you mean \"learn"),
+        (Regularisation, {"inputnoise": 1}, r"Did you mean \"input_noise\""),
+        (Regularisation, {"x": 1}, r"Regularisation has no argument x. It has l1, l2, sparsity,"),
+        (Optim, {"learning_rate": 0.1}, r"Optim: missing a required argument: 'max_grad_norm'"),
+        (Sequences, {"burn_in": 0.5}, r"burn_in 0.5: expected a whole number"),
+    ],
+)
+def test_an_argument_class_names_what_it_has_not(part, given, told):
+    with pytest.raises(UsageError, match=told):
+        part(**given)

@@ -394,10 +394,17 @@ def test_a_damaged_run_is_refused_in_a_line(tmp_path, file, text, message, capsy
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_many_seeds_in_one_folder_are_no_run_to_compare(tmp_path):
-    folder = recorded(tmp_path, "a", 0, seeds=8)
-    with pytest.raises(UsageError, match="holds many seeds in one; name runs of one each"):
-        read_run(folder)
+def test_many_seeds_in_one_folder_are_left_out_of_a_comparison(tmp_path, capsys):
+    several(tmp_path / "runs", "a", [1, 2])
+    folder = recorded(tmp_path / "runs", "b", 0, seeds=8)
+    words = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert script.main(words) == 0
+    told = capsys.readouterr()
+    assert f"{folder} holds the curves of many seeds and no evaluation: it is left out" in told.err
+    (table,) = json.loads((tmp_path / "out" / "compare.json").read_text())["algorithms"]
+    assert table["name"] == "a"
+    assert script.main(["--runs", str(folder)]) == 2
+    assert "no run to compare: compare runs of a seed each" in capsys.readouterr().err
 
 
 def test_algorithms_are_named_by_what_their_runs_differ_in(tmp_path):

@@ -508,7 +508,8 @@ def test_evaluate_prints_mean_interval_extremes_and_cuts(here, type_):
     status, out, err = type_(evaluate, folder, "--episodes", 7, "--max-episode-steps", 30)
     assert (status, err) == (0, "")
     assert out == (
-        "mean return -30 (95 % interval -30 to -30) over 7 greedy episodes, 7 cut\n"
+        "mean return -30 (95 % interval -30 to -30) over 7 greedy episodes, "
+        "7 ended by a time limit\n"
         "returns from -30 to -30\n"
         "lengths 30.0 in the mean, 7 cut\n"
     )

@@ -152,6 +152,16 @@ def test_the_preset_is_said(here, capsys):
         ("network = 'net:Net'\nagent = 'reinforce'", ["imports code", "--network net:Net"]),
         ("env = 'net:Net-v0'", ["imports code", "--env net:Net-v0"]),
         ("resume = 'x'", ["unknown setting resume"]),
+        ("n_envs = 4", ["unknown setting n_envs. Here it is --num-envs N"]),
+        ("bin_range = [1]", ["bin_range", "table"]),
+        (
+            "env = 'seqrl/Translate-v0'\n[env_args]\nreward = 'net:score'",
+            ["its reward imports code", "--env-arg reward=net:score"],
+        ),
+        (
+            "[[wrappers]]\nname = 'net:Wrap'\nargs = {}",
+            ["its wrapper imports code", "--wrapper net:Wrap"],
+        ),
     ],
 )
 def test_what_a_file_may_not_say(here, text, parts, capsys):
@@ -161,6 +171,15 @@ def test_what_a_file_may_not_say(here, text, parts, capsys):
     err = refused("--config f.toml", capsys)
     assert all(part in err for part in parts), err
     assert sorted(os.listdir(here)) == sorted(["net.py"] + ["f.toml"] * (text is not None))
+
+
+def test_what_is_typed_takes_the_place_of_code_in_a_file(here):
+    text = "env = 'net:Net-v0'\nnetwork = 'net:Net'\n[[wrappers]]\nname = 'net:Wrap'\nargs = {}\n"
+    (here / "f.toml").write_text(text)
+    typed = "--env FrozenLake-v1 --network mlp --wrapper gymnasium.wrappers:Autoreset"
+    found, _ = config_of(f"--config f.toml {typed} --preset none")
+    assert (found["env"], found["network"]) == ("FrozenLake-v1", "mlp")
+    assert [wrapper["name"] for wrapper in found["wrappers"]] == ["gymnasium.wrappers:Autoreset"]
 
 
 def test_an_unknown_preset(capsys):

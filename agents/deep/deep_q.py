@@ -19,13 +19,14 @@ from seqrl.agents.schedules import Rate, schedule
 from seqrl.agents.tabular.policy import EpsilonGreedy, Exploration
 from seqrl.core import tree
 from seqrl.core.arrays import check_memory, host
-from seqrl.core.checked import check_fields
+from seqrl.core.checked import checked_part
 from seqrl.core.checks import check_unit, check_whole
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch
 from seqrl.networks.contract import dummy
 
 
+@checked_part
 @dataclass(frozen=True)
 class ReplaySettings:
     """The replay that batches are drawn from.
@@ -42,7 +43,6 @@ class ReplaySettings:
     importance: Rate = "linear:0.4:1"
 
     def __post_init__(self) -> None:
-        check_fields(self)
         check_whole("buffer_size", self.buffer_size)
         check_whole("learning_starts", self.learning_starts, 0)
         check_unit("priority", self.priority)

@@ -20,13 +20,14 @@ from seqrl.agents.deep.regularisation import Regularisation
 from seqrl.agents.schedules import Rate
 from seqrl.core import schema
 from seqrl.core.arrays import to_numpy
-from seqrl.core.checked import check_fields, check_part
+from seqrl.core.checked import check_part, checked_part
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import RunError, UsageError, closest
 
 EXTRA = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
 
 
+@checked_part
 @dataclass(frozen=True)
 class Optim:
     """How an agent's weights are stepped along a gradient.
@@ -56,7 +57,6 @@ class Optim:
     regularisation: Regularisation = field(default_factory=Regularisation)
 
     def __post_init__(self) -> None:
-        check_fields(self)
         for name in ("max_grad_norm", "max_grad_value"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected a number above 0")

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from seqrl.core import tree
-from seqrl.core.checked import check_fields
+from seqrl.core.checked import checked_part
 from seqrl.core.errors import UsageError
 
 RATE = 0.05  # of activity, by default
 LEAST = 1e-6  # a rate of activity whose logarithm is taken is this far from 0 and 1
 
 
+@checked_part
 @dataclass(frozen=True)
 class Regularisation:
     """What is minimised beside the loss, and noise in learning; 0 leaves each out.
@@ -41,7 +42,6 @@ class Regularisation:
     input_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
         for name in ("l1", "l2", "sparsity", "input_noise"):
             if not 0 <= getattr(self, name) < math.inf:
                 text = "expected a number of at least 0"

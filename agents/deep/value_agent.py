@@ -23,7 +23,7 @@ from seqrl.agents.deep.outputs import Outputs, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE, Exploration, explore
 from seqrl.core import action_mask, schema, tree
-from seqrl.core.checked import check_fields
+from seqrl.core.checked import checked_part
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import Kept, plain
@@ -37,6 +37,7 @@ LOSSES = ("huber", "squared")
 ROW, NEXT = slice(0, 1), slice(1, 2)  # of a batch of single steps
 
 
+@checked_part
 @dataclass(frozen=True)
 class TargetNetwork:
     """A copy of the network that values are bootstrapped from, and that follows it.
@@ -49,12 +50,12 @@ class TargetNetwork:
     target_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
         check_whole("target_every", self.target_every, 0)
         if not 0 < self.target_rate <= 1:
             raise UsageError(f"target_rate {self.target_rate}: expected a number in (0, 1]")
 
 
+@checked_part
 @dataclass(frozen=True)
 class Updates:
     """How often is learned, and from how much.
@@ -69,7 +70,6 @@ class Updates:
     updates: int
 
     def __post_init__(self) -> None:
-        check_fields(self)
         for name in ("batch_size", "train_every", "updates"):
             check_whole(name, getattr(self, name))
 

@@ -10,7 +10,7 @@ import numpy as np
 from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, packed, ranges
 from seqrl.agents.experience.sum_tree import SumTree
 from seqrl.core import schema
-from seqrl.core.checked import check_fields
+from seqrl.core.checked import checked_part
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Batch, Transition
@@ -18,6 +18,7 @@ from seqrl.core.types import Batch, Transition
 SMALLEST = 1e-6  # priority of an item without error: it is drawn again some day
 
 
+@checked_part
 @dataclass(frozen=True)
 class Sequences:
     """Sequences of steps that a network with memory learns from.
@@ -32,7 +33,6 @@ class Sequences:
     stored_state: bool = True
 
     def __post_init__(self) -> None:
-        check_fields(self)
         check_whole("sequence_length", self.sequence_length)
         check_whole("burn_in", self.burn_in, 0)
 

@@ -75,12 +75,24 @@ def find_runs(patterns: Iterable[str]) -> list[Path]:
     return list(found)
 
 
+def read_runs(patterns: Iterable[str]) -> tuple[list[Run], list[Path]]:
+    """Return the runs that glob patterns name, and the folders of many seeds, which are left out.
+
+    These hold training curves alone: no run of theirs was evaluated. UsageError where no run is
+    left.
+    """
+    folders = find_runs(patterns)
+    many = [folder for folder in folders if read_settings(folder).config.get("seeds")]
+    runs = [read_run(folder) for folder in folders if folder not in many]
+    if not runs:
+        remedy = "compare runs of a seed each, as `seqrl compare --agents` makes them"
+        raise UsageError(f"{many[0]} holds the curves of many seeds, no run to compare: {remedy}")
+    return runs, many
+
+
 def read_run(folder: Path, config: dict[str, Any] | None = None) -> Run:
     """Read a run from its folder; `config` stands in where the folder has none."""
     run = read_settings(folder, config)
-    if run.config.get("seeds"):
-        remedy = "name runs of one each, such as 'runs/*/*/seed-*'"
-        raise UsageError(f"{folder} holds many seeds in one; {remedy}")
     if run.summary is None:
         return run
     steps, values = read_curve(folder / "episodes.csv")

@@ -18,20 +18,21 @@ from seqrl.training.loop.oracle import optimal_policy
 
 # (player's sum, dealer's card, usable ace)
 BLACKJACK = gym.spaces.Tuple([gym.spaces.Discrete(n) for n in (32, 11, 2)])
+LIMIT = " ended by a time limit"  # a success, where the task is to last that long
 
 
 def verdict(evaluation: Evaluation, envs: Environments) -> str:
     """Return the mean return with its interval; a success rate where a known model says so."""
     episodes, cut = len(evaluation.returns), int(evaluation.truncated.sum())
     if episodes == 1:
-        return f"return {evaluation.mean:.6g} of one greedy episode{', cut' if cut else ''}"
+        return f"return {evaluation.mean:.6g} of one greedy episode{',' + LIMIT if cut else ''}"
     _, low, high = evaluation.interval
     model = finite_model(envs.envs[0]) if isinstance(envs, Serial) else None
     if model is not None and counts_success(model):
         text = f"success rate {evaluation.mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
     else:
         text = f"mean return {evaluation.mean:.6g} (95 % interval {low:.6g} to {high:.6g})"
-    return f"{text} over {episodes:,} greedy episodes" + (f", {cut:,} cut" if cut else "")
+    return f"{text} over {episodes:,} greedy episodes" + (f", {cut:,}{LIMIT}" if cut else "")
 
 
 def draw_policy(agent: Agent, envs: Environments) -> str | None:

@@ -128,5 +128,5 @@ def draw_returns(returns: np.ndarray, low: float, high: float, truncated: int) -
     panel.spines[["top", "right"]].set_visible(False)
     band = f" and band: the mean, 95 % interval {low:.4g} to {high:.4g}"
     known = f"line{band if low <= high else ': the mean'}"
-    add_note(figure, known, f"{truncated:,} cut short" if truncated else "")
+    add_note(figure, known, f"{truncated:,} at a time limit" if truncated else "")
     return figure

@@ -1,0 +1,74 @@
+"""How progress is shown: a bar on a terminal, lines in a file or a pipe, nothing where quiet."""
+
+import pytest
+
+from seqrl.scripts import compare, train
+from seqrl.training.runs import progress
+from seqrl.training.runs.progress import Meter
+
+RUN = "--steps 600 --eval-episodes 0 --no-pictures --run-dir".split()
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(progress, "time", made := Clock())
+    return made
+
+
+def test_a_line_comes_with_each_tenth_between_ten_seconds_and_ten_minutes(clock, capsys):
+    with Meter(2_000, "steps") as meter:
+        for now, done in ((5, 900), (9, 990), (10, 1_000), (19, 1_400), (21, 1_401), (400, 1_402)):
+            clock.now = now
+            meter.show(done, "return 3")
+        clock.now = 621
+        meter.show(1_403)
+    assert capsys.readouterr().err.splitlines() == [
+        "seqrl: 1,000 of 2,000 steps (50%) in 10 s, return 3",
+        "seqrl: 1,401 of 2,000 steps (70%) in 21 s, return 3",
+        "seqrl: 1,403 of 2,000 steps (70%) in 621 s",
+    ]
+
+
+def test_a_quiet_one_shows_nothing(clock, capsys):
+    with Meter(10, "seeds", quiet=True) as meter:
+        clock.now = 1_000
+        meter.show(9)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_has_a_bar(clock, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with Meter(10, "steps") as meter:
+        clock.now = 1_000
+        meter.show(9, "return 3")
+        assert (meter.bar.n, meter.bar.total) == (9, 10)
+    assert "seqrl:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--seeds", "3", "--no-compile"]])
+def test_a_run_in_a_pipe_tells_how_far_it_is(more, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LEAST", 0.0)
+    assert train.main([*RUN, str(tmp_path / "told"), *more]) == 0
+    unit = "3 seeds" if more else "600 steps"
+    told = capsys.readouterr().err
+    assert f" of {unit} (100%) in " in told and "\r" not in told
+    assert train.main([*RUN, str(tmp_path / "quiet"), *more, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_comparison_in_a_pipe_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LEAST", 0.0)
+    words = (
+        f"--agents sarsa --seeds 1 --workers 1 --steps 300 --logdir {tmp_path} --eval-episodes 1"
+    )
+    assert compare.main(words.split()) == 0
+    assert "seqrl: 300 of 300 steps (100%) in " in capsys.readouterr().err
