@@ -85,6 +85,12 @@ def agent_class(name: str, network: bool = False) -> Any:
     return getattr(importlib.import_module(module), cls)
 
 
+def carried_over(numbers: Mapping[str, Any], of: str, to: str) -> dict[str, Any]:
+    """Return the numbers of an agent for another, which keeps those that are its own by name."""
+    own = [AGENTS[name].numbers for name in (of, to) if name in AGENTS and of != to]
+    return {k: x for k, x in numbers.items() if not any(k in defaults for defaults in own)}
+
+
 def own_class(module: str, name: str) -> Any:
     """Return a class of the user's; UsageError where it cannot be had or is none."""
     try:

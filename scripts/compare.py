@@ -13,7 +13,7 @@ from seqrl.core.errors import RunError, UsageError, closest
 from seqrl.scripts import options, train
 from seqrl.scripts.options import Parser, print_note
 from seqrl.scripts.run_name import run_name
-from seqrl.scripts.running import handle_signals, tensorboard_command
+from seqrl.scripts.running import handle_signals
 from seqrl.scripts.settings import expanded
 from seqrl.training.comparison.compare import Table, compare
 from seqrl.training.comparison.files import make_folder, named_folder, write
@@ -24,6 +24,7 @@ from seqrl.training.runs.defaults import flag_of
 from seqrl.training.runs.executor import Job, Processes, Result, log_path, steps_done
 from seqrl.training.runs.folder import plain_name
 from seqrl.training.runs.progress import Meter
+from seqrl.training.runs.tensorboard import command
 
 EPILOG = (
     "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --steps, "
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     if not args.quiet:
         print(terminal(table))
         print(f"\nsaved in  {out}")
-        print(f"see it:   {tensorboard_command(out)}")
+        print(f"see it:   {command(out)}")
     return 1 if failures else 0
 
 

@@ -26,14 +26,15 @@ NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # a value such as -1e5, never a fl
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, except None, False and []."""
+    """Shows defaults, except None, False, [] and {}, and those of --no-x."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text, moved = action.help or "", action.default is not argparse.SUPPRESS
         own = OWN_DEFAULT.search(text)
         if own and moved:  # by a preset or a file
             return f"{text[: own.start()]} (default: %(default)s)"
-        if action.default is None or action.default is False or action.default == []:
+        nothing = action.default is False or action.default in (None, [], {})
+        if nothing or isinstance(action, argparse._StoreFalseAction):
             return action.help
         return super()._get_help_string(action)
 
@@ -160,6 +161,14 @@ def repeatable(kind: Callable[[str], Any]) -> dict[str, Any]:
     return {"type": kind, "action": "append", "default": []}
 
 
+class Pair(argparse.Action):
+    """A name with its value, among those of preset and file."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
+        """Add it."""
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest), **dict([value])})
+
+
 class WrapperFlag(argparse.Action):
     """--wrapper and --wrapper-arg in the order typed; they replace those of preset and file."""
 
@@ -245,28 +254,20 @@ def literal(text: str) -> Any:
 def pair(text: str) -> tuple[str, Any]:
     """Parse k=v, with v a Python literal or a string."""
     name, _, value_text = text.partition("=")
-    value = literal(value_text)
-    if not (name.isidentifier() and value_text and is_storable(value)):
-        expected = "a number, a text, True, False, or a list or dict of these"
-        raise argparse.ArgumentTypeError(f"{text!r}, expected name=value with {expected}")
-    return name, value
+    if not (name.isidentifier() and value_text):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected name=value")
+    return name, literal(value_text)
 
 
-def is_storable(value: Any) -> bool:
-    """Return whether config.toml can hold a value."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and is_storable(part) for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return all(is_storable(part) for part in value)
-    return isinstance(value, bool | int | float | str)
+PAIR: dict[str, Any] = {"action": Pair, "type": pair, "metavar": "K=V"}
 
 
-def dimension_range(text: str) -> tuple[int, tuple[float, float]]:
+def dimension_range(text: str) -> tuple[str, list[float]]:
     """Parse D=LOW:HIGH, the range of a dimension."""
     match = re.fullmatch(r"(\d+)=([^:]+):([^:]+)", text)
     try:
         if match:
-            return int(match[1]), (float(match[2]), float(match[3]))
+            return str(int(match[1])), [float(match[2]), float(match[3])]
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r}: expected dimension=low:high, as in 1=-3:3")

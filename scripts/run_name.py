@@ -12,9 +12,9 @@ from seqrl.training.runs.folder import shortened
 LONGEST = 80  # bytes of a name
 UNNAMED = {  # where it is, how long it is, what is watched, and how it is executed
     *("agent", "env", "seed", "seeds", "steps", "episodes"),
-    *("logdir", "run_dir", "quiet", "debug", "no_pictures", "checkpoint_every", "resume"),
-    *("eval_every", "eval_episodes", "eval_env_arg", "stop_at", "patience"),
-    *("processes", "worker_timeout", "restart_workers", "threads", "no_compile"),
+    *("logdir", "run_dir", "quiet", "debug", "pictures", "checkpoint_every", "resume"),
+    *("eval_every", "eval_episodes", "eval_env_args", "stop_at", "patience"),
+    *("processes", "worker_timeout", "restart_workers", "threads", "compile"),
     *("deterministic", "device", "backend"),
 }
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +17,9 @@ from seqrl.training.runs.executor import code_flags
 from seqrl.training.runs.parts import build_envs
 from seqrl.training.runs.progress import Meter, Progress
 from seqrl.training.runs.run_one import Checkpoint, RunUnderWay, Summary
+from seqrl.training.runs.tensorboard import command
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
-LEARNED, FEW = 10_000, 50  # env steps after which so few updates from whole episodes are told
 
 
 def execute(one: RunUnderWay, folder: Path, *, quiet: bool, saved: Checkpoint | None = None) -> int:
@@ -69,18 +66,11 @@ def handle_signals(
 def report(one: RunUnderWay, summary: Summary) -> None:
     """Print how the run ended."""
     config, loop, parts = one.config, one.loop, one.parts
-    folder, _, evaluation, early_stop, interrupted, _ = summary
+    folder, _, evaluation, early_stop, interrupted, *_ = summary
     stopped = f"{'stopped after' if interrupted else 'trained for'} {loop.steps:,} env steps"
     spent = f"{loop.books.episodes:,} episodes, {loop.watch.seconds:.1f} s ({loop.path})"
     print(f"{config['agent']} on {config['env']}: {stopped}, {spent}")
-    agent: Any = loop.agent
-    if config.get("episodes") and loop.steps < config["steps"] // 2 and not interrupted:
-        done = f"schedules run over --steps {config['steps']:,}, of which {loop.steps:,} were done"
-        print(f"{done}: a smaller --steps would suit these episodes")
-    if config["agent"] == "reinforce" and loop.steps >= LEARNED and agent.updates < FEW:
-        print(few_updates(loop.books.ep_len_mean, loop.steps, agent.updates))
-    if hasattr(agent, "device_reason"):
-        print(f"device {agent.device}: {agent.device_reason}")
+    print(*(f"{remark}\n" for remark in summary.remarks), sep="", end="")
     if evaluation is not None:
         report_evaluation(one, evaluation)
     if parts.returns is not None:
@@ -93,7 +83,7 @@ def report(one: RunUnderWay, summary: Summary) -> None:
     if interrupted:
         flags = " ".join(map(shlex.quote, [str(folder), *code_flags(config)]))
         print(f"go on:    seqrl train --resume {flags}")
-    print(f"see it:   {tensorboard_command(runs.logdir_of(folder, config))}")
+    print(f"see it:   {command(runs.logdir_of(folder, config))}")
     if early_stop:
         print(f"ended early: {early_stop}")
 
@@ -108,21 +98,3 @@ def report_evaluation(one: RunUnderWay, evaluation: Evaluation) -> None:
     if one.parts.reference:
         scores = one.parts.reference.items()
         print("known: " + ", ".join(f"{name} {score:.4g}" for name, score in scores))
-
-
-def few_updates(length: float, steps: int, updates: int) -> str:
-    """Return what helps where hardly an episode has ended; `length` is their mean, or NaN."""
-    long = "none has ended" if math.isnan(length) else f"episodes are {length:,.0f} long"
-    done = f"{updates} updates in {steps:,} steps; {long}"
-    return f"{done}: more environments (--num-envs) or --agent ppo"
-
-
-def tensorboard_command(logdir: Path) -> str:
-    """Return TensorBoard's command for a folder: its name where the shell finds it, else its path.
-
-    To be pasted: what a shell would take apart is quoted.
-    """
-    path, here = Path(sys.executable).with_name("tensorboard"), Path.cwd()
-    own = path.relative_to(here) if path.is_relative_to(here) else path
-    command = "tensorboard" if shutil.which("tensorboard") else str(own)
-    return f"{shlex.quote(command)} --logdir {shlex.quote(str(logdir))}"

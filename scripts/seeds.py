@@ -15,6 +15,7 @@ from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.seed_curves import CURVES, make_trainer, train_in
 from seqrl.training.runs.seeds import Runs, SeedTrainer
+from seqrl.training.runs.tensorboard import command
 
 
 def train_seeds(config: Config, args: argparse.Namespace, name: str) -> int:
@@ -49,4 +50,4 @@ def report(config: Config, seed_trainer: SeedTrainer, results: Runs, folder: Pat
         last = f"{results.ep_rew_mean.mean():.6g}, the middle half {low:.6g} to {high:.6g}"
         print(f"mean return of the last 100 episodes {last}")
     print(f"saved in  {folder} ({CURVES})")
-    print(f"see it:   {running.tensorboard_command(runs.logdir_of(folder, config))}")
+    print(f"see it:   {command(runs.logdir_of(folder, config))}")

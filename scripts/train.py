@@ -12,7 +12,7 @@ from seqrl.scripts import options
 from seqrl.scripts.options import Parser, print_note, repeatable
 from seqrl.scripts.run_name import run_name
 from seqrl.scripts.settings import default_settings, expanded, set_defaults
-from seqrl.training.runs.defaults import AGENT, DEFAULTS, WHOLE
+from seqrl.training.runs.defaults import AGENT, DEFAULTS
 
 
 @options.guarded
@@ -76,13 +76,13 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--worker-timeout", type=float, help="seconds such a process may be silent")
     add("--restart-workers", type=int, help="replace as many that die or hang, in all")
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, seq2seq, ..., or module:Class")
-    add("--network-arg", **repeatable(options.pair), metavar="K=V", help="for the network")
+    add("--network-arg", dest="network_args", **options.PAIR, help="for the network")
     whether: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
     add("--normalize-obs", **whether, help="its observations, by running mean and spread")
-    add("--env-arg", **repeatable(options.pair), metavar="K=V", help="for the environment")
+    add("--env-arg", dest="env_args", **options.PAIR, help="for the environment")
     evaluated = "for that of evaluations, beside and before --env-arg"
-    add("--eval-env-arg", **repeatable(options.pair), metavar="K=V", help=evaluated)
-    wrapping: dict[str, Any] = {"action": options.WrapperFlag, "dest": "wrappers", "default": []}
+    add("--eval-env-arg", dest="eval_env_args", **options.PAIR, help=evaluated)
+    wrapping: dict[str, Any] = {"action": options.WrapperFlag, "dest": "wrappers"}
     one, arg = options.wrapper_name, options.pair
     add("--wrapper", **wrapping, type=one, metavar="M:C", help="around each, the outermost last")
     add("--wrapper-arg", **wrapping, type=arg, metavar="K=V", help="for the --wrapper before it")
@@ -90,8 +90,8 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--action-mask", metavar="KEY", help=mask)
     add("--max-episode-steps", type=int, help="cut episodes after as many steps")
     add("--bins", type=int, help="cut each real dimension into as many equal widths")
-    ranges = repeatable(options.dimension_range)
-    add("--bin-range", **ranges, metavar="D=LOW:HIGH", help="of dimension D")
+    ranges = {**options.PAIR, "type": options.dimension_range, "metavar": "D=LOW:HIGH"}
+    add("--bin-range", **ranges, help="of dimension D")
     add("--tiles", type=int, help="tile coding with as many tilings")
     every = (
         "evaluate every so many env steps; auto: some 20 times, in 5 %% of the run's time; 0: not"
@@ -103,16 +103,19 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--patience", type=int, help="end it after as many evaluations without a better one")
     add("--checkpoint-every", type=int, help="save the run every so many env steps")
     add("--resume", metavar="RUN", help="go on with an interrupted run; it knows its own flags")
-    add("--no-compile", action="store_true", help="step where compiled turns give the same bits")
+    left_out: dict[str, Any] = {"action": "store_false"}
+    step = "step where compiled turns give the same bits"
+    add("--no-compile", dest="compile", **left_out, help=step)
     add("--deterministic", action="store_true", help="only operations of torch that repeat exactly")
-    add("--no-pictures", action="store_true", help="draw nothing for TensorBoard at evaluations")
+    drawn = "draw nothing for TensorBoard at evaluations"
+    add("--no-pictures", dest="pictures", **left_out, help=drawn)
     add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT,SETTINGS/seed-N")
     add("--run-dir", help="the run's folder outright, new or empty")
     add("--config", metavar="FILE", help="settings as in a run's config.toml; flags count more")
     add("--preset", metavar="NAME", help="tuned settings; by default this pair's, none for none")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
-    parser.set_defaults(**{name: DEFAULTS[name] for name in PLAIN})
+    parser.set_defaults(**{name: x for name, x in DEFAULTS.items() if name != "agent_args"})
     showing_help = not {"-h", "--help"}.isdisjoint(argv)
     settings, parser.note = default_settings(argv)
     default = settings.get("agent", "" if showing_help else AGENT)
@@ -130,24 +133,6 @@ def make_parser(argv: Sequence[str]) -> Parser:
     return parser
 
 
-# settings that are flags of their own name
-PLAIN = (
-    "agent",
-    "env",
-    *WHOLE,
-    "processes",
-    "worker_timeout",
-    "stop_at",
-    "deterministic",
-    "network",
-    "normalize_obs",
-    "dataset",
-    "best_share",
-    "condition_on",
-    "target_return",
-)
-
-
 def make_config(args: argparse.Namespace) -> dict[str, Any]:
     """Return the config of the run, as config.toml will hold it."""
     from seqrl.agents.arguments import agent_parameters
@@ -155,13 +140,8 @@ def make_config(args: argparse.Namespace) -> dict[str, Any]:
     from seqrl.envs.wrapping import with_action_mask
     from seqrl.training.runs.config import complete
 
-    given = {name: getattr(args, name) for name in PLAIN}
-    given["dataset"] = given["dataset"] or None
-    given["compile"], given["pictures"] = not args.no_compile, not args.no_pictures
-    given["env_args"], given["network_args"] = dict(args.env_arg), dict(args.network_arg)
-    given["eval_env_args"] = dict(args.eval_env_arg)
-    given["wrappers"] = with_action_mask(args.wrappers, args.action_mask) or None
-    given["bin_range"] = {str(d): list(ends) for d, ends in args.bin_range}
+    given = {name: x for name, x in vars(args).items() if name in DEFAULTS}
+    given["wrappers"] = with_action_mask(args.wrappers or [], args.action_mask) or None
     numbers = agent_parameters(agent_class(args.agent, bool(args.network)))
     given["agent_args"] = {name: x for name, x in vars(args).items() if name in numbers}
     return complete(given)

@@ -1,6 +1,7 @@
 """Settings that are not typed: defaults < preset < --config FILE < flags."""
 
 import os
+import re
 import tomllib
 
 import pytest
@@ -41,8 +42,8 @@ def test_every_preset_gives_a_run_that_can_begin(name):
     assert words[:2] == ["seqrl", "train"] and preset.reached
     config, note = config_of(" ".join(words[2:]))
     assert note.startswith(f"preset {name} ") and config["agent"] == preset.agent
-    flat = settings.flatten(config)
-    tuned = settings.flatten(preset.settings)
+    flat = presets.flatten(config)
+    tuned = presets.flatten(preset.settings)
     assert {name: x for name, x in tuned.items() if name != "network"}.items() <= flat.items()
     build(config).envs.close()
 
@@ -202,7 +203,7 @@ def test_a_preset_of_another_agent_is_refused(capsys):
 def test_an_agents_number_of_another_kind_in_a_file_is_refused(entry, here, capsys):
     (here / "x.toml").write_text(f"[agent_args]\n{entry}\n")
     err = refused("--agent q-learning --network mlp --config x.toml", capsys)
-    assert f"--config: {entry.split()[0]} is" in err and ", expected " in err
+    assert re.search(rf"{entry.split()[0]} .*expected ", err)
 
 
 def test_an_alias_keeps_its_own_numbers(tmp_path):

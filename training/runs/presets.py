@@ -74,3 +74,19 @@ def beneath(preset: Preset, given: Settings) -> Settings:
     if "temperature" in given.get("agent_args", {}):
         settings["agent_args"].pop("epsilon", None)
     return settings
+
+
+def flatten(settings: Settings) -> Settings:
+    """Return the settings without nesting: those in tables among the others."""
+    flat: Settings = {}
+    for name, value in settings.items():
+        if name == "wrappers":
+            flat[name] = " ".join(f"{x['name']}({as_arguments(x['args'])})" for x in value or ())
+        else:
+            flat |= value if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def as_arguments(args: Settings) -> str:
+    """Return arguments as one would type them."""
+    return ", ".join(f"{name}={value}" for name, value in args.items())

@@ -32,6 +32,7 @@ from seqrl.training.runs.evaluation_curve import EvaluationCurve
 from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.load import CODE, allowed_config, build_parts
 from seqrl.training.runs.parts import RunParts, build
+from seqrl.training.runs.remarks import remarks
 from seqrl.training.runs.teaching import check_teacher_code, give_teacher
 from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import TensorBoard
@@ -49,6 +50,7 @@ class Summary(NamedTuple):
     early_stop: str = ""  # why evaluations ended the run
     interrupted: bool = False
     saved: bool = True  # whether its end could be written
+    remarks: Sequence[str] = ()  # where other settings would do better
 
 
 def run(
@@ -197,7 +199,8 @@ class RunUnderWay:
             fail(problem, f"what was learned until then is in {self.folder}")
         contents = self._summary(evaluation)
         ended = self.folder, contents, evaluation, self.early_stop, self.interrupted
-        return Summary(*ended, saved=self._write(contents, evaluation))
+        said = list(remarks(self.config, self.loop, interrupted=self.interrupted))
+        return Summary(*ended, saved=self._write(contents, evaluation), remarks=said)
 
     def _play(self) -> None:
         """Run to the end that the config names, and save at each pause."""
@@ -275,20 +278,34 @@ def continued(
     return one, saved
 
 
+def reopened(folder: Path, allowed: Config) -> Config:
+    """Return the config of a run that is to go on; `allowed` names again what code it imports.
+
+    Arguments of the environment may be named again too, but keep their values.
+    """
+    wrappers = [name for name, _ in named(allowed["wrappers"])]
+    config = allowed_config(folder, {**allowed, "wrappers": wrappers})
+    for name, value in (allowed["env_args"] or {}).items():
+        own = [config.get(table, {}).get(name) for table in ("env_args", "eval_env_args")]
+        if value not in own:
+            text = f"the run has {own[0]!r} and keeps it; leave it out"
+            raise UsageError(f"--env-arg {name}={value} with --resume: {text}")
+    check_teacher_code(folder, config, allowed["teacher"])
+    return config
+
+
 def stored_config(folder: Path, given: Mapping[str, Any]) -> Config:
     """Return the config of a run folder; UsageError where what is given differs from it.
 
     What is given is completed by what is stored.
     """
     check_names(given)
-    allowed: Config = {name: given.get(name) for name in CODE}
-    wrappers = [name for name, _ in named(given.get("wrappers"))]
-    allowed |= {"wrappers": wrappers, "env_args": given.get("env_args")}
-    stored = allowed_config(folder, allowed)
-    check_teacher_code(folder, stored, (given.get("agent_args") or {}).get("teacher"))
+    allowed: Config = {name: given.get(name) for name in (*CODE, "wrappers", "env_args")}
+    allowed["teacher"] = (given.get("agent_args") or {}).get("teacher")
+    stored = reopened(folder, allowed)
     known = {name: x for name, x in stored.items() if name in DEFAULTS}
-    numbers = {**stored["agent_args"], **(given.get("agent_args") or {})}
-    again = runs.as_stored(complete({**known, **given, "agent_args": numbers}))
+    tables = {x: {**stored[x], **(given.get(x) or {})} for x in ("agent_args", "env_args")}
+    again = runs.as_stored(complete({**known, **given, **tables}))
     again, before = ({name: x[name] for name in given if name in x} for x in (again, stored))
     if found := saved_run.differences(again, before):
         raise UsageError(f"resume: {folder} was begun with other settings: {found}; leave them out")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import shutil
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -201,3 +204,14 @@ def truncate(path: Path, size: int) -> None:
         sizes = f"{found:,} bytes, {size:,} when the checkpoint was written"
         raise UsageError(f"{path} has {sizes}: rows are missing; put the file back")
     os.truncate(path, size)
+
+
+def command(logdir: Path) -> str:
+    """Return the command that shows a folder in TensorBoard, to be pasted in a shell.
+
+    TensorBoard is named where the shell finds it, else by its path.
+    """
+    path, here = Path(sys.executable).with_name("tensorboard"), Path.cwd()
+    own = path.relative_to(here) if path.is_relative_to(here) else path
+    shell = "tensorboard" if shutil.which("tensorboard") else str(own)
+    return f"{shlex.quote(shell)} --logdir {shlex.quote(str(logdir))}"

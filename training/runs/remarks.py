@@ -1,0 +1,31 @@
+"""What is to be said of a run that has ended, a line each: where other settings would do better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from seqrl.agents.factory import Config
+from seqrl.training.loop.interaction import Interaction
+
+LEARNED, FEW = 10_000, 50  # env steps after which so few updates from whole episodes are told
+
+
+def remarks(config: Config, loop: Interaction, *, interrupted: bool = False) -> Iterator[str]:
+    """Yield what is to be said of schedules, updates and the device of a run."""
+    agent: Any = loop.agent
+    if config.get("episodes") and loop.steps < config["steps"] // 2 and not interrupted:
+        done = f"schedules run over --steps {config['steps']:,}, of which {loop.steps:,} were done"
+        yield f"{done}: a smaller --steps would suit these episodes"
+    if config["agent"] == "reinforce" and loop.steps >= LEARNED and agent.updates < FEW:
+        yield few_updates(loop.books.ep_len_mean, loop.steps, agent.updates)
+    if hasattr(agent, "device_reason"):
+        yield f"device {agent.device}: {agent.device_reason}"
+
+
+def few_updates(length: float, steps: int, updates: int) -> str:
+    """Return what helps where hardly an episode has ended; `length` is their mean, or NaN."""
+    long = "none has ended" if math.isnan(length) else f"episodes are {length:,.0f} long"
+    done = f"{updates} updates in {steps:,} steps; {long}"
+    return f"{done}: more environments (--num-envs) or --agent ppo"
