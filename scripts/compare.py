@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from seqrl.scripts.options import Parser, print_note
 from seqrl.scripts.run_name import run_name
 from seqrl.scripts.running import handle_signals
 from seqrl.scripts.settings import expanded
-from seqrl.training.comparison.compare import Table, compare
+from seqrl.training.comparison.compare import compare
 from seqrl.training.comparison.files import make_folder, named_folder, write
-from seqrl.training.comparison.missing import Planned, find_finished, run_missing
+from seqrl.training.comparison.missing import Planned, find_finished, run_missing, seeded
 from seqrl.training.comparison.recorded import METRICS, Run, labels, read_runs
 from seqrl.training.comparison.report import terminal
+from seqrl.training.comparison.scale import score_scales
 from seqrl.training.runs.defaults import flag_of
-from seqrl.training.runs.executor import Job, Processes, Result, log_path, steps_done
-from seqrl.training.runs.folder import plain_name
+from seqrl.training.runs.executor import Job, Processes, Result, steps_done
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.tensorboard import command
 
@@ -48,19 +48,18 @@ def main(argv: Sequence[str]) -> int:
             print_note(f"{folder} holds the curves of many seeds and no evaluation: it is left out")
         compared = [run.config["env"] for run in runs], labels(runs)
     else:
-        planned = list(planned_runs(args, run_flags))
+        planned = planned_runs(args, run_flags)
         values = [f"{name}={','.join(values)}" for name, values in args.grid]
         compared = args.env, [*args.agents, *values]
     out = make_folder(Path(args.out) if args.out else named_folder(args.logdir, *compared))
     if not args.runs:
         runs, failures = run_planned(planned, args)
     for failure in failures:
-        env, seed = (failure.job.config[name] for name in ("env", "seed"))
-        job = f"{failure.job.name} on {env}, seed {seed},"
-        print_note(f"{job} failed, {failure.reason}; log: {log_path(failure.job.folder)}")
+        print_note(failure.told)
     if failures and not any(run.summary for run in runs):
         raise RunError("no run has finished, so there is nothing to compare")
-    table = table_of(runs, args)
+    scales = score_scales([run.config for run in runs], trusted=not args.runs)
+    table = compare(runs, args.metric, threshold=args.threshold, scales=scales)
     print_note(write(table, out))
     if not args.quiet:
         print(terminal(table))
@@ -115,8 +114,8 @@ def check_run_flags(args: argparse.Namespace, run_flags: Sequence[str], parser: 
             raise UsageError(f"--{name} {' '.join(values)}: one is named twice")
 
 
-def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator[Planned]:
-    """Yield all runs, seed by seed; settings are checked before any run begins."""
+def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> list[Planned]:
+    """Return all runs, seed by seed; settings are checked before any run begins."""
     found = []
     for env, agent, *chosen in product(args.env, args.agents, *(map(settings, args.grid))):
         name = ",".join([agent, *(label for label, _ in chosen)])
@@ -125,11 +124,7 @@ def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> Iterator
         found.append(planned)
         if note and not args.quiet:
             print_note(f"{name}: {note}")
-    if len({(one.config["env"], plain_name(one.folder_name)) for one in found}) < len(found):
-        raise UsageError("--grid: two of its values give the same folder name")
-    for seed in range(args.seeds):
-        for one in found:
-            yield one._replace(config={**one.config, "seed": seed})
+    return seeded(found, args.seeds)
 
 
 def settings(part: tuple[str, list[str]]) -> list[tuple[str, str]]:
@@ -184,16 +179,6 @@ def run_planned(
             there = sum(folder is not None for folder in find_finished(planned, args.logdir))
             print_note(f"{there} of {len(planned)} runs are done; the same command does the others")
             raise
-
-
-def table_of(runs: Sequence[Run], args: argparse.Namespace) -> Table:
-    """Return the comparison of runs with the metric, threshold and scales of the flags."""
-    from seqrl.training.comparison.scale import score_scale
-
-    configs = {run.config["env"]: run.config for run in runs}
-    # an id with a module in it would import code, which a stored file may not ask for
-    scales = {e: None if args.runs and ":" in e else score_scale(c) for e, c in configs.items()}
-    return compare(runs, args.metric, threshold=args.threshold, scales=scales)
 
 
 if __name__ == "__main__":

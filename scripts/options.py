@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import wraps
 from typing import Any, NoReturn
@@ -60,14 +60,26 @@ class Parser(argparse.ArgumentParser):
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Return the parsed arguments; refuse an unknown flag with the closest one."""
         known, rest = self.parse_known_args([normalized(argument) for argument in argv])
+        self.refuse(rest)
+        return known
+
+    def check_early(self, argv: Sequence[str], others: set[str]) -> argparse.Namespace:
+        """Refuse what is neither a flag already there nor among `others`, which are to come."""
+        known, rest = self.parse_known_args([normalized(argument) for argument in argv])
+        flags = (flag for flag, _ in words_of(rest))
+        self.refuse((x for x in flags if x.replace("--no-", "--", 1) not in others), others)
+        return known
+
+    def refuse(self, rest: Iterable[str], others: Iterable[str] = ()) -> None:
+        """Refuse unknown arguments, with the closest flag."""
         for argument in rest:
-            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            own = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            flags = [*own, *others]
             kind = "flag" if argument.startswith("-") else "argument"
             hint = here(argument.partition("=")[0]) or closest(argument, flags)
             if kind == "argument":
                 hint = " Each has a flag before it, as in --agent ppo --env CartPole-v1"
             raise UsageError(f"unknown {kind} {argument}.{hint}")
-        return known
 
 
 def normalized(argument: str) -> str:

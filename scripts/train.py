@@ -12,7 +12,7 @@ from seqrl.scripts import options
 from seqrl.scripts.options import Parser, print_note, repeatable
 from seqrl.scripts.run_name import run_name
 from seqrl.scripts.settings import default_settings, expanded, set_defaults
-from seqrl.training.runs.defaults import AGENT, DEFAULTS
+from seqrl.training.runs.defaults import AGENT, DEFAULTS, flag_of
 
 
 @options.guarded
@@ -121,8 +121,14 @@ def make_parser(argv: Sequence[str]) -> Parser:
     default = settings.get("agent", "" if showing_help else AGENT)
     name = options.flag_value(argv, "--agent", default)
     if name:
+        from seqrl.agents.arguments import documented
         from seqrl.agents.registry import agent_class
+        from seqrl.envs.making import find
 
+        if not showing_help and ":" not in name:  # importing torch takes its time
+            early = parser.check_early(argv, {flag_of(name) for name in documented()})
+            if ":" not in early.env:
+                find(early.env)
         network = bool(options.flag_value(argv, "--network", settings.get("network") or ""))
         options.add_agent_flags(parser, agent_class(name, network))
     set_defaults(parser, settings)

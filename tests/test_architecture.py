@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import seqrl.core
+from seqrl.agents.arguments import agent_parameters, documented
+from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.agents.tabular.tabular_agent import TableArrays
 from seqrl.training.loop import compiled
 
@@ -228,6 +230,32 @@ assert seqrl.load({str(tmp_path / "run")!r}).predict(0) in range(4)
 """)
     assert "tensorboard" in held
     assert "torch" not in held
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--gama 0.9", 'unknown flag --gama. Did you mean "--gamma"?'),
+        ("--vf-coef 1", "unknown flag --vf-coef. Here it is --value-coef X"),
+        ("--steps many --gamma 1", "--steps: 'many', expected a whole number"),
+        ("--env CartPole-v9", "unknown environment 'CartPole-v9'"),
+    ],
+)
+def test_a_slip_of_the_hand_is_told_before_torch_is_imported(words, told):
+    held = imported_by(f"""
+import contextlib, io
+from seqrl.scripts import train
+with contextlib.redirect_stderr(io.StringIO()) as heard:
+    assert train.main("--agent ppo {words}".split()) == 2
+assert {told!r} in heard.getvalue(), heard.getvalue()
+""")
+    assert "torch" not in held
+
+
+def test_every_flag_of_our_agents_is_documented():
+    for name, entry in AGENTS.items():
+        for network in (False, True) if entry.table else (True,):
+            assert agent_parameters(agent_class(name, network)).keys() <= documented()
 
 
 def test_a_run_on_a_network_imports_no_compiler(tmp_path):

@@ -1,5 +1,7 @@
 """How progress is shown: a bar on a terminal, lines in a file or a pipe, nothing where quiet."""
 
+import re
+
 import pytest
 
 from seqrl.scripts import compare, train
@@ -26,20 +28,22 @@ def clock(monkeypatch):
 
 def test_a_line_comes_with_each_tenth_between_ten_seconds_and_ten_minutes(clock, capsys):
     with Meter(2_000, "steps") as meter:
-        for now, done in ((5, 900), (9, 990), (10, 1_000), (19, 1_400), (21, 1_401), (400, 1_402)):
+        told = ((5, 1), (9, 900), (15, 1_000), (24, 1_400), (26, 1_401), (400, 1_402), (999, 2_000))
+        for now, done in told:
             clock.now = now
             meter.show(done, "return 3")
-        clock.now = 621
+        clock.now = 626
         meter.show(1_403)
     assert capsys.readouterr().err.splitlines() == [
-        "seqrl: 1,000 of 2,000 steps (50%) in 10 s, return 3",
-        "seqrl: 1,401 of 2,000 steps (70%) in 21 s, return 3",
-        "seqrl: 1,403 of 2,000 steps (70%) in 621 s",
+        "seqrl: 1,000 of 2,000 steps (50%) in 15 s, return 3",
+        "seqrl: 1,401 of 2,000 steps (70%) in 26 s, return 3",
+        "seqrl: 1,403 of 2,000 steps (70%) in 626 s",
     ]
 
 
 def test_a_quiet_one_shows_nothing(clock, capsys):
     with Meter(10, "seeds", quiet=True) as meter:
+        meter.show(1)
         clock.now = 1_000
         meter.show(9)
     assert capsys.readouterr().err == ""
@@ -58,9 +62,9 @@ def test_a_terminal_has_a_bar(clock, monkeypatch, capsys):
 def test_a_run_in_a_pipe_tells_how_far_it_is(more, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "LEAST", 0.0)
     assert train.main([*RUN, str(tmp_path / "told"), *more]) == 0
-    unit = "3 seeds" if more else "600 steps"
+    share = "[0-2] of 3 seeds" if more else "300 of 600 steps"
     told = capsys.readouterr().err
-    assert f" of {unit} (100%) in " in told and "\r" not in told
+    assert re.search(rf"^seqrl: {share} \(\d+%\) in ", told, re.MULTILINE) and "\r" not in told
     assert train.main([*RUN, str(tmp_path / "quiet"), *more, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -68,7 +72,9 @@ def test_a_run_in_a_pipe_tells_how_far_it_is(more, tmp_path, monkeypatch, capsys
 def test_a_comparison_in_a_pipe_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "LEAST", 0.0)
     words = (
-        f"--agents sarsa --seeds 1 --workers 1 --steps 300 --logdir {tmp_path} --eval-episodes 1"
+        f"--agents sarsa --seeds 2 --workers 1 --steps 300 --logdir {tmp_path} --eval-episodes 1"
     )
     assert compare.main(words.split()) == 0
-    assert "seqrl: 300 of 300 steps (100%) in " in capsys.readouterr().err
+    assert re.search(
+        r"seqrl: 300 of 600 steps \(50%\) in \d+ s, 1 of 2 runs", capsys.readouterr().err
+    )

@@ -7,9 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqrl.core.errors import UsageError
 from seqrl.training.comparison.recorded import Run, read_run
 from seqrl.training.runs.executor import Job, Processes, Result, finished_folder
-from seqrl.training.runs.folder import new_folder
+from seqrl.training.runs.folder import new_folder, plain_name
 
 
 class Planned(NamedTuple):
@@ -18,6 +19,13 @@ class Planned(NamedTuple):
     name: str  # of the algorithm: its agent and its values of each --grid
     folder_name: str  # the agent's part of its folder
     config: dict[str, Any]
+
+
+def seeded(planned: Sequence[Planned], seeds: int) -> list[Planned]:
+    """Return these runs with seeds 0 to `seeds` - 1, seed by seed; no two may share a folder."""
+    if len({(one.config["env"], plain_name(one.folder_name)) for one in planned}) < len(planned):
+        raise UsageError("--grid: two of its values give the same folder name")
+    return [one._replace(config={**one.config, "seed": s}) for s in range(seeds) for one in planned]
 
 
 def find_finished(planned: Sequence[Planned], logdir: str) -> list[Path | None]:

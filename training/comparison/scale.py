@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,14 @@ from seqrl.envs.finite import finite_model, time_limit
 from seqrl.envs.making import make
 from seqrl.envs.optimum import optimum, policy_value, start_value
 from seqrl.envs.reference import reference_scores
+
+
+def score_scales(
+    configs: Iterable[Mapping[str, Any]], *, trusted: bool
+) -> dict[str, tuple[float, float] | None]:
+    """Return the scale of each environment among configs; not `trusted` ones import no code."""
+    by_env = {config["env"]: config for config in configs}
+    return {e: score_scale(x) if trusted or ":" not in e else None for e, x in by_env.items()}
 
 
 def score_scale(config: Mapping[str, Any]) -> tuple[float, float] | None:

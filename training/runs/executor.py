@@ -19,7 +19,7 @@ from seqrl.envs.registry import own_code
 from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.config import complete
-from seqrl.training.runs.defaults import AUTO, EVAL_EPISODES
+from seqrl.training.runs.defaults import AUTO, DEFAULTS, EVAL_EPISODES
 from seqrl.training.runs.load import CODE
 from seqrl.training.runs.run_one import stored_config
 
@@ -39,6 +39,13 @@ class Result(NamedTuple):
 
     job: Job
     reason: str = ""  # why it failed, "" where it did not
+
+    @property
+    def told(self) -> str:
+        """Which run failed, why, and where its log is."""
+        config = {**DEFAULTS, **self.job.config}
+        run = f"{self.job.name} on {config['env']}, seed {config['seed']},"
+        return f"{run} failed, {self.reason}; log: {log_path(self.job.folder)}"
 
 
 class Executor(Protocol):

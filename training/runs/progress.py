@@ -15,15 +15,17 @@ LEAST, MOST = 10.0, 600.0  # seconds between two lines
 class Meter:
     """Shows on stderr how much of a total is done; `quiet` shows nothing.
 
-    A line comes with each tenth of the total, not before 10 s and not after 10 minutes.
+    A line comes with each tenth of the total but the last, 10 s to 10 minutes after the line before
+    or after the first thing done.
     """
 
     bar: Any = None
+    told: float | None = None  # when the last line was due
+    tenth = 0  # of the last line
 
     def __init__(self, total: int, unit: str, *, quiet: bool = False):
         self.total, self.unit, self.quiet = total, unit, quiet
         self.began = time.monotonic()
-        self.tenth, self.told = 0, self.began  # of the last line
 
     def __enter__(self) -> Meter:
         if sys.stderr.isatty() and not self.quiet:
@@ -48,7 +50,9 @@ class Meter:
     def _tell(self, done: int, note: str) -> None:
         """Print a line where one is due."""
         now, tenth = time.monotonic(), 10 * done // self.total
-        if now - self.told >= (LEAST if tenth > self.tenth else MOST):
+        if self.told is None:
+            self.told = now
+        if done < self.total and now - self.told >= (LEAST if tenth > self.tenth else MOST):
             self.tenth, self.told = tenth, now
             share = f"{done:,} of {self.total:,} {self.unit} ({done / self.total:.0%})"
             text = f"seqrl: {share} in {now - self.began:,.0f} s"
