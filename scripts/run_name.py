@@ -49,6 +49,13 @@ def typed(
             yield action, switch if action.nargs == 0 else word
 
 
+def run_label(folder: Path) -> str:
+    """Return what tells a run's folder from others: also its agent, where it is named by a seed."""
+    by_seed = folder.name.startswith("seed-") and folder.parent.name
+    shown = f"{folder.parent.name}-{folder.name}" if by_seed else folder.name
+    return shown.replace(",", "+")
+
+
 def label(action: Action, word: str, parser: Parser) -> tuple[str, str]:
     """Return what tells a repeatable flag's words apart, and how the name shows the word."""
     if action.nargs == 0:
@@ -60,6 +67,8 @@ def label(action: Action, word: str, parser: Parser) -> tuple[str, str]:
         return name, word if as_it_is else f"{name}={str(found).replace(' ', '')}"
     if action.dest == "wrappers":
         return word, f"wrapper={word}"
+    if action.dest == "from":
+        return word, f"from={run_label(Path(word))}"
     if action.dest == "dataset":
         return word, f"dataset={Path(word).name}"
     return "", f"{action.dest}={Path(word).stem if action.dest == 'config' else value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from seqrl.agents.registry import AGENTS, carried_over
@@ -20,17 +21,18 @@ def expanded(argv: Sequence[str]) -> list[str]:
     if preset is None or not preset.alias:
         return list(argv)
     more = ["--agent", preset.agent]
-    if not flag_value(argv, "--network"):
+    if not (flag_value(argv, "--network") or flag_value(argv, "--from")):
         more += ["--network", preset.settings["network"]]
     return [*argv, *more, *([] if flag_value(argv, "--preset") else ["--preset", name])]
 
 
 def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     """Return the settings of preset and --config, which overrides it; and a line about it."""
-    names = ("agent", "env", "network", "dataset")
+    names = ("agent", "env", "network", "dataset", "from")
     words = {name: flag_value(argv, f"--{name}") for name in names}
     chosen = {name: word for name, word in words.items() if word}
     file = read_file(flag_value(argv, "--config"), argv, chosen)
+    file, base = begun_from({**file, **chosen}, file, argv)
     given = {**file, **chosen}
     if temperature := flag_value(argv, "--temperature"):
         given["agent_args"] = {**file.get("agent_args", {}), "temperature": temperature}
@@ -40,12 +42,12 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     numbers = carried_over(file.get("agent_args", {}), file.get("agent", agent), agent)
     if preset is None:
         own |= numbers
-        return {**file, **({"agent_args": own} if own else {})}, ""
+        return {**base, **file, **({"agent_args": own} if own else {})}, ""
     settings = beneath(preset, given)
     said = {name: value for name, value in flatten(settings).items() if not typed(name, argv)}
     shown = ", ".join(f"{name}={value}" for name, value in said.items())
     agent_args = own | settings["agent_args"] | numbers
-    merged = {**settings, "agent": preset.agent, **file, "agent_args": agent_args}
+    merged = {**base, **settings, "agent": preset.agent, **file, "agent_args": agent_args}
     return merged, f"preset {preset.name} (--preset none leaves it out): {shown}"
 
 
@@ -55,10 +57,29 @@ def read_file(name: str, argv: Sequence[str], chosen: Settings) -> Settings:
         return {}
     from seqrl.training.runs.config_file import config_file
 
-    pairs = [*flag_values(argv, "--env-arg"), *flag_values(argv, "--eval-env-arg")]
-    args = {name: value for name, _, value in (word.partition("=") for word in pairs)}
+    args = {**typed_pairs(argv, "--env-arg"), **typed_pairs(argv, "--eval-env-arg")}
     wrappers: Settings = {"wrappers": []} if flag_values(argv, "--wrapper") else {}
     return config_file(name, {**chosen, **wrappers, "env_args": args})
+
+
+def begun_from(given: Settings, file: Settings, argv: Sequence[str]) -> tuple[Settings, Settings]:
+    """Return a file's settings with what `--from RUN` brings, and what a preset may change."""
+    if not given.get("from"):
+        return file, {}
+    from seqrl.training.runs.warm_start import inherited
+
+    if wrappers := flag_values(argv, "--wrapper"):
+        given = {**given, "wrappers": [{"name": name, "args": {}} for name in wrappers]}
+    args = {**given.get("env_args", {}), **typed_pairs(argv, "--env-arg")}
+    found = inherited(Path(given["from"]), {**given, "env_args": args})
+    base = {name: found.pop(name) for name in ("num_envs",) if name in found and name not in file}
+    return {**file, **found}, base
+
+
+def typed_pairs(argv: Sequence[str], flag: str) -> Settings:
+    """Return the texts that are typed as K=V after a flag, by K."""
+    parts = (word.partition("=") for word in flag_values(argv, flag))
+    return {name: value for name, _, value in parts}
 
 
 def typed(name: str, argv: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seqrl.training.runs.run_one import Summary, run
     from seqrl.training.runs.seeds import Runs, train_seeds
     from seqrl.training.runs.tensorboard import TensorBoard
+    from seqrl.training.runs.warm_start import warm_start
 
 __all__ = [
     "Callback",
@@ -49,6 +50,7 @@ __all__ = [
     "run_to",
     "train",
     "train_seeds",
+    "warm_start",
 ]
 
 FILES = {
@@ -66,6 +68,7 @@ FILES = {
     "runs.run_one": ("Summary", "run"),
     "runs.seeds": ("Runs", "train_seeds"),
     "runs.tensorboard": ("TensorBoard",),
+    "runs.warm_start": ("warm_start",),
 }
 
 

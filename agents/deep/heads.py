@@ -84,6 +84,13 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
+    def divergence(self, out: Tensor, other: Tensor, head: Any) -> Tensor:
+        """Return KL(this || other) in nats [...], of the distributions of numbers [..., size].
+
+        head: that of `other`, which may have a spread of its own.
+        """
+        raise NotImplementedError
+
 
 class Categorical(Head):
     """One choice, or several at once: softmax over each group of logits."""
@@ -142,6 +149,13 @@ class Categorical(Head):
         evenly = [(mean_surprise(part) * mask).sum() for part in self._groups(out)]
         return (1.0 - smoothing) * exact + smoothing * sum(evenly[1:], evenly[0])
 
+    def divergence(self, out: Tensor, other: Tensor, head: Any) -> Tensor:
+        """The sum over the groups."""
+        both = zip(self._groups(out), self._groups(other), strict=True)
+        logs = [(torch.log_softmax(p, -1), torch.log_softmax(q, -1)) for p, q in both]
+        each = [(p.exp() * (p - q)).sum(-1) for p, q in logs]
+        return sum(each[1:], each[0])
+
     def _chosen(self, action: Tensor) -> Sequence[Tensor]:
         """Return the number of the choice [...] in each group."""
         if self.flat:
@@ -194,6 +208,12 @@ class Bernoulli(Head):
         yes = action.reshape(out.shape).to(out.dtype) * (1.0 - smoothing) + smoothing / 2
         each = nn.functional.binary_cross_entropy_with_logits(out, yes, reduction="none")
         return torch.where(mask, each.sum(-1), 0.0).sum()
+
+    def divergence(self, out: Tensor, other: Tensor, head: Any) -> Tensor:
+        """The sum over the entries."""
+        cross, chance = nn.functional.binary_cross_entropy_with_logits, torch.sigmoid(out)
+        each = cross(other, chance, reduction="none") - cross(out, chance, reduction="none")
+        return each.sum(-1)
 
     def _shaped(self, yes: Array) -> Array:
         yes = yes.reshape((*yes.shape[:-1], *self.shape))
@@ -248,6 +268,13 @@ class Gaussian(Head):
     ) -> Tensor:
         """The sum over the dimensions; there are no choices to smooth."""
         return -torch.where(mask, self.log_prob(out, self._known(action, mask)), 0.0).sum()
+
+    def divergence(self, out: Tensor, other: Tensor, head: Any) -> Tensor:
+        """The sum over the dimensions, in the space's own units."""
+        narrower = self.log_std - head.log_std
+        scaled = (out - other) * torch.exp(-head.log_std)
+        each = 0.5 * (torch.exp(2 * narrower) + scaled.square() - 1) - narrower
+        return each.sum(-1)
 
     def squared_error(self, out: Tensor, action: Tensor, mask: Tensor) -> Tensor:
         """Return half the sum of squared errors in the space's own units where `mask` holds.

@@ -15,6 +15,7 @@ from seqrl.agents.deep.heads import Gaussian
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.policy_agent import PolicyAgent
 from seqrl.agents.deep.targets import Loss
+from seqrl.agents.deep.warm_start import WarmStart
 from seqrl.agents.experience.episodes import Episodes
 from seqrl.agents.schedules import Rate, schedule
 from seqrl.agents.teachers import Teacher, check_teacher, teacher_in
@@ -80,9 +81,9 @@ class Imitation(PolicyAgent):
         self.epochs = check_whole("epochs", epochs)
         check_options(action_space, label_smoothing, learn_spread)
         self.label_smoothing, self.learn_spread = label_smoothing, learn_spread
-        parts = optim, 1.0, False, 1.0
+        parts, others = (optim, 1.0, False, 1.0), (False, backend, device, seed)
         super().__init__(
-            network, action_space, observation_space, *parts, False, backend, device, seed
+            network, action_space, observation_space, *parts, *others, warm_start=WarmStart()
         )
 
     def __getstate__(self) -> dict[str, Any]:

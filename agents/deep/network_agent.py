@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -17,6 +17,7 @@ from seqrl.agents.deep.devices import pick_device
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
+from seqrl.agents.deep.warm_start import Taken, acting_weights, take_weights
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import action_mask, schema, tree
 from seqrl.core.arrays import host_copy, to_tensor
@@ -267,6 +268,37 @@ class NetworkAgent(Scheduled):
         """Return what a scheduled number is at this env step."""
         return rate(*number.bind(self.horizon), self.steps - self.origin)
 
+    # what another agent has learned
+
+    def begin_from(self, saved: Mapping[str, Any]) -> Taken:
+        """Take the weights, by name and shape, that another agent's `state_dict` holds.
+
+        Those of the network that acts, its running statistics, and of its last layer the rows that
+        prefer actions; then other parts begin from these. UsageError where nothing fits.
+        """
+        if not self.built:
+            raise UsageError("the network is not built yet: give the agent the observation_space")
+        kind, weights = acting_weights(saved.get("parts"))
+        (name, part), *_ = self.parts.items()
+        size = len(part.module.layer.weight) - self.beside_actions
+
+        def rows(leaf: Tensor, there: bool) -> Tensor:
+            return preferring(leaf, size, last=(kind if there else name) == "values")
+
+        taken = take_weights(part.module, weights, rows)
+        self.begin_others(weights, saved)
+        for each in self.parts.values():
+            each.refresh()
+        return taken
+
+    @property
+    def beside_actions(self) -> int:
+        """How many numbers of the last layer of what acts prefer no action."""
+        return 0
+
+    def begin_others(self, weights: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+        """Let the other parts begin from the weights that were taken."""
+
     # state
 
     SAVED: ClassVar[dict[str, Kept]] = {
@@ -300,6 +332,16 @@ class NetworkAgent(Scheduled):
                 text = "the network is not built yet: give the agent the observation_space"
                 raise UsageError(text)
             super().load_state_dict(state, name)
+
+
+def preferring(leaf: Tensor, size: int, *, last: bool) -> Tensor:
+    """Return the rows [size, ...] of a last layer's weights that prefer actions.
+
+    A value's row stands before them (`last`: in dueling values) or behind; other weights are whole.
+    """
+    if len(leaf) != size + 1:
+        return leaf
+    return leaf[1:] if last else leaf[:-1]
 
 
 def shared_weights(network: nn.Module) -> list[Tensor]:

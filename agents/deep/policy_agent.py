@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import gymnasium as gym
@@ -14,6 +16,8 @@ from seqrl.agents.deep.heads import make_head
 from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import Outputs, Part
+from seqrl.agents.deep.warm_start import WarmStart, body_of, take_weights, weights_of
+from seqrl.agents.schedules import schedule
 from seqrl.core import action_mask, tree
 from seqrl.core.errors import UsageError
 from seqrl.core.moments import RunningMoments
@@ -59,6 +63,7 @@ class PolicyAgent(NetworkAgent):
         backend: str,
         device: str,
         seed: Seed,
+        warm_start: WarmStart,
     ):
         if not 1e-6 <= temperature <= 1e6:  # a mask's numbers stay finite, and forbidding
             raise UsageError(f"temperature {temperature}: expected a number from 1e-6 to 1e6")
@@ -67,6 +72,9 @@ class PolicyAgent(NetworkAgent):
         self.head = make_head(action_space)
         self.temperature, self.has_critic = temperature, critic
         self.returns = RunningMoments()
+        warm_start.check(critic, self.shares_network)
+        self.warm_start = warm_start
+        self.kl_coef = schedule("kl_coef", warm_start.kl_coef, 0.0, math.inf)
         self._prepare(observation_space)
 
     def _build(self) -> None:
@@ -88,6 +96,10 @@ class PolicyAgent(NetworkAgent):
         elif self.has_critic:
             self.critic = self._part(Outputs(copied(self.network), value))
             self.parts["critic"] = self.critic
+        if self.warm_start.anchored:
+            frozen = copied(outputs).requires_grad_(False)
+            self.anchor = Part(frozen, None, self.device, self.backend)
+            self.parts["anchor"] = self.anchor
         self.store = self.make_store()
 
     def _shared(self, weight: Tensor) -> nn.Parameter:
@@ -116,12 +128,10 @@ class PolicyAgent(NetworkAgent):
         on_host = isinstance(start, np.ndarray)
         self._try_once(obs, start)
         draw = Draw(self.rng if on_host else self.torch_rng)
-        own, other = self.memories(state)
         drawn = self.network.noise if explore else 0
         noise = draw.normal((len(start), drawn)) if drawn else None
-        out, own = self.policy.act(obs, start, own, noise)
-        if self.carries_both:
-            other = self.critic.act(obs, start, other)[1]
+        out, own = self.policy.act(obs, start, self.memory_of("policy", state), noise)
+        after = self._carried(own, obs, start, state, noise)
         out = self.preferences(out)
         check_finite(out, obs)
         with torch.no_grad():  # the spread of continuous actions is a parameter
@@ -133,8 +143,17 @@ class PolicyAgent(NetworkAgent):
         if not on_host:
             made = action, log_prob, noise
             action, log_prob, noise = tree.map(lambda leaf: leaf.to(start.device), made)
-        state = (own, other) if self.carries_both else own
-        return Decision(action, state, log_prob, noise=noise)
+        return Decision(action, after, log_prob, noise=noise)
+
+    def _carried(self, own: State, obs: Array, start: Array, state: State, noise: Any) -> State:
+        """Return the memory that a decision carries: the policy's `own`, with others beside it."""
+        if not self.carries_several:
+            return own
+        after = [own]
+        for name in list(self.parts)[1:]:
+            handed = noise if name == "anchor" else None  # which draws as the policy does
+            after.append(self.parts[name].act(obs, start, self.memory_of(name, state), handed)[1])
+        return tuple(after)
 
     def preferences(self, out: Array) -> Array:
         """Return what the head takes [..., K] of the policy network's numbers."""
@@ -150,15 +169,16 @@ class PolicyAgent(NetworkAgent):
         return self.head.mode(self.preferences(out))
 
     @property
-    def carries_both(self) -> bool:
-        """Whether decisions carry two memories, the policy's and the critic's."""
-        return self.learns_turns and self.memory and not self.shares_network
+    def carries_several(self) -> bool:
+        """Whether decisions carry a memory of each part, not the policy's alone."""
+        return self.learns_turns and self.memory and len(self.parts) > 1
 
-    def memories(self, state: State) -> tuple[State, State]:
-        """Return the policy's and the critic's memory of what a decision carried."""
-        if self.carries_both:
-            return (None, None) if state is None else state
-        return state, state if self.shares_network else None
+    def memory_of(self, name: str, state: State) -> State:
+        """Return the memory of a part, or of the "critic", of what a decision carried."""
+        name = "policy" if name == "critic" and self.shares_network else name
+        if self.carries_several:
+            return None if state is None else state[list(self.parts).index(name)]
+        return state if name == "policy" else None
 
     def values(self, obs: Array, start: Array) -> np.ndarray | None:
         """Return the critic's values of N observations that open episodes [N]; None without one."""
@@ -170,7 +190,7 @@ class PolicyAgent(NetworkAgent):
 
     def value_after(self, obs: Array, start: Array, state: State) -> Array:
         """Return the critic's values [N] of observations, with the memory before them."""
-        out, _ = self.critic.act(obs, start, self.memories(state)[1])
+        out, _ = self.critic.act(obs, start, self.memory_of("critic", state))
         return self.in_units(out[..., -1])
 
     def in_units(self, out: Array) -> Array:
@@ -185,12 +205,12 @@ class PolicyAgent(NetworkAgent):
         noise: what the policy was handed, which it shares with values of its own network.
         """
         drawn = noise if self.shares_network else None
-        out = self.critic.evaluate(obs, start, self.memories(state)[1], drawn)
+        out = self.critic.evaluate(obs, start, self.memory_of("critic", state), drawn)
         return self.in_units(out[..., -1])
 
     def learn_both(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the policy's numbers [T, B, K] and the critic's [T, B] of a batch's rows."""
-        own, other = self.memories(batch.state)
+        own, other = (self.memory_of(name, batch.state) for name in ("policy", "critic"))
         out = self.policy.learn(batch.obs, batch.start, own, batch.valid, batch.noise)
         if self.shares_network:
             return out[..., :-1], out[..., -1]
@@ -213,7 +233,64 @@ class PolicyAgent(NetworkAgent):
     def update_statistics(self, batch: Batch) -> None:
         """Show a batch to the networks' running statistics, after the last pass over it."""
         leaves = action_mask.split(batch.obs)[0], batch.start, batch.valid
-        for part, state in zip(self.parts.values(), self.memories(batch.state), strict=False):
-            update_statistics(part.module.network, *leaves, state)
+        for name in self.learning:
+            state = self.memory_of(name, batch.state)
+            update_statistics(self.parts[name].module.network, *leaves, state)
+
+    # from imitation to reward
+
+    @property
+    def warming(self) -> bool:
+        """Whether only the critic learns as yet."""
+        return self.steps - self.origin <= self.warm_start.critic_warmup > 0
+
+    @property
+    def learning(self) -> list[str]:
+        """Return the names of the parts that learn now."""
+        if self.warming:
+            return ["critic"]
+        return [name for name, part in self.parts.items() if part.optim is not None]
+
+    def anchored(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the policy that this one came from gives at a batch's rows, in one call.
+
+        As a leaf "anchor" [T, B, K] for the batch's extra ones; none where `kl_coef` is 0.
+        """
+        if not self.warm_start.anchored:
+            return {}
+        state = self.memory_of("anchor", batch.state)
+        out = self.anchor.evaluate(batch.obs, batch.start, state, batch.noise)
+        return {"anchor": self.preferences(out)}
+
+    def divergence(self, out: Tensor, batch: Batch) -> Tensor | None:
+        """Return KL(policy || the one it came from) [T, B] of the policy's numbers [T, B, K].
+
+        None where `kl_coef` is 0.
+        """
+        if "anchor" not in batch.extra:
+            return None
+        return self.head.divergence(out, batch.extra["anchor"], self.anchor.module.head)
+
+    @property
+    def beside_actions(self) -> int:
+        """One where the values are a row of the policy's layer."""
+        return int(self.shares_network)
+
+    def begin_others(self, weights: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+        """Let the critic begin from another agent's, or its policy's body; set the anchor.
+
+        The units of values are taken with a critic that fits whole.
+        """
+        parts, own = saved["parts"], self.parts.get("critic")
+        there = weights_of(parts, "critic")
+        if own is not None and isinstance(there, dict):
+            taken = take_weights(own.module, there, lambda leaf, _: leaf)
+            if not taken.left and "returns" in saved:
+                self.returns.load_state_dict(saved["returns"], "agent/returns")
+        elif own is not None:
+            take_weights(own.module, body_of(weights), lambda leaf, _: leaf)
+        if "anchor" in self.parts:
+            same = self.policy.module.state_dict()
+            take_weights(self.anchor.module, same, lambda leaf, _: leaf)
 
     SAVED: ClassVar[dict[str, Kept]] = {**NetworkAgent.SAVED, "returns": PART}

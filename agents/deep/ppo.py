@@ -14,6 +14,7 @@ from seqrl.agents.deep import targets
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.policy_agent import PolicyAgent
 from seqrl.agents.deep.targets import Loss
+from seqrl.agents.deep.warm_start import WarmStart
 from seqrl.agents.experience.rollout import Rollout
 from seqrl.agents.schedules import Rate, schedule
 from seqrl.core.arrays import on_device
@@ -49,6 +50,7 @@ class PPO(PolicyAgent):
         target_kl: nats from the policy that acted, above 0, after which a rollout is left.
         share: values come from the policy's own network, by a row of its last layer.
         normalize_reward: divide rewards by the running spread of their discounted sums.
+        warm_start: how what another run has learned is kept.
         backend: "torch", "numpy" or "auto": in what plain networks act.
         device: "auto", "cpu", "cuda" or "cuda:0".
         seed: of the agent's own random numbers.
@@ -74,6 +76,7 @@ class PPO(PolicyAgent):
         target_kl: float = math.inf,
         share: bool = False,
         normalize_reward: bool = False,
+        warm_start: WarmStart = WarmStart(),
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
@@ -96,7 +99,9 @@ class PPO(PolicyAgent):
         self.shares_network = share
         parts = optim, gamma, True, 1.0
         others = normalize_reward, backend, device, seed
-        super().__init__(network, action_space, observation_space, *parts, *others)
+        super().__init__(
+            network, action_space, observation_space, *parts, *others, warm_start=warm_start
+        )
 
     def make_store(self) -> Rollout:
         """Return turns of a fixed number."""
@@ -120,6 +125,7 @@ class PPO(PolicyAgent):
         extra = {
             "advantage": targets.normalized(advantage, valid),
             "return": (returns - self.returns.mean) / self.returns.std,
+            **self.anchored(whole),
         }
         whole = whole._replace(extra=extra)
         rows = whole if self.memory else whole.steps()
@@ -134,7 +140,10 @@ class PPO(PolicyAgent):
         self.update_statistics(whole)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the clipped gain, the error of the values and the entropy bonus (eq. 9)."""
+        """Return the clipped gain, the error of the values and the entropy bonus (eq. 9).
+
+        With `kl_coef` also KL to the policy it came from; in the critic's warm-up the error alone.
+        """
         out, value = self.learn_both(batch)
         valid, advantage = batch.valid, batch.extra["advantage"]
         log_ratio = torch.where(valid, self.head.log_prob(out, batch.action) - batch.log_prob, 0.0)
@@ -143,7 +152,12 @@ class PPO(PolicyAgent):
         gain = torch.minimum(ratio * advantage, clipped * advantage)
         error = (batch.extra["return"] - value).square()
         entropy = self.head.entropy(out)
-        each = self.value_coef * error - gain - self.now(self.entropy_coef) * entropy
+        divergence = self.divergence(out, batch)
+        each = self.value_coef * error
+        if not self.warming:
+            each = each - gain - self.now(self.entropy_coef) * entropy
+            if divergence is not None:
+                each = each + self.now(self.kl_coef) * divergence
 
         @torch.no_grad()
         def metrics() -> dict[str, Tensor]:
@@ -154,6 +168,8 @@ class PPO(PolicyAgent):
                 "approx_kl": ratio - 1 - log_ratio,
                 "clip_fraction": (ratio != clipped).float(),
             }
+            if divergence is not None:
+                numbers["anchor_kl"] = divergence
             means = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
             return {**means, "train/max_ratio": (ratio - 1).abs().max() + 1}
 
@@ -165,7 +181,7 @@ class PPO(PolicyAgent):
         self.newest = None  # where the step fails, nothing is left that could not be copied
         with self.drawing():
             loss = self.loss(batch)
-            norm = self.gradient_step(loss, *self.parts.values())
+            norm = self.gradient_step(loss, *(self.parts[name] for name in self.learning))
         self.newest = loss, norm
         self.updates += 1
         return self.numbers

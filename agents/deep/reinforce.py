@@ -15,6 +15,7 @@ from seqrl.agents.deep import targets
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.policy_agent import PolicyAgent
 from seqrl.agents.deep.targets import Loss
+from seqrl.agents.deep.warm_start import WarmStart
 from seqrl.agents.experience.episodes import Episodes
 from seqrl.agents.schedules import Rate, schedule
 from seqrl.core import tree
@@ -54,6 +55,7 @@ class Reinforce(PolicyAgent):
         entropy_coef: weight of the entropy bonus, at least 0, a number or a schedule.
         temperature: the policy is softmax(out / temperature), above 0.
         normalize_reward: divide rewards by the running spread of their discounted sums.
+        warm_start: how what another run has learned is kept.
         backend: "torch", "numpy" or "auto": in what plain networks act.
         device: "auto", "cpu", "cuda" or "cuda:0".
         seed: of the agent's own random numbers.
@@ -73,6 +75,7 @@ class Reinforce(PolicyAgent):
         entropy_coef: Rate = 0.01,
         temperature: float = 1.0,
         normalize_reward: bool = False,
+        warm_start: WarmStart = WarmStart(),
         backend: str = "auto",
         device: str = "auto",
         seed: Seed = None,
@@ -87,7 +90,9 @@ class Reinforce(PolicyAgent):
         self.warned = False  # that cut episodes end where they were cut
         parts = optim, gamma, baseline == "value", temperature
         others = normalize_reward, backend, device, seed
-        super().__init__(network, action_space, observation_space, *parts, *others)
+        super().__init__(
+            network, action_space, observation_space, *parts, *others, warm_start=warm_start
+        )
 
     def make_store(self) -> Episodes:
         """Return episodes, kept until enough are over."""
@@ -111,7 +116,8 @@ class Reinforce(PolicyAgent):
         whole = whole._replace(extra={"return": returns, "advantage": advantage})
         steps = int(whole.valid.sum())
         self.count = self.batch_steps or float(steps)
-        yield whole if self.memory else whole.steps()
+        rows = whole if self.memory else whole.steps()
+        yield rows._replace(extra={**rows.extra, **self.anchored(rows)})
         self.batch_steps = self.count + NEW * (steps - self.count)
 
     def _baseline(self, whole: Batch) -> Tensor:
@@ -136,7 +142,10 @@ class Reinforce(PolicyAgent):
             LOG.warning("seqrl: episodes are cut off; without a value network returns end there")
 
     def loss(self, batch: Batch) -> Loss:
-        """Return -sum A log pi(a|s) and the entropy bonus of the valid steps."""
+        """Return -sum A log pi(a|s) and the entropy bonus of the valid steps.
+
+        With `kl_coef` also KL to the policy it came from.
+        """
         valid, advantage = batch.valid, batch.extra["advantage"]
         out = self.policy.learn(batch.obs, batch.start, None, valid, batch.noise)
         out = out / self.temperature
@@ -144,8 +153,13 @@ class Reinforce(PolicyAgent):
         entropy = torch.where(valid, self.head.entropy(out), 0.0).sum()
         count = valid.sum().clamp(min=1)
         metrics = {"train/policy_loss": -gain / count, "train/entropy": entropy / count}
+        total = -gain - self.now(self.entropy_coef) * entropy
+        if (divergence := self.divergence(out, batch)) is not None:
+            divergence = torch.where(valid, divergence, 0.0).sum()
+            metrics["train/anchor_kl"] = divergence / count
+            total = total + self.now(self.kl_coef) * divergence
         detached = {name: number.detach() for name, number in metrics.items()}
-        return Loss(-gain - self.now(self.entropy_coef) * entropy, self.count, metrics=detached)
+        return Loss(total, self.count, metrics=detached)
 
     def value_loss(self, batch: Batch) -> Loss:
         """Return the squared error of the critic, in units of the returns' running spread."""
@@ -155,12 +169,14 @@ class Reinforce(PolicyAgent):
         return Loss(total, self.count)
 
     def update(self, batch: Batch) -> Metrics:
-        """Take a step of the policy and some of the critic."""
+        """Take a step of the policy, but in the critic's warm-up, and some of the critic."""
         with self.drawing():
-            loss = self.loss(batch)
-            norm = self.gradient_step(loss, self.policy, name="policy loss")
-            metrics: dict[str, Any] = {"train/loss": loss.metrics["train/policy_loss"]}
-            metrics |= {**loss.metrics, "train/grad_norm": norm}
+            metrics: dict[str, Any] = {"train/loss": 0.0}
+            if not self.warming:
+                loss = self.loss(batch)
+                norm = self.gradient_step(loss, self.policy, name="policy loss")
+                metrics = {"train/loss": loss.metrics["train/policy_loss"]}
+                metrics |= {**loss.metrics, "train/grad_norm": norm}
             metrics["train/learning_rate"] = self.now(self.learning_rate)
             for _ in range(self.value_passes if self.has_critic else 0):
                 loss = self.value_loss(batch)

@@ -187,6 +187,16 @@ class ValueAgent(NetworkAgent):
         """
         raise NotImplementedError
 
+    @property
+    def beside_actions(self) -> int:
+        """One where states have a value of their own."""
+        return int(self.dueling)
+
+    def begin_others(self, weights: Any, saved: Any) -> None:
+        """Let the target network be the same."""
+        if self.target_part is not self.values_part:
+            self.target_part.module.load_state_dict(self.values_part.module.state_dict())
+
     # acting
 
     def act(

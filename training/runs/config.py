@@ -19,10 +19,11 @@ from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.folder import config_text
 from seqrl.training.runs.offline import complete_offline
+from seqrl.training.runs.warm_start import with_inherited
 
 MOST_THREADS = 1_024
 KINDS: dict[str, tuple[Any, str]] = dict.fromkeys(("agent", "env", "network"), (str, "a text"))
-KINDS["condition_on"] = (str, "a text")
+KINDS |= dict.fromkeys(("condition_on", "from"), (str, "a text"))
 REALS = ("stop_at", "worker_timeout", "best_share", "target_return")
 KINDS |= dict.fromkeys(REALS, (int | float | np.number, "a number"))
 KINDS["dataset"] = (list, "a list of folders or ids")
@@ -38,6 +39,7 @@ def complete(given: Mapping[str, Any]) -> Config:
     Keys are those of a run's config.toml; what is not set, or None, is as the flags have it.
     """
     check_names(given)
+    given = with_inherited(given)
     config = {**DEFAULTS, **{name: x for name, x in given.items() if x is not None}}
     check_values(config)
     check_early_end(config)

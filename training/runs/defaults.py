@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "network_args": {},
     "normalize_obs": False,
     "bin_range": {},
+    "from": None,
     "dataset": None,
     "best_share": None,
     "condition_on": None,

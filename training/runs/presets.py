@@ -50,6 +50,8 @@ def preset(name: str) -> Preset:
 
 def fitting(given: Settings, name: str = "") -> Preset | None:
     """Return the preset that is named, else the one for the agent and environment given, if any."""
+    if not name and given.get("from"):
+        return presets().get(f"{given.get('agent', AGENT)}-from")
     if name == "none" or (given.get("dataset") and not name):  # presets are tuned for playing
         return None
     if name:

@@ -36,6 +36,7 @@ from seqrl.training.runs.remarks import remarks
 from seqrl.training.runs.teaching import check_teacher_code, give_teacher
 from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import TensorBoard
+from seqrl.training.runs.warm_start import begin
 
 EVALUATION = "evaluation.npz"  # the last one: returns, lengths and cuts of its episodes
 Checkpoint = dict[str, Any]
@@ -113,8 +114,10 @@ class RunUnderWay:
     early_stopping: EarlyStopping | None = None
     checkpointer: Checkpointer
 
-    def __init__(self, parts: RunParts, stop: Event | None = None):
+    def __init__(self, parts: RunParts, stop: Event | None = None, *, anew: bool = True):
         self.parts, self.config = parts, parts.config
+        if anew:
+            begin(parts.agent, parts.config)
         give_teacher(parts.agent, parts.config)
         why_unkept(parts.envs)  # first, as a reset puts right what is tried out
         self.loop = Interaction(parts.agent, parts.envs, compile=self.config["compile"])
@@ -148,6 +151,8 @@ class RunUnderWay:
         if saved is None:
             logger.describe(config, telling(config))
             self.checkpointer.announce(loop)
+            if config.get("from"):  # it goes on without the run that it began from
+                self.checkpointer.save(loop)
         else:
             self._restore(saved)
 
@@ -272,7 +277,7 @@ def continued(
     saved = saved_run.newest(folder)
     if saved is not None:
         saved_run.check_same_config(runs.as_stored(config), saved["config"])
-    one = RunUnderWay(build_parts(folder, config), stop)
+    one = RunUnderWay(build_parts(folder, config), stop, anew=saved is None)
     if saved is None:
         runs.clear_unsaved_run(folder)
     return one, saved
@@ -303,7 +308,12 @@ def stored_config(folder: Path, given: Mapping[str, Any]) -> Config:
     allowed: Config = {name: given.get(name) for name in (*CODE, "wrappers", "env_args")}
     allowed["teacher"] = (given.get("agent_args") or {}).get("teacher")
     stored = reopened(folder, allowed)
-    known = {name: x for name, x in stored.items() if name in DEFAULTS}
+    given, source = dict(given), given.get("from")
+    given.pop("from", None)  # which may be gone
+    if source is not None and str(Path(source).absolute()) != stored.get("from"):
+        other = f"from {source} (then {stored.get('from')})"
+        raise UsageError(f"resume: {folder} was begun with other settings: {other}; leave them out")
+    known = {name: x for name, x in stored.items() if name in DEFAULTS and name != "from"}
     tables = {x: {**stored[x], **(given.get(x) or {})} for x in ("agent_args", "env_args")}
     again = runs.as_stored(complete({**known, **given, **tables}))
     again, before = ({name: x[name] for name in given if name in x} for x in (again, stored))

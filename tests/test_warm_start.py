@@ -1,0 +1,421 @@
+"""From imitation to reward: what an agent takes from another run, and how it keeps it."""
+
+import math
+import shutil
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from seqrl import training
+from seqrl.agents.deep.deep_q import DeepQ
+from seqrl.agents.deep.heads import make_head
+from seqrl.agents.deep.imitation import Imitation
+from seqrl.agents.deep.ppo import PPO
+from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.deep.warm_start import WarmStart
+from seqrl.core.errors import UsageError
+from seqrl.core.types import Batch
+from seqrl.envs.making import make
+from seqrl.networks.mlp import MLP
+from seqrl.networks.recurrent import GRU, LSTM
+from seqrl.scripts import train
+from seqrl.scripts.run_name import run_name
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.train import train as train_agent
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs import saved_run
+from seqrl.training.runs.presets import preset
+from seqrl.training.runs.warm_start import warm_start
+
+OBS, ACTIONS = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(4)
+START = np.ones(5, bool)
+SEEN = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+
+def mlp():
+    return MLP(OBS, 8)
+
+
+def gru():
+    return GRU(MLP(OBS, 8), 8)
+
+
+def moved(agent):
+    """The agent, its weights other than any that are drawn."""
+    with torch.no_grad():
+        for part in agent.parts.values():
+            for weight in part.module.parameters():
+                weight.add_(0.5 * torch.randn(weight.shape, generator=torch.manual_seed(1)))
+    return agent
+
+
+def make_agent(cls, network=mlp, **options):
+    return cls(network(), ACTIONS, OBS, device="cpu", seed=0, **options)
+
+
+def preferred(agent):
+    return agent.act(SEEN, START, explore=False).action
+
+
+# the divergence
+
+
+def test_the_divergence_of_choices_by_hand():
+    """KL(p || q) of p = (1/2, 1/2) and q = (1/4, 3/4) is ln(2) / 2 - ln(3/2) / 2."""
+    head = make_head(spaces.Discrete(2))
+    p, q = torch.tensor([[0.0, 0.0]]), torch.log(torch.tensor([[0.25, 0.75]]))
+    found = head.divergence(p, q, head)
+    assert found.tolist() == pytest.approx([0.5 * math.log(2) - 0.5 * math.log(1.5)])
+    both = make_head(spaces.MultiDiscrete([2, 2]))
+    twice = both.divergence(torch.cat([p, p], -1), torch.cat([q, q], -1), both)
+    assert twice.item() == pytest.approx(2 * found.item())
+
+
+def test_the_divergence_of_yes_or_no_by_hand():
+    head = make_head(spaces.MultiBinary(1))
+    p, q = torch.zeros(1, 1), torch.log(torch.tensor([[3.0]]))  # chances 1/2 and 3/4
+    expected = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert head.divergence(p, q, head).item() == pytest.approx(expected)
+
+
+def test_the_divergence_of_normal_numbers_by_hand():
+    """ln(s'/s) + (s^2 + (m - m')^2) / (2 s'^2) - 1/2 with s = 1, s' = 2, m - m' = 3."""
+    head, other = (make_head(spaces.Box(-1, 1, (1,), np.float32)) for _ in range(2))
+    with torch.no_grad():
+        head.log_std.fill_(0.0)
+        other.log_std.fill_(math.log(2.0))
+    found = head.divergence(torch.tensor([[4.0]]), torch.tensor([[1.0]]), other)
+    assert found.item() == pytest.approx(math.log(2) + (1 + 9) / 8 - 0.5)
+
+
+def test_what_may_not_be_done_adds_nothing_to_the_divergence():
+    head = make_head(spaces.Discrete(3))
+    p, q = torch.tensor([[0.0, 0.0, -1e30]]), torch.tensor([[math.log(0.25), math.log(0.75), -1e30]])
+    expected = 0.5 * math.log(2) - 0.5 * math.log(1.5)
+    assert head.divergence(p, q, head).item() == pytest.approx(expected)
+
+
+# the gradient
+
+
+REWARD = torch.tensor([1.0, 0.0, 0.5, -1.0])
+CHANCES = torch.tensor([0.4, 0.3, 0.2, 0.1])  # of the actions in the batch below
+
+
+def enumerated_batch(agent):
+    """Ten steps of one state in which each action comes as often as its chance says."""
+    count = (10 * CHANCES).round().long()
+    action = torch.repeat_interleave(torch.arange(4), count)[None]
+    flags = torch.ones_like(action, dtype=torch.bool)
+    obs = torch.from_numpy(SEEN[:1])[None].expand(1, 10, 3).contiguous()
+    expected = (CHANCES * REWARD).sum()
+    advantage = REWARD[action] - expected
+    log_prob = CHANCES.log()[action]
+    extra = {"advantage": advantage, "return": 0.0 * advantage}
+    batch = Batch(obs, flags, action, log_prob, advantage, advantage * 0, ~flags, flags)
+    return batch._replace(extra={**extra, **agent.anchored(batch._replace(extra=extra))})
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (Reinforce, {"baseline": "none", "entropy_coef": 0.0}),
+        (PPO, {"clip": math.inf, "entropy_coef": 0.0}),
+    ],
+)
+def test_the_gradient_is_that_of_reward_minus_divergence(cls, options):
+    """d/d logits of sum_a pi(a) (r(a) - c ln(pi(a) / q(a))), enumerated over the actions."""
+    agent = make_agent(cls, warm_start=WarmStart(kl_coef=0.7), **options)
+    policy, anchor = agent.policy.module, agent.anchor.module
+    with torch.no_grad():
+        for module, chance in ((policy, CHANCES), (anchor, CHANCES.flip(0))):
+            module.layer.weight.zero_()
+            module.layer.bias.copy_(chance.log())
+    batch = enumerated_batch(agent)
+    loss = agent.loss(batch)
+    count = loss.count if cls is PPO else batch.valid.sum()
+    (loss.total / count).backward()
+    found = agent.policy.leaf.grad.sum((0, 1)) if agent.policy.learns_in_numpy else policy.layer.bias.grad
+    logits = CHANCES.log().clone().requires_grad_()
+    logs = torch.log_softmax(logits, -1)
+    (-(logs.exp() * (REWARD - 0.7 * (logs - CHANCES.flip(0).log()))).sum()).backward()
+    torch.testing.assert_close(found, logits.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_with_memory_the_anchor_is_asked_in_one_call_from_its_own_memory(monkeypatch):
+    agent = make_agent(PPO, gru, warm_start=WarmStart(kl_coef=0.1), rollout=6, minibatches=2)
+    moved(agent)
+    calls, batches = [], []
+    evaluate = agent.anchor.evaluate
+    monkeypatch.setattr(agent.anchor, "evaluate", lambda *x: calls.append(x) or evaluate(*x))
+    update = agent.update
+    monkeypatch.setattr(agent, "update", lambda batch: batches.append(batch) or update(batch))
+    step_by_step, state = [], None
+    envs = make("seqrl/RepeatFirst-v0", 5)
+    del envs
+    obs = np.random.default_rng(1).normal(size=(13, 5, 3)).astype(np.float32)
+    from seqrl.core.types import Transition
+
+    no = np.zeros(5, bool)
+    for t in range(12):
+        start = np.full(5, t in (0, 4, 9))
+        own = None if state is None else state[2]
+        step_by_step.append(np.asarray(agent.anchor.act(obs[t], start, own)[0]))
+        decision = agent.act(obs[t], start, state)
+        over = np.full(5, t in (3, 8))
+        agent.learn(
+            Transition(
+                obs[t], start, state, decision.state, decision.action, decision.log_prob,
+                np.ones(5, np.float32), over, no, obs[t + 1], ~no,
+            )
+        )
+        state = decision.state
+    assert len(calls) == 2 and len(batches) == 16  # two rollouts, each asked once
+    whole = np.stack(step_by_step)
+    for rows, call in zip((whole[:6], whole[6:]), calls, strict=True):
+        np.testing.assert_allclose(np.asarray(evaluate(*call))[:6], rows, atol=1e-5)
+
+
+# the critic's warm-up
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [(PPO, {"rollout": 16, "normalize_reward": True}), (Reinforce, {"batch_episodes": 4})],
+)
+@pytest.mark.parametrize("network", ["mlp", "lstm"])
+def test_in_the_warm_up_the_critic_learns_alone(cls, options, network):
+    envs = make("CartPole-v1", 4, max_episode_steps=20)
+    space = envs.single_observation_space
+    made = MLP(space, 8) if network == "mlp" else LSTM(MLP(space, 8), 8)
+    given = made, envs.single_action_space, space
+    agent = cls(*given, seed=0, warm_start=WarmStart(critic_warmup=512), **options)
+    before = {name: part.state_dict()["weights"] for name, part in agent.parts.items()}
+    before = {name: {k: np.array(x) for k, x in part.items()} for name, part in before.items()}
+    loop = Interaction(agent, envs)
+    agent.horizon = 10_000
+
+    def same(name):
+        now = agent.parts[name].state_dict()["weights"]
+        return all(np.array_equal(now[k], x) for k, x in before[name].items())
+
+    loop.run(512)
+    assert agent.updates and same("policy") and not same("critic")
+    loop.run(512)
+    assert not same("policy")
+
+
+def test_a_warm_up_without_a_critic_of_its_own_is_refused():
+    with pytest.raises(UsageError, match="critic_warmup 9: there is no value network"):
+        make_agent(Reinforce, baseline="mean", warm_start=WarmStart(critic_warmup=9))
+    with pytest.raises(UsageError, match="critic_warmup 9: the values share"):
+        make_agent(PPO, share=True, warm_start=WarmStart(critic_warmup=9))
+    with pytest.raises(UsageError, match="kl_coef -1"):
+        WarmStart(kl_coef=-1.0)
+    with pytest.raises(UsageError, match="critic_warmup -1"):
+        WarmStart(critic_warmup=-1)
+
+
+# what is taken
+
+AGENTS = {
+    "imitate": partial(make_agent, Imitation),
+    "ppo": partial(make_agent, PPO),
+    "ppo, share": partial(make_agent, PPO, share=True),
+    "reinforce": partial(make_agent, Reinforce, baseline="mean"),
+    "q-learning": partial(make_agent, DeepQ),
+    "q-learning, dueling": partial(make_agent, DeepQ, dueling=True),
+}
+
+
+@pytest.mark.parametrize("there", AGENTS)
+@pytest.mark.parametrize("here", AGENTS)
+def test_any_agent_begins_from_any_agent_of_the_same_network(here, there):
+    source, agent = moved(AGENTS[there]()), AGENTS[here]()
+    with torch.no_grad():
+        agent.parts[next(iter(agent.parts))].module.layer.bias.zero_()
+    taken = warm_start(agent, source)
+    assert not taken.left and str(taken) == "4 of 4 weights taken"
+    assert (preferred(agent) == preferred(source)).all()
+    source.act(SEEN, START)
+    assert (preferred(warmed(AGENTS[here](), agent)) == preferred(source)).all()
+
+
+def warmed(agent, source):
+    warm_start(agent, source)
+    return agent
+
+
+def test_the_critic_begins_from_the_policys_body_and_the_anchor_is_the_policy():
+    source = moved(make_agent(Imitation, gru))
+    agent = warmed(make_agent(PPO, gru, warm_start=WarmStart(kl_coef=1.0)), source)
+    own = dict(source.policy.module.network.state_dict())
+    for part in (agent.policy, agent.critic, agent.anchor):
+        for name, weight in part.module.network.state_dict().items():
+            assert torch.equal(weight, own[name]) and weight.data_ptr() != own[name].data_ptr()
+    assert torch.equal(agent.anchor.module.layer.weight, source.policy.module.layer.weight)
+
+
+def test_a_critic_goes_on_with_the_units_of_its_values():
+    source = moved(make_agent(PPO))
+    source.returns.update(np.array([10.0, 30.0]))
+    agent = warmed(make_agent(PPO), source)
+    assert agent.returns.state_dict() == source.returns.state_dict()
+    np.testing.assert_array_equal(agent.values(SEEN, START), source.values(SEEN, START))
+
+
+def test_statistics_of_observations_are_taken():
+    from seqrl.networks.normalized import Normalized
+
+    def normalized():
+        return Normalized(MLP(spaces.Box(-np.inf, np.inf, (3,)), 8), OBS)
+
+    source = make_agent(Imitation, normalized)
+    source.policy.module.network.update(torch.from_numpy(SEEN)[None], torch.ones(1, 5) > 0)
+    agent = warmed(make_agent(PPO, normalized), source)
+    for part in (agent.policy, agent.critic):
+        counted = part.module.network.parts[0]
+        assert counted.count == 5
+        torch.testing.assert_close(counted.mean, torch.from_numpy(SEEN.mean(0)))
+
+
+def test_what_does_not_fit_is_named():
+    def wider():
+        return GRU(MLP(OBS, 8), 16)
+
+    taken = warm_start(make_agent(PPO, wider), make_agent(Imitation, gru))
+    assert taken.taken[:2] == ["network.source.layers.0.weight", "network.source.layers.0.bias"] or (
+        taken.taken
+    )
+    text = str(taken)
+    assert "begun anew: " in text and "(there " in text and text.count("\n") == 0
+
+
+def test_where_nothing_fits_it_is_refused():
+    with pytest.raises(UsageError, match="no weight of its network fits: network.*there"):
+        warm_start(make_agent(PPO), make_agent(Imitation, lambda: MLP(OBS, (9,))))
+    from seqrl.agents.tabular.q_learning import QLearning
+
+    table = QLearning(spaces.Discrete(3), ACTIONS)
+    with pytest.raises(UsageError, match="it has learned no network"):
+        warm_start(make_agent(PPO), table)
+    with pytest.raises(UsageError, match="a table begins from no run"):
+        warm_start(table, make_agent(PPO))
+
+
+def test_weights_that_are_not_finite_are_refused_and_change_nothing():
+    source, agent = make_agent(Imitation), make_agent(PPO)
+    with torch.no_grad():
+        source.policy.module.layer.bias[0] = math.nan
+    before = preferred(agent)
+    with pytest.raises(UsageError, match=r"its layer.bias is not finite"):
+        warm_start(agent, source)
+    assert (preferred(agent) == before).all()
+
+
+# as one types it
+
+CLONE = (
+    "--agent imitate --network lstm --network-arg hidden_size=8 --env seqrl/RepeatFirst-v0 "
+    "--env-arg delay=3 --num-envs 8 --batch-size 8 --steps 400 --normalize-obs --preset none "
+    "--eval-episodes 0 --no-pictures --quiet"
+)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = CLONE.replace("--env-arg delay=3 ", "").replace("--normalize-obs ", "")
+    assert train.main([*words.split(), "--run-dir", "clone"]) == 0
+    return tmp_path / "clone"
+
+
+def config_of(words):
+    parser = train.make_parser(words.split())
+    return train.make_config(parser.read(words.split())), parser.note
+
+
+def test_environment_and_network_are_those_of_the_run(clone):
+    config, note = config_of("--from clone --agent ppo")
+    theirs = runs.read_config(clone)
+    for name in ("env", "env_args", "network", "network_args"):
+        assert config[name] == theirs[name]
+    assert config["from"] == str(clone) and note.startswith("seqrl"[:0] + "preset ppo-from (")
+    assert config["agent_args"]["clip"] == preset("ppo-from").settings["agent_args"]["clip"]
+    config, note = config_of("--from clone --agent ppo --preset none --num-envs 3")
+    assert config["agent_args"]["clip"] == 0.2 and not note and config["num_envs"] == 3
+    assert config_of("--from clone")[0]["agent"] == "imitate"
+    assert config_of("--from clone --agent ppo --network gru")[0]["network_args"] == {}
+    other = config_of("--from clone --agent ppo --env seqrl/RepeatPrevious-v0")[0]
+    assert other["env"] == "seqrl/RepeatPrevious-v0" and other["network"] == "lstm"
+
+
+def test_a_run_is_named_after_the_one_that_it_begins_from(clone):
+    words = ["--from", "runs/e/imitate,network=gru/seed-0", "--agent", "ppo"]
+    parser = train.make_parser(["--agent", "ppo"])
+    assert run_name(words, parser, "ppo") == "ppo,from=imitate+network=gru-seed-0"
+    assert run_name(["--from", "clone/"], parser, "ppo") == "ppo,from=clone"
+
+
+def test_a_run_begins_with_the_weights_and_goes_on_without_the_other(clone, caplog):
+    config = {"from": clone, "agent": "ppo", "steps": 600, "num_envs": 4, "eval_episodes": 0}
+    config |= {"agent_args": {"kl_coef": 0.1, "rollout": 16}, "pictures": False, "seed": 1}
+    whole = training.run(config, "whole").contents["digest"]
+    stopped = []
+
+    def stop(loop):
+        loop.stop.set()
+        stopped.append(loop.steps)
+
+    stop.every = 100
+    training.run(config, "cut", callbacks=[stop])
+    shutil.rmtree(clone)
+    training.run(config, "cut", resume=True)
+    assert stopped and training.run(config, "cut", resume=True).contents["digest"] == whole
+    assert not caplog.records
+    with pytest.raises(UsageError, match="was begun with other settings: from elsewhere"):
+        training.run({**config, "from": "elsewhere"}, "cut", resume=True)
+    with pytest.raises(UsageError, match=r"--from \S+clone: .* no config.toml there"):
+        training.run(config, "new")
+
+
+def test_its_first_checkpoint_holds_what_was_taken(clone):
+    assert train.main("--from clone --agent ppo --steps 1 --run-dir r --quiet --eval-episodes 0 --no-pictures".split()) == 0
+    first = min((clone.parent / "r" / "checkpoint").iterdir())
+    assert first.name == "step-000000000000.ckpt"
+    there, here = saved_run.newest(clone), saved_run.read(first)
+    for name, weight in there["loop"]["agent"]["parts"]["policy"]["weights"].items():
+        assert np.array_equal(here["loop"]["agent"]["parts"]["policy"]["weights"][name], weight)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--from nowhere --agent ppo", ["--from nowhere", "no config.toml there"]),
+        ("--from clone --agent ppo --network mlp", ["no weight of its network fits"]),
+        ("--agent ppo --env CartPole-v1 --kl-coef 0.1", ["kl_coef 0.1", "add --from RUN"]),
+        ("--from table --agent ppo --env seqrl/RepeatFirst-v0", ["has learned no network"]),
+        ("--from table", ["a table begins from no run"]),
+        ("--from clone --agent ppo --share", ["critic_warmup", "leave it at 0"]),
+    ],
+)
+def test_what_cannot_be_begun_from_is_refused_in_a_line(clone, words, parts, capsys):
+    table = "--agent q-learning --env FrozenLake-v1 --steps 50 --run-dir table --no-compile"
+    assert train.main([*table.split(), "--quiet", "--eval-episodes", "0"]) == 0
+    assert train.main([*words.split(), "--steps", "10", "--quiet", "--run-dir", "r"]) == 2
+    err = capsys.readouterr().err
+    assert all(part in err for part in parts) and err.count("\n") == 1, err
+    assert not (clone.parent / "r").exists()
+
+
+def test_code_of_a_run_is_not_imported_unasked(clone, monkeypatch):
+    text = (clone / "config.toml").read_text().replace('network = "lstm"', 'network = "evil:Net"')
+    (clone / "config.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"its network imports code; to allow it, add --network"):
+        config_of("--from clone --agent ppo")
+    with pytest.raises(UsageError, match="its network imports code"):
+        training.run({"from": "clone", "agent": "ppo"}, "r")
