@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from seqrl.agents.deep.regularisation import Regularisation
     from seqrl.agents.deep.reinforce import Reinforce
     from seqrl.agents.deep.value_agent import TargetNetwork, Updates, ValueAgent
+    from seqrl.agents.deep.warm_start import WarmStart
     from seqrl.agents.experience.dataset import Dataset
     from seqrl.agents.experience.recording import Recording
     from seqrl.agents.experience.replay import Sequences
@@ -55,6 +56,7 @@ MODULES = {
     "TargetNetwork": "seqrl.agents.deep.value_agent",
     "Updates": "seqrl.agents.deep.value_agent",
     "ValueAgent": "seqrl.agents.deep.value_agent",
+    "WarmStart": "seqrl.agents.deep.warm_start",
     "exponential": "seqrl.agents.schedules",
     "inverse": "seqrl.agents.schedules",
     "linear": "seqrl.agents.schedules",
@@ -89,6 +91,7 @@ __all__ = [
     "Teacher",
     "Updates",
     "ValueAgent",
+    "WarmStart",
     "exponential",
     "inverse",
     "linear",

@@ -42,6 +42,11 @@ KINDS = {
         "--steps 3000 --num-envs 4",
         200,
     ),
+    "from": (
+        "--agent ppo --from {home}/begun --rollout 32 --kl-coef 0.1 --critic-warmup 1000 "
+        "--steps 3000 --num-envs 4",
+        200,
+    ),
     "imitate": (
         "--agent imitate --env seqrl/RepeatFirst-v0 --network lstm --network-arg hidden_size=16 "
         "--own-share linear:0:0.5 --batch-size 8 --steps 6000 --num-envs 8",
@@ -75,6 +80,13 @@ def flags_of(kind, home):
         str(every),
         "--quiet",
     ]
+
+
+def begin(home):
+    """A run of CartPole with memory, which another one begins from."""
+    words = "--agent reinforce --env CartPole-v1 --network gru --network-arg hidden_size=16 --steps"
+    words += " 500 --eval-episodes 0 --quiet --no-pictures --run-dir"
+    assert train.main([*words.split(), str(home / "begun")]) == 0
 
 
 def record_episodes(home):
@@ -184,6 +196,8 @@ def main(kind, trials, first=0):
         home, steps = Path(home), mmap.mmap(-1, 8)
         if kind.startswith("recorded"):
             record_episodes(home)
+        if kind == "from":
+            begin(home)
         whole = home / "whole"
         for folder in (home / "warm", whole):  # the first one pays for what is loaded once
             flags = [*flags_of(kind, home), "--run-dir", str(folder)]

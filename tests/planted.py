@@ -53,8 +53,8 @@ BUGS = {
     ),
     "advantage sign": Bug(
         "agents/deep/reinforce.py",
-        "return Loss(-gain - self.now",
-        "return Loss(gain - self.now",
+        "total = -gain - self.now",
+        "total = gain - self.now",
     ),
     "no bootstrap at truncation (Q-learning)": Bug(
         "agents/tabular/q_learning.py",

@@ -47,13 +47,13 @@ SMALL = {
 }
 
 
-def recurrent(name):
+def recurrent(name, **more):
     """The agent of that name on an LSTM, with what is large made small."""
     envs = make("seqrl/RepeatFirst-v0", 3)
     space = envs.single_observation_space
     network, cls = LSTM(MLP(space, 8), 8), agent_class(name, network=True)
     given = network, envs.single_action_space, space
-    numbers = {**AGENTS[name].numbers, **SMALL.get(name, {}), "device": "cpu", "seed": 0}
+    numbers = {**AGENTS[name].numbers, **SMALL.get(name, {}), "device": "cpu", "seed": 0, **more}
     return Interaction(cls(*given, **arguments(cls, numbers)), envs)
 
 
@@ -64,6 +64,7 @@ LOOPS = {
     "monte-carlo": lambda: tabular(MonteCarlo, "Blackjack-v1"),
     # a2c is the same class as ppo
     **{f"{name}, lstm": partial(recurrent, name) for name in AGENTS if name != "a2c"},
+    "ppo, anchor": partial(recurrent, "ppo", kl_coef=0.1, critic_warmup=60),
 }
 kinds = pytest.mark.parametrize("kind", LOOPS)
 

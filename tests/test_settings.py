@@ -34,10 +34,13 @@ def refused(line, capsys):
 
 
 @pytest.mark.parametrize("name", presets.presets())
-def test_every_preset_gives_a_run_that_can_begin(name):
+def test_every_preset_gives_a_run_that_can_begin(name, here):
     from seqrl.training.runs.parts import build
 
     preset = presets.presets()[name]
+    if "--from RUN" in preset.command:
+        words = "--agent imitate --network gru --env seqrl/Translate-v0 --steps 1 --run-dir RUN"
+        assert train.main([*words.split(), "--eval-episodes", "0", "--quiet"]) == 0
     words = preset.command.split()
     assert words[:2] == ["seqrl", "train"] and preset.reached
     config, note = config_of(" ".join(words[2:]))
