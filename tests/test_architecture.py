@@ -21,6 +21,7 @@ HOME = Path(seqrl.core.__file__).resolve().parents[1]
 ARROWS = {
     "core": set(),
     "agents": {"agents.tabular", "agents.deep", "networks"},
+    "agents.decoding": {"agents.deep"},
     "agents.tabular": {"agents"},
     "agents.experience": set(),
     "agents.deep": {"agents", "agents.tabular", "agents.experience", "networks", "networks.plain"},

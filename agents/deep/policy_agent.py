@@ -126,14 +126,10 @@ class PolicyAgent(NetworkAgent):
     ) -> Decision:
         """Return actions and memory; the mode where nothing is to be explored."""
         on_host = isinstance(start, np.ndarray)
-        self._try_once(obs, start)
         draw = Draw(self.rng if on_host else self.torch_rng)
         drawn = self.network.noise if explore else 0
         noise = draw.normal((len(start), drawn)) if drawn else None
-        out, own = self.policy.act(obs, start, self.memory_of("policy", state), noise)
-        after = self._carried(own, obs, start, state, noise)
-        out = self.preferences(out)
-        check_finite(out, obs)
+        out, state = self.logits(obs, start, state, noise)
         with torch.no_grad():  # the spread of continuous actions is a parameter
             if explore:
                 action = self.head.sample(out, draw)
@@ -143,7 +139,7 @@ class PolicyAgent(NetworkAgent):
         if not on_host:
             made = action, log_prob, noise
             action, log_prob, noise = tree.map(lambda leaf: leaf.to(start.device), made)
-        return Decision(action, after, log_prob, noise=noise)
+        return Decision(action, state, log_prob, noise=noise)
 
     def _carried(self, own: State, obs: Array, start: Array, state: State, noise: Any) -> State:
         """Return the memory that a decision carries: the policy's `own`, with others beside it."""
@@ -154,6 +150,19 @@ class PolicyAgent(NetworkAgent):
             handed = noise if name == "anchor" else None  # which draws as the policy does
             after.append(self.parts[name].act(obs, start, self.memory_of(name, state), handed)[1])
         return tuple(after)
+
+    def logits(
+        self, obs: Array, start: Array, state: State = None, noise: Array | None = None
+    ) -> tuple[Array, State]:
+        """Return what the head takes [N, K], of choices their logits, and memory after the step.
+
+        noise: [N, noise] for a network that draws; None for its likeliest.
+        """
+        self._try_once(obs, start)
+        out, own = self.policy.act(obs, start, self.memory_of("policy", state), noise)
+        out = self.preferences(out)
+        check_finite(out, obs)
+        return out, self._carried(own, obs, start, state, noise)
 
     def preferences(self, out: Array) -> Array:
         """Return what the head takes [..., K] of the policy network's numbers."""
