@@ -21,6 +21,7 @@ from seqrl.envs.tasks.gates import Gates
 from seqrl.envs.tasks.next_token import NextToken
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 from seqrl.envs.tasks.repeat_previous import RepeatPrevious
+from seqrl.envs.tasks.replies import Replies
 from seqrl.envs.tasks.rewards import own_function
 from seqrl.envs.tasks.samples import Samples
 from seqrl.envs.tasks.tmaze import TMaze
@@ -100,6 +101,14 @@ def rules_of(env: Any) -> Task | None:
     if getattr(spec, "id", None) not in TASKS:
         return None
     return task(spec.id, **{k: v for k, v in spec.kwargs.items() if k not in NOT_RULES})
+
+
+def replies_of(envs: Any) -> Replies | None:
+    """Return the task of environments that take replies token by token; None for others."""
+    made = getattr(envs, "envs", None)
+    env = made[0] if isinstance(made, list) else made
+    rules = getattr(getattr(env, "unwrapped", None), "task", None)
+    return rules if isinstance(rules, Replies) else None
 
 
 def single(env_id: str, **options: Any) -> SingleEnv:

@@ -13,6 +13,7 @@ from seqrl.scripts.options import guarded
 SCRIPTS = {
     "train": "train an agent on an environment",
     "evaluate": "play a trained agent greedily",
+    "talk": "answer lines of text by a trained agent",
     "record": "play a trained agent and keep its episodes, to learn from",
     "export": "write a trained agent to a file that runs without seqrl",
     "compare": "which algorithm is better, and how sure that is",

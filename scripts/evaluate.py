@@ -1,4 +1,4 @@
-"""Play a trained agent greedily: `seqrl evaluate runs/FrozenLake-v1/q-learning/seed-0`."""
+"""Play a trained agent: `seqrl evaluate runs/FrozenLake-v1/q-learning/seed-0`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from seqrl.scripts.decoding import add_decoding_flags, episodes_of, told
 from seqrl.scripts.options import Parser, add_run_flags, check_minimum, guarded
 
 
 @guarded
 def main(argv: Sequence[str]) -> int:
     """Load a run, evaluate it, print the result."""
-    parser = Parser(prog="seqrl evaluate", description="Play a trained agent greedily.")
+    parser = Parser(
+        prog="seqrl evaluate", description="Play a trained agent, greedily unless told otherwise."
+    )
     add = parser.add_argument
     add_run_flags(parser)
     add("--episodes", type=int, default=100, help="how many to play")
@@ -22,10 +25,11 @@ def main(argv: Sequence[str]) -> int:
     add(
         "--target-return", type=float, help="that is asked for, of a run with --condition-on return"
     )
-    add("--show", action="store_true", help="print the table: values and policy")
-    add("--picture", metavar="FILE", help="draw policy, returns and memory as PNG")
+    add("--show", action="store_true", help="print the table, or replies and attention")
+    add("--picture", metavar="FILE", help="draw policy, returns, memory and attention as PNG")
     add("--gif", metavar="FILE", help="film the first episode as GIF")
     add("--debug", action="store_true", help="show tracebacks")
+    add_decoding_flags(parser)
     args = parser.read(argv)
     check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
     from seqrl.training.runs.load import CODE, load_parts
@@ -34,14 +38,20 @@ def main(argv: Sequence[str]) -> int:
     allowed["env_args"] = dict(args.env_arg)
     chosen: dict[str, Any] = {"best": args.best, "target_return": args.target_return}
     parts = load_parts(Path(args.run), allowed, **chosen, evaluated=True)
+    from seqrl.envs.registry import replies_of
     from seqrl.training.loop.evaluation import evaluate
-    from seqrl.training.pictures.as_text import show_table, verdict
+    from seqrl.training.pictures.as_text import verdict
+    from seqrl.training.runs.policy import decoded
+    from seqrl.training.runs.shown import show
 
+    if how := told(args):
+        how["seed"] = args.seed
+        parts = parts._replace(agent=decoded(parts.agent, replies_of(parts.envs), how))
     if args.show:
-        print(show_table(parts.agent, parts.envs))
+        print(show(parts, args.seed))
     played = {"seed": args.seed, "max_episode_steps": args.max_episode_steps}
     found = evaluate(parts.agent, parts.envs, args.episodes, **played)
-    print(verdict(found, parts.envs))
+    print(verdict(found, parts.envs, episodes_of(args)))
     print(f"returns from {found.returns.min():g} to {found.returns.max():g}")
     print(f"lengths {found.lengths.mean():.1f} in the mean, {found.truncated.sum():,} cut")
     if args.picture or args.gif:

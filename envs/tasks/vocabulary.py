@@ -61,13 +61,18 @@ class Vocabulary:
         plural = "s" * (len(found) > 1)
         return f"unknown {self.unit}{plural} {named}; the vocabulary has {len(self.words):,}.{hint}"
 
+    def word(self, token: int) -> str:
+        """Return how a token is written."""
+        special = len(SPECIAL)
+        return SPECIAL[token] if token < special else self.words[token - special]
+
     def spell(self, tokens: Iterable[int]) -> list[str]:
         """Return the words of tokens up to END, or to where padding begins."""
         found = []
         for token in map(int, tokens):
             if token in (0, 2):
                 break
-            found.append((*SPECIAL, *self.words)[token] if token < 3 else self.words[token - 3])
+            found.append(self.word(token))
         return found
 
     def decode(self, tokens: Iterable[int]) -> str:

@@ -18,6 +18,7 @@ from seqrl.core import tree
 from seqrl.core.types import State
 from seqrl.networks.attention import Attention, Block
 from seqrl.networks.base import Core, Network, copied, has_memory
+from seqrl.networks.diagnosis.reading import reading
 from seqrl.networks.layers import GRULayer, Layer, Memory, PeepholeLayer
 from seqrl.networks.recurrent import Recurrent
 
@@ -42,6 +43,7 @@ class Activity(NamedTuple):
 
     layers: list[LayerActivity]
     gradient: np.ndarray | None  # [T - 1] see `gradient_through_time`; None: memory too large
+    reading: np.ndarray | None = None  # [T', L] see `reading`; None: it looks at no source
 
 
 def activity(network: Network, obs: Any) -> Activity | None:
@@ -60,7 +62,8 @@ def activity(network: Network, obs: Any) -> Activity | None:
     # cuDNN's recurrent kernels have no backward pass in eval mode
     with torch.backends.cudnn.flags(enabled=False):
         layers = layer_activities(network, obs, start)
-        return Activity(layers, gradient_through_time(network, obs, start))
+        gradient = gradient_through_time(network, obs, start)
+        return Activity(layers, gradient, reading(network, obs, start))
 
 
 @torch.no_grad()

@@ -21,18 +21,21 @@ BLACKJACK = gym.spaces.Tuple([gym.spaces.Discrete(n) for n in (32, 11, 2)])
 LIMIT = " ended by a time limit"  # a success, where the task is to last that long
 
 
-def verdict(evaluation: Evaluation, envs: Environments) -> str:
-    """Return the mean return with its interval; a success rate where a known model says so."""
+def verdict(evaluation: Evaluation, envs: Environments, how: str = "greedy") -> str:
+    """Return the mean return with its interval; a success rate where a known model says so.
+
+    how: the episodes were played.
+    """
     episodes, cut = len(evaluation.returns), int(evaluation.truncated.sum())
     if episodes == 1:
-        return f"return {evaluation.mean:.6g} of one greedy episode{',' + LIMIT if cut else ''}"
+        return f"return {evaluation.mean:.6g} of one {how} episode{',' + LIMIT if cut else ''}"
     _, low, high = evaluation.interval
     model = finite_model(envs.envs[0]) if isinstance(envs, Serial) else None
     if model is not None and counts_success(model):
         text = f"success rate {evaluation.mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
     else:
         text = f"mean return {evaluation.mean:.6g} (95 % interval {low:.6g} to {high:.6g})"
-    return f"{text} over {episodes:,} greedy episodes" + (f", {cut:,}{LIMIT}" if cut else "")
+    return f"{text} over {episodes:,} {how} episodes" + (f", {cut:,}{LIMIT}" if cut else "")
 
 
 def draw_policy(agent: Agent, envs: Environments) -> str | None:

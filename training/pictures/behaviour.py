@@ -12,6 +12,7 @@ from gymnasium.envs.toy_text.taxi import TaxiEnv
 
 from seqrl.agents.protocol import Agent
 from seqrl.core import tree
+from seqrl.core.arrays import host
 from seqrl.core.types import Array
 from seqrl.envs.adapter import Environments
 from seqrl.envs.blackjack import blackjack_model, index
@@ -138,6 +139,7 @@ class PlayedEpisode(NamedTuple):
     obs: Array  # [T, ...] a tree
     rewards: np.ndarray  # [T]
     ended: bool  # False: left at the limit of steps
+    actions: np.ndarray  # [T, ...]
 
 
 def play_episode(
@@ -147,10 +149,11 @@ def play_episode(
     loop = Interaction(agent, envs, learn=False)
     loop.reset(seed)
     observations: list[Any] = []
-    rewards, ended = [], False
+    rewards, actions, ended = [], [], False
     while not ended and len(observations) < max_steps:
         step, _, ended = loop.stepped.play()
         observations.append(tree.take(step.obs, 0))
         rewards.append(float(step.reward[0]))
+        actions.append(host(step.action)[0])
     obs = tree.map(lambda *leaves: np.stack(leaves), *observations)
-    return PlayedEpisode(obs, np.array(rewards), ended)
+    return PlayedEpisode(obs, np.array(rewards), ended, np.stack(actions))

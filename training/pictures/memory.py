@@ -5,13 +5,13 @@ They draw arrays, computed by `seqrl.networks.diagnosis.activity`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seqrl.training.pictures import canvas
-from seqrl.training.pictures.canvas import FOOT, GAP, GREY, HEAD, LEFT, RIGHT, WIDTH
+from seqrl.training.pictures.canvas import FOOT, GAP, GREY, HEAD, LEFT, NOTE, RIGHT, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,6 +92,25 @@ def draw_attention(layer: str, parts: Mapping[str, np.ndarray]) -> Figure:
     canvas.colour_bar(figure, image, FOOT, tall, "weight")
     more = f"{MAX_HEADS} of {len(parts)} heads" if len(parts) > MAX_HEADS else ""
     canvas.add_note(figure, more, f"weights above {most:.2g} have its colour")
+    return figure
+
+
+def draw_reading(weights: np.ndarray, said: Sequence[str], source: Sequence[str]) -> Figure:
+    """Draw where a reply looks in its source: weights [T, L], a row a token that is said."""
+    row = 0.2
+    height, width = max(1.2, row * len(said)), WIDTH - LEFT - RIGHT
+    below = max(1.0, 0.35 + 0.075 * max(map(len, source)))  # words stand upright
+    figure = canvas.new_figure(below + height + HEAD)
+    canvas.add_heading(figure, "attention of a reply to its source")
+    panel = canvas.add_panel(figure, LEFT + 0.2, below, width - 0.2, height)
+    style: dict[str, Any] = {"cmap": "cividis", "vmin": 0.0, "vmax": 1.0, "aspect": "auto"}
+    image = panel.imshow(weights, interpolation="nearest", **style)
+    turned = 90 if max(map(len, source)) > 1 else 0
+    panel.set_xticks(range(len(source)), source, rotation=turned, fontsize=NOTE)
+    panel.set_yticks(range(len(said)), said, fontsize=NOTE)
+    canvas.set_labels(panel, "the source", "")
+    canvas.colour_bar(figure, image, below, height, "weight", 3)
+    canvas.add_note(figure, "each row, a token that was said, sums to 1")
     return figure
 
 

@@ -15,6 +15,7 @@ from seqrl.core import tree
 from seqrl.core.errors import UsageError, explain
 from seqrl.core.types import Array
 from seqrl.envs.adapter import Environments, Serial
+from seqrl.envs.registry import replies_of
 from seqrl.training.loop.evaluation import Evaluation
 from seqrl.training.pictures import behaviour, canvas, maps, memory
 from seqrl.training.pictures.behaviour import PlayedEpisode
@@ -111,6 +112,16 @@ class AgentPictures:
             yield f"memory/{layer.name}", canvas.png(draw(layer.name, layer.parts))
         if activity.gradient is not None and len(activity.gradient):
             yield "memory/gradient", canvas.png(memory.draw_gradient(activity.gradient))
+        if activity.reading is not None:
+            words = self._words(played, *activity.reading.shape)
+            yield "memory/reading", canvas.png(memory.draw_reading(activity.reading, *words))
+
+    def _words(self, played: PlayedEpisode, said: int, read: int) -> tuple[list[str], list[str]]:
+        """Return how so many tokens are written of the first reply, and of its source."""
+        rules = replies_of(self.made[0])
+        name = str if rules is None else rules.vocabulary.word
+        reply, source = played.actions[:said], played.obs["source"][0][:read]
+        return [*map(name, reply.tolist())], [*map(name, source.tolist())]
 
 
 class PictureLogger:

@@ -200,3 +200,9 @@ def network_activity(agent: Any, obs: Any) -> Any:
     from seqrl.networks.diagnosis.activity import activity
 
     return activity(agent.network, action_mask.split(obs)[0])
+
+
+def network_reading(agent: Any, obs: Any) -> Any:
+    """Return where an agent's network looks in its source over a reply [T, ...], or None."""
+    found = network_activity(agent, obs)
+    return None if found is None else found.reading

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from seqrl.agents.factory import Config
+from seqrl.agents.protocol import Agent
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
 from seqrl.core.types import State
 from seqrl.envs.adapter import Environments
 from seqrl.envs.batches import unbatcher
 from seqrl.envs.observations import Misfit, observations
+from seqrl.envs.registry import replies_of
+from seqrl.envs.tasks.replies import Replies
 from seqrl.training.runs.global_state import restored
 from seqrl.training.runs.load import load_parts
 from seqrl.training.runs.parts import RunParts, build_single, cpu_envs
@@ -65,11 +68,13 @@ class Policy:
     """What a run has learned, for one episode at a time.
 
     `agent` is the run's, for batches; `config` holds the run's settings; `observation_space` and
-    `action_space` are those of its environments inside the run's wrappers.
+    `action_space` are those of its environments inside the run's wrappers; `replies` is the task
+    of Translate, Dialogue and Corpus, None of others.
     """
 
     def __init__(self, parts: RunParts):
         self.agent, self.config = parts.agent, parts.config
+        self.replies = replies_of(parts.envs)
         self.observation_space = parts.envs.single_observation_space
         self.action_space = parts.envs.single_action_space
         self._observations = observations(self.observation_space, "policy")
@@ -97,6 +102,16 @@ class Policy:
         self._start, self._state = np.zeros(1, bool), decision.state
         return self._unbatch(decision.action)[0]
 
+    def decode(self, **how: Any) -> Policy:
+        """Decode tokens from here on, and return this policy.
+
+        how: beam=5 and length_penalty, or temperature, top_k and top_p, as `evaluate` takes them;
+            seed of what is drawn. The agent inside is `agent.agent` then.
+        """
+        self.agent = decoded(self.agent, self.replies, how)
+        self.reset()
+        return self
+
     def _refusal(self, obs: Any, error: Misfit) -> str:
         """Return what is wrong with an observation: there are several, or it is of another kind."""
         try:
@@ -114,3 +129,11 @@ class Policy:
         environment itself is `policy.make_envs().envs[0]`.
         """
         return cpu_envs(self.config, n, **env_args)
+
+
+def decoded(agent: Agent, rules: Replies | None, how: Mapping[str, Any]) -> Agent:
+    """Return an agent as it is to be decoded, see `decoder`; a plan is as long as rules allow."""
+    from seqrl.agents.decoding.decoder import decoder  # here, as it imports torch
+
+    found: Agent = decoder(agent, **how, **({} if rules is None else {"longest": rules.room}))
+    return found
