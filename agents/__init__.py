@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqrl.agents.decoding.beam import Beam
+    from seqrl.agents.decoding.sampling import Sampling
     from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
     from seqrl.agents.deep.deep_q import DeepQ, ReplaySettings
     from seqrl.agents.deep.deep_sarsa import DeepSarsa
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 MODULES = {
     "Agent": "seqrl.agents.protocol",
     "AgentTeacher": "seqrl.agents.teachers",
+    "Beam": "seqrl.agents.decoding.beam",
     "Boltzmann": "seqrl.agents.tabular.policy",
     "Dataset": "seqrl.agents.experience.dataset",
     "DeepMonteCarlo": "seqrl.agents.deep.deep_monte_carlo",
@@ -48,6 +51,7 @@ MODULES = {
     "Recording": "seqrl.agents.experience.recording",
     "Reinforce": "seqrl.agents.deep.reinforce",
     "ReplaySettings": "seqrl.agents.deep.deep_q",
+    "Sampling": "seqrl.agents.decoding.sampling",
     "Sarsa": "seqrl.agents.tabular.sarsa",
     "Schedule": "seqrl.agents.schedules",
     "Sequences": "seqrl.agents.experience.replay",
@@ -66,6 +70,7 @@ __all__ = [
     "PPO",
     "Agent",
     "AgentTeacher",
+    "Beam",
     "Boltzmann",
     "Dataset",
     "DeepMonteCarlo",
@@ -83,6 +88,7 @@ __all__ = [
     "Regularisation",
     "Reinforce",
     "ReplaySettings",
+    "Sampling",
     "Sarsa",
     "Schedule",
     "Sequences",

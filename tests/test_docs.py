@@ -1,6 +1,7 @@
 """Every block of code in README and docs is run, in order, page by page."""
 
 import configparser
+import io
 import os
 import re
 import runpy
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from seqrl.scripts import compare, doctor, evaluate, export, record, train
+from seqrl.scripts import compare, doctor, evaluate, export, record, talk, train
 from seqrl.scripts import list as listing
 from seqrl.scripts.options import ALIASES
 
@@ -35,6 +36,7 @@ SCRIPTS = {
     "doctor": doctor,
     "export": export,
     "record": record,
+    "talk": talk,
     "list": listing,
 }
 
@@ -153,6 +155,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n"))  # what is said to `seqrl talk`
     for module, made in trackers().items():
         monkeypatch.setitem(sys.modules, module, made)
     for module in OWN:

@@ -99,7 +99,7 @@ def draw_reading(weights: np.ndarray, said: Sequence[str], source: Sequence[str]
     """Draw where a reply looks in its source: weights [T, L], a row a token that is said."""
     row = 0.2
     height, width = max(1.2, row * len(said)), WIDTH - LEFT - RIGHT
-    below = max(1.0, 0.35 + 0.075 * max(map(len, source)))  # words stand upright
+    below = max(FOOT, 0.35 + 0.075 * max(map(len, source)))  # words stand upright
     figure = canvas.new_figure(below + height + HEAD)
     canvas.add_heading(figure, "attention of a reply to its source")
     panel = canvas.add_panel(figure, LEFT + 0.2, below, width - 0.2, height)

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqrl.agents.protocol import Agent
 from seqrl.core import tree
-from seqrl.core.tokens import BEGIN, END, PAD
+from seqrl.core.tokens import BEGIN, END
 from seqrl.core.types import Array
 from seqrl.envs.adapter import Environments
 from seqrl.training.loop.interaction import Interaction
@@ -20,9 +20,9 @@ SHADES = " .:-=+*#%@"  # of weights from 0 to 1
 
 
 class Exchange(NamedTuple):
-    """A turn: the source, the right reply and what was said, as tokens, and what was observed."""
+    """A turn as tokens: what the user said, what is right, what was said; and what was observed."""
 
-    source: list[int]
+    user: list[int]
     right: list[int]
     said: list[int]
     obs: Array  # [T, ...] a tree
@@ -39,22 +39,15 @@ def exchanges(
     said: list[int] = []
     seen: list[Any] = []
     while True:
-        right = env.task.right(np, env.get_state()["episodes"])[0]
+        now = env.get_state()["episodes"]
+        user, right = now["user"][0, now["turn"][0]], env.task.right(np, now)[0]
         step, _, _ = loop.stepped.play()
         said.append(int(step.action[0]) or BEGIN)  # as an environment takes it
         seen.append(tree.take(step.obs, 0))
         if said[-1] == END or len(said) == env.task.room:
             obs = tree.map(lambda *leaves: np.stack(leaves), *seen)
-            yield Exchange(newest(obs["source"][0].tolist()), right.tolist(), said, obs)
+            yield Exchange(user.tolist(), right.tolist(), said, obs)
             said, seen = [], []
-
-
-def newest(source: Sequence[int]) -> list[int]:
-    """Return what the user said last: of a dialogue's source the part behind the own reply."""
-    tokens = [token for token in source if token != PAD]
-    inner = tokens[:-1] if tokens[-1:] == [END] else tokens
-    behind = inner[::-1].index(END) if END in inner else len(inner)
-    return inner[len(inner) - behind :]
 
 
 def show_replies(
