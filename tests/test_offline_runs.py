@@ -262,6 +262,57 @@ def test_code_that_a_recording_names_is_not_imported_unasked(data, tmp_path, cap
     other = damaged(data, tmp_path / "b", lambda f: edit(f, "[versions]", wrapper))
     assert train.main([*argv, str(other)]) == 2
     assert "type its wrappers, as in --wrapper antigravity:Its" in capsys.readouterr().err
+    args = 'reward = "antigravity:it"\n[versions]'
+    other = damaged(data, tmp_path / "c", lambda f: edit(f, "[versions]", args))
+    edit(other, "CartPole-v1", "seqrl/Corpus-v0")
+    assert train.main([*argv, str(other)]) == 2
+    assert "to allow it, add --env-arg reward=antigravity:it" in capsys.readouterr().err
+    assert "antigravity" not in sys.modules
+
+
+def maze(folder, **env_args):
+    """Write an episode of two steps of TMaze, that names these arguments of the environment."""
+    envs = make("seqrl/TMaze-v0")
+    rows = np.zeros((3, 2), np.float32), np.zeros(3, int), np.zeros(3)
+    about = {"env": "seqrl/TMaze-v0", "env_args": env_args}
+    spaces_of = envs.single_observation_space, envs.single_action_space
+    folder.mkdir()
+    recordings.write(folder, Recording(*rows, np.array([2]), np.array([True]), *spaces_of, about))
+    return str(folder)
+
+
+def test_arguments_of_the_environment_are_those_of_the_recording(tmp_path):
+    argv = ["--agent", "imitate", "--network", "gru", "--dataset", maze(tmp_path / "a", length=4)]
+    argv += ["--steps", "10", *SMALL]
+    folder = trained(tmp_path / "run", "", *argv)
+    assert tomllib.loads((folder / "config.toml").read_text())["env_args"] == {"length": 4}
+    typed = trained(tmp_path / "typed", "--env-arg length=5", *argv)
+    assert tomllib.loads((typed / "config.toml").read_text())["env_args"] == {"length": 5}
+
+
+def test_recordings_of_several_arguments_leave_it_to_the_user(tmp_path, capsys):
+    both = [maze(tmp_path / "a", length=4), maze(tmp_path / "b", length=6)]
+    argv = ["--agent", "imitate", *(x for each in both for x in ("--dataset", each)), *QUIET]
+    argv += ["--steps", "10", "--run-dir", str(tmp_path / "run")]
+    assert train.main(argv) == 2
+    assert "its env_args have length=6, those of" in (told := capsys.readouterr().err)
+    assert "add --env-arg length=VALUE" in told and told.count("\n") == 1
+    assert train.main([*argv, "--env-arg", "length=6"]) == 0
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("[env_args]", "[[env_args]]", "env_args [{}]: expected names and values"),
+        ("[env_args]", "wrappers = 7\n[env_args]", "wrappers 7: expected a list"),
+        ("[env_args]", "max_episode_steps = 'x'\n[env_args]", "max_episode_steps 'x': expected a"),
+    ],
+)
+def test_headers_that_tell_nothing_of_use(data, tmp_path, old, new, said, capsys):
+    other = damaged(data, tmp_path / "a", lambda f: edit(f, old, new))
+    argv = ["--agent", "imitate", "--run-dir", str(tmp_path / "run"), *QUIET, "--dataset"]
+    assert train.main([*argv, str(other)]) == 2
+    assert said in (told := capsys.readouterr().err) and told.count("\n") == 1
 
 
 def test_an_environment_that_is_not_there(data, tmp_path, capsys):

@@ -18,7 +18,7 @@ from seqrl.envs.wrapping import named
 from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.folder import config_text
-from seqrl.training.runs.offline import complete_offline
+from seqrl.training.runs.offline import complete_from_data, complete_offline
 from seqrl.training.runs.warm_start import with_inherited
 
 MOST_THREADS = 1_024
@@ -42,6 +42,7 @@ def complete(given: Mapping[str, Any]) -> Config:
     given = with_inherited(given)
     config = {**DEFAULTS, **{name: x for name, x in given.items() if x is not None}}
     check_values(config)
+    complete_from_data(config, given)
     check_early_end(config)
     if config["seeds"] == 1:
         config["seeds"] = None
@@ -54,7 +55,7 @@ def complete(given: Mapping[str, Any]) -> Config:
     complete_network(config, networked, issubclass(cls, TabularAgent))
     own = AGENTS[config["agent"]].numbers if config["agent"] in AGENTS else {}
     config["agent_args"] = agent_arguments(cls, {**own, **config["agent_args"]})
-    complete_offline(config, given, cls)
+    complete_offline(config, cls)
     return storable(config)
 
 

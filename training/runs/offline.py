@@ -12,8 +12,9 @@ import numpy as np
 from seqrl.agents.arguments import agent_parameters, toml_value
 from seqrl.agents.experience.recording import Recording, together
 from seqrl.agents.factory import Config
-from seqrl.core.checks import check_amount, check_choice
+from seqrl.core.checks import check_amount, check_choice, check_whole
 from seqrl.core.errors import UsageError
+from seqrl.envs.registry import own_code
 from seqrl.envs.return_wanted import shown, shown_space
 from seqrl.envs.wrapping import OURS, is_trusted, named
 from seqrl.training.runs import minari_data, recordings
@@ -24,7 +25,7 @@ OF_DATA = ("best_share", "condition_on", "target_return")  # settings of recorde
 NOWHERE = "nothing is played but evaluations; leave it out"
 USELESS = dict.fromkeys(("num_envs", "processes", "restart_workers"), NOWHERE)
 USELESS["seeds"] = "a run of these has one seed; see `seqrl compare --seeds`"
-FROM_DATA = ("env_args", "wrappers", "max_episode_steps")  # where nothing else is set
+FROM_DATA = ("env_args", "wrappers", "max_episode_steps")  # what was typed goes before
 EVALUATED_IN = 16  # environments at most
 
 
@@ -67,24 +68,29 @@ def read(names: Sequence[str]) -> Recording:
     return together(found, names)
 
 
-def complete_offline(config: Config, given: Mapping[str, Any], cls: Any) -> None:
-    """Fill in what the recorded episodes say of their environment; refuse what has no effect."""
+def complete_from_data(config: Config, given: Mapping[str, Any]) -> None:
+    """Fill in what the recorded episodes say of their environment; what was typed goes before."""
     names = config["dataset"]
     if not names:
         for name in OF_DATA:
             if config[name] is not None:
                 raise UsageError(f"{flag_of(name)}: it is of recorded episodes; add --dataset")
         return
-    check_useless(config, cls)
     config["dataset"] = names = [str(Path(x).absolute()) if Path(x).exists() else x for x in names]
     name, about = names[0], read_about(names[0])
     config["env"] = named_env(name, about, given)
-    for part in FROM_DATA:
-        if given.get(part) is None and about.get(part) is not None:
-            config[part] = about[part]
-    if given.get("wrappers") is None:
-        check_wrappers(name, config)
-    condition(config)
+    told = {part: about[part] for part in FROM_DATA if about.get(part) is not None}
+    check_told(name, config["env"], told, given)
+    check_same_args(names, config["env_args"])
+    config["env_args"] = {**told.pop("env_args", {}), **config["env_args"]}
+    config |= {part: x for part, x in told.items() if given.get(part) is None}
+
+
+def complete_offline(config: Config, cls: Any) -> None:
+    """Refuse what has no effect on recorded episodes, and show the return wanted if asked to."""
+    if config["dataset"]:
+        check_useless(config, cls)
+        condition(config)
 
 
 def check_useless(config: Config, cls: Any) -> None:
@@ -125,12 +131,31 @@ def named_env(name: str, about: Mapping[str, Any], given: Mapping[str, Any]) -> 
     return str(own if typed is None else typed)
 
 
-def check_wrappers(name: str, config: Config) -> None:
-    """Refuse wrappers that data name and that are code nobody typed."""
-    for wrapper, _ in named(config["wrappers"]):
-        if not is_trusted(wrapper):
-            remedy = f"type its wrappers, as in --wrapper {wrapper}"
-            raise UsageError(f"--dataset {name}: it imports code; {remedy}")
+def check_told(name: str, env: str, told: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse what data say of their environment where it is none, or is code nobody typed."""
+    typed, args = given.get("env_args") or {}, told.get("env_args", {})
+    if not isinstance(args, dict):
+        raise UsageError(f"--dataset {name}: env_args {args!r}: expected names and values")
+    for option, code in own_code(env.rpartition(":")[2], args).items():
+        if option not in typed:
+            remedy = f"to allow it, add --env-arg {option}={code}"
+            raise UsageError(f"--dataset {name}: its {option} imports code; {remedy}")
+    if given.get("wrappers") is None:
+        for wrapper, _ in named(told.get("wrappers")):
+            if not is_trusted(wrapper):
+                remedy = f"type its wrappers, as in --wrapper {wrapper}"
+                raise UsageError(f"--dataset {name}: it imports code; {remedy}")
+    check_whole(f"--dataset {name}: max_episode_steps", told.get("max_episode_steps", 1))
+
+
+def check_same_args(names: Sequence[str], typed: Mapping[str, Any]) -> None:
+    """Refuse data of several arguments of the environment, of which none is typed."""
+    first, *others = (read_about(name).get("env_args") or {} for name in names)
+    for other, name in zip(others, names[1:], strict=True):
+        for option in sorted((first.keys() | other.keys()) - typed.keys()):
+            if (here := other.get(option)) != (there := first.get(option)):
+                found = f"its env_args have {option}={here}, those of {names[0]} {option}={there}"
+                raise UsageError(f"--dataset {name}: {found}; add --env-arg {option}=VALUE")
 
 
 def condition(config: Config) -> None:
@@ -178,7 +203,7 @@ def learned_from(config: Config) -> tuple[Recording, Returns]:
     returns, share = made.returns, config.get("best_share")
     used = made if share is None else made.best(share)
     if config.get("condition_on"):
-        seen = used.returns_to_go()[:, None] / wanted(config)["args"]["scale"]
+        seen = used.returns_to_go()[:, None] / wanted(config)["args"].get("scale", 1.0)
         obs = shown(used.obs, seen.astype(np.float32))
         used = used._replace(obs=obs, observation_space=shown_space(used.observation_space))
     numbers = len(returns), float(returns.max()), float(returns.mean())
