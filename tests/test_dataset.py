@@ -140,6 +140,15 @@ def test_other_data_are_refused():
         Dataset(recorded((3, 1))).load_state_dict(state)
 
 
+@pytest.mark.parametrize("name, number", [("position", 6), ("seed", -1), ("count", 99)])
+def test_a_place_that_is_none_is_refused(name, number):
+    """A draw from behind the end of a pass would never come to an end."""
+    data = Dataset(recorded())
+    data.sample(2, np.random.default_rng(0), whole=True)
+    with pytest.raises(UsageError, match=f"data/{name}"):
+        Dataset(recorded()).load_state_dict({**data.state_dict(), name: number})
+
+
 # learning
 
 

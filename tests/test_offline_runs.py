@@ -13,10 +13,12 @@ import pytest
 from gymnasium import spaces
 
 import seqrl
-from seqrl.agents import Imitation, Optim
+from seqrl.agents import Imitation, Optim, QLearning
 from seqrl.agents.experience.recording import Recording
 from seqrl.core import UsageError, tree
+from seqrl.core.seeding import Streams
 from seqrl.envs import ReturnWanted, make
+from seqrl.envs.adapter import adapt
 from seqrl.envs.described import described, space_of
 from seqrl.envs.return_wanted import shown, shown_space
 from seqrl.envs.wrapping import wrappers
@@ -26,6 +28,8 @@ from seqrl.training import fit, load_recordings
 from seqrl.training.runs import offline, recordings
 from seqrl.training.runs.config import complete
 from seqrl.training.runs.load import load_parts
+from seqrl.training.runs.parts import RunParts
+from seqrl.training.runs.record import record as play
 from seqrl.training.runs.run_one import run
 
 QUIET = ["--eval-episodes", "4", "--no-pictures", "--quiet"]
@@ -107,6 +111,28 @@ def test_real_actions_are_recorded_as_they_were_taken(tmp_path):
     assert not made.terminated.any()
     run = trained(tmp_path / "clone", f"--agent imitate --dataset {tmp_path}/data --steps 60")
     assert seqrl.load(run).predict(np.zeros(3, np.float32)).shape == (1,)
+
+
+class Numbered(gym.Env):
+    """Three steps in which 5 or 6 may be done: 0 is no action."""
+
+    observation_space, action_space = spaces.Discrete(4), spaces.Discrete(2, start=5)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return 0, {}
+
+    def step(self, action):
+        self.time += 1
+        return self.time, 1.0, self.time == 3, False, {}
+
+
+def test_actions_that_do_not_begin_with_0_are_recorded():
+    env = Numbered()
+    agent = QLearning(env.observation_space, env.action_space, seed=0)
+    made = play(RunParts({}, Streams.of(0), adapt(env), agent), 4, seed=0, explore=True)
+    assert made.length.tolist() == [3] * 4 and set(made.action.tolist()) == {5, 6}
 
 
 # files

@@ -94,11 +94,13 @@ class Dataset:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; refuse other data."""
+        places = dict.fromkeys(("seed", "position"), schema.anything)
         counts = schema.whole(0, len(self.step_rows), ())
-        expected: dict[str, Any] = dict.fromkeys(("position", "count"), counts)
-        expected |= {"digest": self.digest, "seed": schema.whole(-1, SEEDS, ())}
-        schema.check(NAME, state, expected)
+        schema.check(NAME, state, {"digest": self.digest, "count": counts, **places})
+        count = state["count"]
+        schema.whole(0, count, ())(f"{NAME}/position", state["position"])
+        schema.whole(0 if count else -1, SEEDS, ())(f"{NAME}/seed", state["seed"])
         self.restart()
-        if state["count"]:
-            self._begin(state["seed"], state["count"])
+        if count:
+            self._begin(state["seed"], count)
         self.position = state["position"]

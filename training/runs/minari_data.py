@@ -77,10 +77,10 @@ def read(name: str) -> Recording:
 def arrays_of(episodes: list[Any]) -> dict[str, Any]:
     """Return the parts of a recording that are arrays, of Minari's episodes."""
     obs = tree.map(lambda *parts: np.concatenate(parts), *(plain(e.observations) for e in episodes))
-    action, reward = (
-        np.concatenate([np.concatenate([x, np.zeros_like(x[:1])]) for x in column])
-        for column in ([e.actions for e in episodes], [e.rewards for e in episodes])
-    )
+    actions, rewards = [e.actions for e in episodes], [e.rewards for e in episodes]
+    # behind an end the last action stands once more: 0 is not of every space
+    action = np.concatenate([np.concatenate([x, x[-1:]]) for x in actions])
+    reward = np.concatenate([np.concatenate([x, np.zeros_like(x[:1])]) for x in rewards])
     length = np.array([len(e.rewards) for e in episodes])
     terminated = np.array([bool(e.terminations[-1]) for e in episodes])
     parts = {"obs": obs, "action": action, "reward": reward}

@@ -101,6 +101,6 @@ def closed(ended: dict[str, Any], i: int, steps: int) -> tuple[Any, ...]:
     """Return the rows of one episode, the one that closes it included."""
     last = tree.map(lambda leaf: leaf[i : i + 1], ended["last"])
     obs = tree.map(lambda leaf, end: joined([leaf[:steps, i], end], 0), ended["obs"], last)
-    nothing = (np.zeros_like(ended[name][:1, i]) for name in ("action", "reward"))
-    both = (ended[name][:steps, i] for name in ("action", "reward"))
-    return obs, *(joined([x, none], 0) for x, none in zip(both, nothing, strict=True))
+    action, reward = (ended[name][:steps, i] for name in ("action", "reward"))
+    # behind the end the last action stands once more: 0 is not of every space
+    return obs, joined([action, action[-1:]], 0), joined([reward, np.zeros_like(reward[:1])], 0)
