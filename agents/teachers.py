@@ -10,7 +10,7 @@ import numpy as np
 
 from seqrl.core import tree
 from seqrl.core.arrays import host, like
-from seqrl.core.errors import UsageError, explain
+from seqrl.core.errors import RunError, UsageError, explain
 from seqrl.core.named_code import import_named
 from seqrl.core.types import Array, State
 
@@ -89,9 +89,12 @@ class FunctionTeacher:
 
     def _action(self, obs: Any) -> np.ndarray:
         """Return the action for one observation, of the space's dtype; refuse what is none."""
-        action = self.function(obs)
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        try:
+            action = self.function(obs)
+        except Exception as error:  # whatever a function of the user's may do
+            raise RunError(f"teacher {name}: {explain(error)}") from error
         if not self.action_space.contains(action):
-            name = getattr(self.function, "__name__", type(self.function).__name__)
             expected = f"expected a member of {self.action_space}"
             raise UsageError(f"teacher {name}: it answers {action!r}; {expected}")
         return np.asarray(action, self.action_space.dtype)
@@ -104,7 +107,7 @@ def check_teacher(given: Any) -> Any:
     elif hasattr(given, "agent") and not hasattr(given, "answers"):  # what `load` returns
         given = AgentTeacher(given.agent, given.observation_space, given.action_space)
     elif hasattr(given, "act"):
-        given = AgentTeacher(given)
+        given = AgentTeacher(given, action_space=getattr(given, "action_space", None))
     if isinstance(given, str) or hasattr(given, "answers") or callable(given):
         return given
     more = "in Python also what seqrl.load returns, an agent, a function or a Teacher"

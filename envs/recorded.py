@@ -11,6 +11,9 @@ from seqrl.core.errors import UsageError
 from seqrl.core.seeding import generator, get_rng_state, set_rng_state
 from seqrl.core.types import Array, Batch
 from seqrl.envs.adapter import Outcome
+from seqrl.envs.observations import Misfit, observations
+
+SPACES = ("observation_space", "action_space")  # of a recording
 
 
 class Recorded:
@@ -102,3 +105,22 @@ class Recorded:
         self._draw()
         schema.whole(0, len(self.terminated) - 1)("envs/time", state["time"])
         self.time, self.ended = state["time"], np.array(state["ended"])
+
+
+def fitted(made: Any, name: str) -> Any:
+    """Return a `Recording` in the dtypes of its spaces; UsageError where it does not fit them."""
+    kinds = made.length.dtype.kind, made.terminated.dtype.kind, made.reward.dtype.kind
+    if kinds[0] not in "iu" or kinds[1] != "b" or kinds[2] not in "iuf":
+        raise UsageError(f"{name}: expected whole lengths, ends as bool and rewards as numbers")
+    made.checked(name)
+    rows, found = len(made.reward), []
+    for part in SPACES:
+        values = made.obs if part == SPACES[0] else made.action
+        try:
+            found.append(observations(getattr(made, part), name).check(values, rows))
+        except Misfit as error:
+            text = str(error).replace("observation", part.partition("_")[0])
+            where = "" if error.row is None else f"row {error.row:,}: "
+            raise UsageError(f"{name}: {where}{text}") from error
+    obs, action = found
+    return made._replace(obs=obs, action=action, length=made.length.astype(np.int64))

@@ -312,3 +312,24 @@ def test_who_learns_from_its_own_actions_alone(cls):
 def test_nobody_else_is_asked(given, said):
     with pytest.raises(UsageError, match=said):
         fit(Imitation(MLP(STATES, 4), ACTIONS, STATES, **given), recorded(), 10)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"action_space": spaces.Discrete(3)}, r"its action_space is Discrete\(3\), the agent's"),
+        ({"action": np.full(61, 9)}, r"recording: row 0: action 9 is not of Discrete\(2\)"),
+        ({"obs": np.full(61, 77)}, r"recording: row 0: observation 77 is not of Discrete\(50\)"),
+        ({"obs": np.zeros((61, 3))}, r"recording: row 0: observation .* of shape \(3,\) is not of"),
+        ({"terminated": np.ones(5)}, "recording: expected whole lengths, ends as bool"),
+    ],
+    ids=lambda x: next(iter(x), "") if isinstance(x, dict) else "",
+)
+def test_recordings_that_do_not_fit(change, said):
+    with pytest.raises(UsageError, match=said):
+        fit(Imitation(MLP(STATES, 4), ACTIONS, STATES), recorded()._replace(**change), 10)
+
+
+def test_what_is_no_recording():
+    with pytest.raises(UsageError, match="data list: expected what"):
+        fit(Imitation(MLP(STATES, 4), ACTIONS, STATES), [1, 2], 10)

@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import nn
 
 import seqrl
-from seqrl.agents import AgentTeacher, EpsilonGreedy, Imitation, Optim, QLearning
+from seqrl.agents import AgentTeacher, EpsilonGreedy, Imitation, Optim, QLearning, Reinforce
 from seqrl.agents.deep.heads import make_head
 from seqrl.agents.experience.episodes import Episodes
-from seqrl.core import Transition, UsageError
+from seqrl.core import RunError, Transition, UsageError
 from seqrl.core.types import Batch
 from seqrl.envs import make
 from seqrl.envs.batched import BatchedEnv
@@ -490,6 +490,46 @@ def test_a_turn_without_an_answer():
     step = Transition(zero, ~no, None, None, zero, None, zero * 0.0, no, no, zero, ~no)
     with pytest.raises(UsageError, match="Imitation was told no answers"):
         agent.learn(step)
+
+
+MASKED = spaces.Dict({"seen": SPACE, "action_mask": spaces.MultiBinary(5)})
+
+
+@pytest.mark.parametrize("answer, fits", [([0, 2], True), ([1, 2], False), ([0, 1], False)])
+def test_an_answer_that_a_mask_forbids_is_refused(answer, fits):
+    """It has no chance, and the gradient of its likelihood none of mending that."""
+    agent = Imitation(MLP(SPACE), spaces.MultiDiscrete([2, 3]), MASKED, batch_size=1, seed=0)
+    mask = np.array([[1, 0, 1, 0, 1]], np.int8)
+    obs, no = {"seen": np.zeros(1, int), "action_mask": mask}, np.zeros(1, bool)
+    done = np.array([answer])
+    step = Transition(obs, ~no, None, None, done, None, no * 0.0, ~no, no, obs, ~no, (done, ~no))
+    if fits:
+        assert 0 < agent.learn(step)["train/loss"] < 9
+        return
+    with pytest.raises(RunError, match="may not be given: the action_mask observed forbids it"):
+        agent.learn(step)
+    assert agent.learn(step._replace(answer=(done, no)))["train/loss"] == 0  # it is not known
+
+
+def broken(obs):
+    raise ValueError("no idea")
+
+
+def test_a_function_that_fails_is_named():
+    envs = make("CartPole-v1", 2)
+    space = envs.single_observation_space
+    agent = Imitation(MLP(space), envs.single_action_space, space, teacher=broken)
+    with pytest.raises(RunError, match="teacher broken: ValueError: no idea"):
+        train(agent, envs, 10)
+
+
+def test_an_agent_of_other_actions_is_no_teacher():
+    envs = make("CartPole-v1", 2)
+    space = envs.single_observation_space
+    other = Reinforce(MLP(space), spaces.Discrete(5), space)
+    agent = Imitation(MLP(space), envs.single_action_space, space, teacher=other)
+    with pytest.raises(UsageError, match=r"its action_space is Discrete\(5\), here it is"):
+        train(agent, envs, 10)
 
 
 # runs in folders

@@ -19,10 +19,10 @@ from seqrl.agents.deep.warm_start import WarmStart
 from seqrl.agents.experience.episodes import Episodes
 from seqrl.agents.schedules import Rate, schedule
 from seqrl.agents.teachers import Teacher, check_teacher, teacher_in
-from seqrl.core import tree
+from seqrl.core import action_mask, tree
 from seqrl.core.arrays import on_device
 from seqrl.core.checks import check_whole
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import RunError, UsageError
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch, Decision, Metrics, State, Transition
 
@@ -174,6 +174,8 @@ class Imitation(PolicyAgent):
         answer, known = batch.answer
         mask = batch.valid & known
         out, terms = self.policy.study(batch.obs, batch.start, batch.state, answer, mask)
+        if action_mask.split(batch.obs)[1] is not None:
+            self._check_legal(out, answer, mask)
         count = mask.sum().clamp(min=1)
         error = self._error(out, answer, mask)
         if not terms:
@@ -181,6 +183,14 @@ class Imitation(PolicyAgent):
         metrics = {f"train/{name}": term for name, term in terms.items()}
         metrics["train/imitation_loss"] = error / count
         return Loss(error + count * sum(terms.values()), count, metrics=metrics)
+
+    def _check_legal(self, out: Tensor, answer: Tensor, mask: Tensor) -> None:
+        """Refuse known answers that may not be given: of no chance, they would teach nothing."""
+        forbidden = mask & (self.head.log_prob(out.detach(), answer) < action_mask.FORBIDDEN / 2)
+        if bool(forbidden.any()):
+            found = f"the right answer {answer[forbidden][0].tolist()} may not be given"
+            remedy = f"mend one, or hide the mask by {action_mask.HIDE}"
+            raise RunError(f"{found}: the {action_mask.NAME} observed forbids it; {remedy}")
 
     def _error(self, out: Tensor, answer: Tensor, mask: Tensor) -> Tensor:
         """Return the sum of minus the log-likelihood over the steps [T, B] of a mask."""

@@ -12,7 +12,7 @@ from seqrl.agents.protocol import Agent, Taught
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Metrics
-from seqrl.envs.recorded import Recorded
+from seqrl.envs.recorded import Recorded, fitted
 from seqrl.training.loop.callbacks import Callbacks
 from seqrl.training.loop.scalars import Scalars
 from seqrl.training.loop.train import Logger, train
@@ -41,7 +41,14 @@ def fit(
 def recorded_for(agent: Agent, data: Dataset | Recording) -> Recorded:
     """Return recorded episodes as the agent learns from them; UsageError where it cannot."""
     check_learner(agent)
-    data = data if isinstance(data, Dataset) else Dataset(data)
+    if isinstance(data, Recording):
+        data = Dataset(fitted(data, "recording"))
+    elif not isinstance(data, Dataset):
+        expected = "expected what seqrl.training.load_recordings returns"
+        raise UsageError(f"data {type(data).__name__}: {expected}")
+    own, done = getattr(agent, "action_space", None), data.recording.action_space
+    if own is not None and own != done:
+        raise UsageError(f"recording: its action_space is {done}, the agent's {own}")
     if not isinstance(agent, Taught):
         return Recorded(data, 1, whole=True)
     taught: Any = agent

@@ -11,7 +11,7 @@ import numpy as np
 from seqrl.agents.experience.recording import Recording
 from seqrl.core import tree
 from seqrl.core.errors import UsageError, explain
-from seqrl.training.runs.recordings import SPACES, fitted
+from seqrl.envs.recorded import SPACES, fitted
 
 INSTALL = 'it takes Minari: pip install "seqrl[offline]"'
 

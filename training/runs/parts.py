@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from seqrl.agents.experience.dataset import Dataset
 from seqrl.agents.experience.recording import Recording
 from seqrl.agents.factory import Config, build_agent
 from seqrl.agents.protocol import Agent
@@ -112,7 +113,7 @@ def build_offline(config: Config, streams: Streams) -> RunParts:
     recording, returns = learned_from(config)
     check_spaces(config, recording)
     agent = build_agent(config, recording.observation_space, recording.action_space, streams)
-    envs = recorded_for(agent, recording)
+    envs = recorded_for(agent, Dataset(recording))
     if isinstance(agent, TabularAgent):
         agent.prepare(envs.num_envs)
     return RunParts(config, streams, envs, agent, returns)

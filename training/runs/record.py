@@ -13,10 +13,10 @@ from seqrl.core.arrays import host, joined
 from seqrl.core.seeding import Streams
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
 from seqrl.envs.batches import clipper
+from seqrl.envs.recorded import fitted
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.parts import RunParts
-from seqrl.training.runs.recordings import fitted
 
 KEPT = ("env", "env_args", "wrappers", "max_episode_steps", "agent", "network")  # of the config
 

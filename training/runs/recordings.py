@@ -17,11 +17,10 @@ from seqrl.agents.experience.recording import TIMED, Recording
 from seqrl.core.arrays import check_memory
 from seqrl.core.errors import UsageError, explain
 from seqrl.envs.described import described, space_of
-from seqrl.envs.observations import Misfit, observations
+from seqrl.envs.recorded import SPACES, fitted
 
 HEADER, ARRAYS = "dataset.toml", "episodes.npz"
 FORMAT = 1  # of what is written here
-SPACES = ("observation_space", "action_space")
 EPISODES = ("length", "terminated")
 UNREADABLE = (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 
@@ -105,22 +104,3 @@ def unnamed(name: str, space: Any, arrays: dict[str, np.ndarray]) -> Any:
     if parts is not None:
         return tuple(unnamed(f"{name}.{i}", part, arrays) for i, part in enumerate(parts))
     return arrays[name]
-
-
-def fitted(made: Recording, name: str) -> Recording:
-    """Return a recording in the dtypes of its spaces; UsageError where it does not fit them."""
-    kinds = made.length.dtype.kind, made.terminated.dtype.kind, made.reward.dtype.kind
-    if kinds[0] not in "iu" or kinds[1] != "b" or kinds[2] not in "iuf":
-        raise UsageError(f"{name}: expected whole lengths, ends as bool and rewards as numbers")
-    made.checked(name)
-    rows, found = len(made.reward), []
-    for part in SPACES:
-        values = made.obs if part == SPACES[0] else made.action
-        try:
-            found.append(observations(getattr(made, part), name).check(values, rows))
-        except Misfit as error:
-            text = str(error).replace("observation", part.partition("_")[0])
-            where = "" if error.row is None else f"row {error.row:,}: "
-            raise UsageError(f"{name}: {where}{text}") from error
-    obs, action = found
-    return made._replace(obs=obs, action=action, length=made.length.astype(np.int64))
