@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     add("--debug", action="store_true", help="show tracebacks")
     args = parser.read(argv)
     check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
-    from seqrl.training.runs.folder import make_numbered_folder, new_folder
+    from seqrl.training.runs.folder import empty_folder, make_numbered_folder
     from seqrl.training.runs.load import CODE, load_parts
     from seqrl.training.runs.record import record
     from seqrl.training.runs.recordings import write
@@ -36,11 +36,15 @@ def main(argv: Sequence[str]) -> int:
     chosen = {"best": args.best, "target_return": args.target_return}
     parts = load_parts(Path(args.run), allowed, **chosen)
     if args.out:
-        folder = new_folder("", "", "", 0, args.out)
+        folder = empty_folder(args.out, "--out", "folder")
     else:
         folder = make_numbered_folder(Path(args.run), "recorded")
     played = {"seed": args.seed, "explore": args.explore}
-    made = record(parts, args.episodes, max_episode_steps=args.max_episode_steps, **played)
+    try:
+        made = record(parts, args.episodes, max_episode_steps=args.max_episode_steps, **played)
+    except BaseException:
+        folder.rmdir()  # nothing is in it yet
+        raise
     write(folder, made)
     returns = made.returns
     print(f"recorded  {len(returns):,} episodes, {made.steps:,} steps in {folder}")

@@ -566,6 +566,18 @@ def test_a_run_is_the_teacher_of_another(tmp_path, capsys):
     assert not (tmp_path / "no").exists()
 
 
+def test_a_teacher_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert typed("--agent q-learning --env FrozenLake-v1 --steps 20", "teacher") == 0
+    words = "--agent imitate --env FrozenLake-v1 --teacher teacher --steps 80 --checkpoint-every 50"
+    assert typed(words, tmp_path / "run") == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    max((tmp_path / "run").glob("checkpoint/step-*")).unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert script.main(["--resume", str(tmp_path / "run"), "--quiet"]) == 0
+
+
 def test_returns_of_training_are_the_teachers(tmp_path):
     words = "--agent imitate --env seqrl/TMaze-v0 --num-envs 4 --steps 400"
     assert typed(words, tmp_path / "run") == 0

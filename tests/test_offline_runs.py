@@ -93,6 +93,25 @@ def test_a_second_recording_has_a_folder_of_its_own(cart, tmp_path, capsys):
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_where_a_recording_cannot_go(cart, data, tmp_path, capsys):
+    source = [str(cart / "run"), "--episodes", "2"]
+    for out, said in ((data, "is not empty: name a new one"), (f"{data}/dataset.toml", "--out")):
+        assert record.main([*source, "--out", out]) == 2
+        assert said in (told := capsys.readouterr().err) and "--run-dir" not in told
+    argv = f"--agent imitate --dataset {cart / 'run'} --run-dir {tmp_path}/run --quiet"
+    assert train.main(argv.split()) == 2
+    assert "`seqrl record` makes one of a run" in capsys.readouterr().err
+
+
+def test_a_recording_that_is_broken_off_leaves_nothing(cart, tmp_path, monkeypatch):
+    def broken_off(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seqrl.training.runs.record.record", broken_off)
+    assert record.main([str(cart / "run"), "--out", str(tmp_path / "data")]) == 130
+    assert not (tmp_path / "data").exists()
+
+
 def test_many_environments_give_the_same_share_each(tmp_path):
     flags = "--agent ppo --env seqrl/TMaze-v0 --env-arg length=2 --num-envs 4 --steps 40"
     source = trained(tmp_path / "run", flags, "--network", "gru", *SMALL)

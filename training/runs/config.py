@@ -19,6 +19,7 @@ from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.folder import config_text
 from seqrl.training.runs.offline import complete_from_data, complete_offline
+from seqrl.training.runs.teaching import locate_teacher
 from seqrl.training.runs.warm_start import with_inherited
 
 MOST_THREADS = 1_024
@@ -55,6 +56,7 @@ def complete(given: Mapping[str, Any]) -> Config:
     complete_network(config, networked, issubclass(cls, TabularAgent))
     own = AGENTS[config["agent"]].numbers if config["agent"] in AGENTS else {}
     config["agent_args"] = agent_arguments(cls, {**own, **config["agent_args"]})
+    locate_teacher(config["agent_args"])
     complete_offline(config, cls)
     return storable(config)
 

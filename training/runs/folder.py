@@ -33,21 +33,29 @@ def new_folder(
 
     `agent` may have the settings that tell its runs from others, as in `ppo,network=gru`.
     """
+    if run_dir is not None:
+        return empty_folder(run_dir)
     try:
-        if run_dir is not None:
-            folder = Path(run_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise UsageError(f"run folder {folder} is not empty: name a new one")
-            check_writable(folder)
-            return folder
         parent = Path(logdir) / plain_name(env) / plain_name(agent)
         parent.mkdir(parents=True, exist_ok=True)
         return make_numbered_folder(parent, f"seed-{seed}" if seeds == 1 else f"seeds-{seeds}")
     except OSError as error:
-        flag = "--logdir" if run_dir is None else "--run-dir"
         problem = f"run folder {error.filename or logdir}: {error.strerror}"
+        raise UsageError(f"{problem}; name another --logdir") from error
+
+
+def empty_folder(name: str, flag: str = "--run-dir", what: str = "run folder") -> Path:
+    """Make the folder that a flag names, unless it is there and empty."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UsageError(f"{what} {folder} is not empty: name a new one")
+        check_writable(folder)
+    except OSError as error:
+        problem = f"{what} {error.filename or name}: {error.strerror}"
         raise UsageError(f"{problem}; name another {flag}") from error
+    return folder
 
 
 def make_numbered_folder(parent: Path, name: str) -> Path:

@@ -12,6 +12,7 @@ from seqrl.agents.experience.recording import Recording
 from seqrl.core import tree
 from seqrl.core.errors import UsageError, explain
 from seqrl.envs.recorded import SPACES, fitted
+from seqrl.training.runs.folder import CONFIG
 
 INSTALL = 'it takes Minari: pip install "seqrl[offline]"'
 
@@ -22,7 +23,9 @@ def data_folder(name: str) -> Path:
         if (path / "metadata.json").exists():
             return path
     if Path(name).exists():
-        raise UsageError(f"--dataset {name}: there is no dataset, neither of ours nor of Minari's")
+        found = "there is no dataset, neither of ours nor of Minari's"
+        more = "; `seqrl record` makes one of a run" if (Path(name) / CONFIG).exists() else ""
+        raise UsageError(f"--dataset {name}: {found}{more}")
     try:
         from minari.storage.datasets_root_dir import get_dataset_path
     except ImportError as error:

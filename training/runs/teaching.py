@@ -15,6 +15,13 @@ from seqrl.training.runs.load import CODE
 from seqrl.training.runs.policy import load
 
 
+def locate_teacher(numbers: dict[str, Any]) -> None:
+    """Name a teacher's folder among an agent's numbers by its whole path: a run may move on."""
+    name = numbers.get("teacher")
+    if isinstance(name, str) and name and Path(name).is_dir():
+        numbers["teacher"] = str(Path(name).absolute())
+
+
 def give_teacher(agent: Agent, config: dict[str, Any]) -> None:
     """Load the run that an agent is to imitate, where its config names one.
 
