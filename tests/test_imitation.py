@@ -431,6 +431,9 @@ def test_real_answers_are_learned(spread):
     np.testing.assert_allclose(found, [[-0.2], [-1.4]], atol=0.1)
     log_std = float(pupil.head.log_std.detach())
     assert log_std < -1 if spread else log_std == -0.5
+    pupil.asked = None
+    drawn = pupil.act(obs, np.ones(2, bool)).action
+    assert (drawn == found).all() != spread  # no spread was learned to draw by
 
 
 # what is refused, in a line

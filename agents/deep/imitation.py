@@ -48,6 +48,7 @@ class Imitation(PolicyAgent):
         own_share: share of training's actions that are the agent's own, from 0 to 1, a schedule.
         label_smoothing: share of each target spread over all choices, in [0, 1).
         learn_spread: learn the spread of real actions too, by the Gaussian likelihood.
+            Else its own actions are means, whatever explores.
         batch_size: columns a gradient step: single steps, with memory whole episodes.
         epochs: passes over what was gathered, at least 1.
         backend: "torch", "numpy" or "auto": in what plain networks act.
@@ -85,6 +86,7 @@ class Imitation(PolicyAgent):
         super().__init__(
             network, action_space, observation_space, *parts, *others, warm_start=WarmStart()
         )
+        self.draws_actions = learn_spread or not isinstance(self.head, Gaussian)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but what refers to environments, which `meet` sets again."""
@@ -209,7 +211,7 @@ class Imitation(PolicyAgent):
             return {
                 "train/loss": (loss.total / loss.count).detach(),
                 **tree.map(torch.detach, loss.metrics),
-                **self.head.metrics(),
+                **(self.head.metrics() if self.draws_actions else {}),
                 "train/grad_norm": norm,
                 "train/learning_rate": self.now(self.learning_rate),
                 "train/own_share": self.now(self.own_share),

@@ -49,6 +49,7 @@ class PolicyAgent(NetworkAgent):
     learns_turns = False
     shares_network = False  # whether the values are one more number of the policy's network
     draws_in_learning = False  # whether layers such as dropout draw where the policy learns
+    draws_actions = True  # whether actions are drawn where it explores, else the mode is taken
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class PolicyAgent(NetworkAgent):
         noise = draw.normal((len(start), drawn)) if drawn else None
         out, state = self.logits(obs, start, state, noise)
         with torch.no_grad():  # the spread of continuous actions is a parameter
-            if explore:
+            if explore and self.draws_actions:
                 action = self.head.sample(out, draw)
             else:
                 action = self.head.mode(out)
