@@ -559,6 +559,10 @@ def test_wrong_options_are_told_in_one_line(env_id, options, said):
         ("x,y\n1,a\n2,\n", {"answer": "numbers"}, "row 1, column 'y': 'a', expected a finite"),
         ("x\n1\n2\n", {}, "one column; expected what is shown, and behind it the answer"),
         ("x,y\n1,a\n2,a\n", {}, "one label alone; expected two or more"),
+        ("1.5,2,a\n3,4,b\n5,6,a\n", {}, "its first line has numbers; expected a header"),
+        ("x,y\n1,a\n2, \n3,b\n", {}, "row 2, column 'y': nothing, expected a label"),
+        ("x,y\n1,2\n2,\n3,4\n", {}, "row 2, column 'y': '', expected a finite number, as others"),
+        ("x,y\n1,nan\n2,5\n", {}, "row 1, column 'y': 'nan', expected a finite number, as others"),
     ],
 )
 def test_a_csv_that_cannot_be_read_is_told_in_one_line(content, options, said, tmp_path):
@@ -583,8 +587,14 @@ def test_a_csv_that_cannot_be_read_is_told_in_one_line(content, options, said, t
         ({"x": np.full((3, 1), np.inf), "y": np.zeros(3)}, {}, "x has numbers that are not finite"),
         ({"x": np.array([["a"]] * 3), "y": np.zeros(3)}, {}, "x of <U1; expected numbers"),
         ({"x": np.zeros((3, 1)), "y": np.ones((3, 2), int)}, {}, r"y \[3, 2\]; expected a label"),
+        ({"x": np.zeros((3, 1)), "y": np.ones((3, 0))}, {}, r"y \[3, 0\]; expected at least one"),
+        (
+            {"x": np.zeros((3, 1)), "y": np.array([1, 2, np.nan])},
+            {"answer": "label"},
+            "y has numbers that are not finite",
+        ),
     ],
-    ids=["no x", "no y", "flat", "length", "infinite", "text", "labels"],
+    ids="no x,no y,flat,length,infinite,text,labels,nothing,no label".split(","),
 )
 def test_arrays_that_do_not_fit_are_told_in_one_line(arrays, options, said, tmp_path):
     path = tmp_path / "rows.npz"
@@ -592,6 +602,11 @@ def test_arrays_that_do_not_fit_are_told_in_one_line(arrays, options, said, tmp_
     with pytest.raises(UsageError, match=rf"path '.*rows.npz': {said}") as no:
         task(SAMPLES, path=str(path), **options)
     assert "\n" not in str(no.value)
+
+
+def test_columns_may_be_named_by_their_numbers(tmp_path):
+    (tmp_path / "rows.csv").write_text("0,1,2\n3,4,a\n5,6,b\n")
+    assert len(task(SAMPLES, path=str(tmp_path / "rows.csv")).rows.shown) == 2
 
 
 def test_files_of_another_kind(tmp_path):

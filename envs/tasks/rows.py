@@ -53,6 +53,9 @@ def from_csv(name: str, text: str, answer: str | None) -> Rows:
     if len(lines) < 3:
         raise UsageError(f"{name}: {len(lines)} lines; expected a header and two rows or more")
     header, rows = lines[0], lines[1:]
+    named = header[:-1] or header
+    if all(map(is_number, named)) and named != [str(i) for i in range(len(named))]:
+        raise UsageError(f"{name}: its first line has numbers; expected a header, names of columns")
     for i, row in enumerate(rows):
         if len(row) != len(header):
             raise UsageError(f"{name}: row {i + 1} has {len(row)} cells, the header {len(header)}")
@@ -63,9 +66,21 @@ def from_csv(name: str, text: str, answer: str | None) -> Rows:
         raise UsageError(f"{name}: one column; expected what is shown, and behind it the answer")
     shown = numbers(name, header[:-1], [row[:-1] for row in rows])
     last = [row[-1].strip() for row in rows]
-    if answer == "label" or (answer is None and not all(map(is_number, last))):
+    if answer == "label" or (answer is None and not any(map(is_number, last))):
+        check_labels(name, header[-1], last)
         return labelled(shown, np.array(last))
-    return Rows(shown, shown, numbers(name, header[-1:], [[cell] for cell in last]), [])
+    try:
+        value = numbers(name, header[-1:], [[cell] for cell in last])
+    except UsageError as error:
+        raise UsageError(f"{error}, as others there are, or answer=label") from error
+    return Rows(shown, shown, value, [])
+
+
+def check_labels(name: str, column: str, labels: list[str]) -> None:
+    """Refuse a column in which a label is missing."""
+    if "" in labels:
+        where = f"{name}: row {labels.index('') + 1}, column {column!r}"
+        raise UsageError(f"{where}: nothing, expected a label")
 
 
 def numbers(name: str, header: list[str], rows: list[list[str]]) -> np.ndarray:
@@ -111,7 +126,7 @@ def from_npz(name: str, path: str, answer: str | None) -> Rows:
     if answer == "label" or (answer is None and y.dtype.kind in "biuU"):
         if y.ndim != 1:
             raise UsageError(f"{name}: y {list(y.shape)}; expected a label a row, [M]")
-        return labelled(shown, y)
+        return labelled(shown, real(name, "y", y) if y.dtype.kind == "f" else y)
     return Rows(shown, shown, real(name, "y", y).astype(np.float32).reshape(len(y), -1), [])
 
 
@@ -123,6 +138,8 @@ def real(name: str, key: str, array: np.ndarray) -> np.ndarray:
         raise UsageError(f"{name}: {key} of {array.dtype}; expected numbers")
     with np.errstate(over="ignore"):
         found = array.astype(np.float32)
+    if not found.size:
+        raise UsageError(f"{name}: {key} {list(array.shape)}; expected at least one number a row")
     if not np.isfinite(found).all():
         raise UsageError(f"{name}: {key} has numbers that are not finite, or beyond float32")
     return found
