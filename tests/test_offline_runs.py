@@ -585,6 +585,20 @@ def test_minari_without_an_environment(data, minari_home, tmp_path, capsys):
     assert train.main([*argv, "--env", "CartPole-v1"]) == 0
 
 
+def test_minari_of_composite_actions(data, minari_home, tmp_path, capsys):
+    minari_copy(load_recordings(data), "cart/both-v0", env="CartPole-v1")
+    from minari.serialization import serialize_space
+
+    path = tmp_path / "cart" / "both-v0" / "data" / "metadata.json"
+    told = json.loads(path.read_text())
+    told["action_space"] = serialize_space(spaces.Tuple([spaces.Discrete(2)]))
+    path.write_text(json.dumps(told))
+    argv = ["--agent", "imitate", "--run-dir", str(tmp_path / "run"), *QUIET, "--dataset"]
+    assert train.main([*argv, "cart/both-v0"]) == 2
+    expected = "its actions are of Tuple(Discrete(2)); expected Discrete, MultiDiscrete"
+    assert expected in capsys.readouterr().err
+
+
 def test_minari_that_cannot_be_read(data, minari_home, tmp_path, capsys):
     minari_copy(load_recordings(data), "cart/random-v0", env="CartPole-v1")
     argv = ["--agent", "imitate", "--run-dir", str(tmp_path / "run"), *QUIET, "--dataset"]

@@ -11,6 +11,8 @@ import numpy as np
 from seqrl.agents.experience.recording import Recording
 from seqrl.core import tree
 from seqrl.core.errors import UsageError, explain
+from seqrl.envs.batches import brief
+from seqrl.envs.observations import SIMPLE
 from seqrl.envs.recorded import SPACES, fitted
 from seqrl.training.runs.folder import CONFIG
 
@@ -60,6 +62,10 @@ def read(name: str) -> Recording:
     """Return a dataset of Minari's as a recording."""
     about, folder = read_about(name), data_folder(name)
     spaces = {part: about.pop(part) for part in SPACES}
+    if not isinstance(spaces["action_space"], SIMPLE):
+        found = f"its actions are of {brief(spaces['action_space'])}"
+        expected = "expected Discrete, MultiDiscrete, MultiBinary or Box"
+        raise UsageError(f"--dataset {name}: {found}; {expected}")
     try:
         import minari
 
