@@ -97,10 +97,10 @@ class Recorded:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; refuse that of other data."""
-        ended = schema.whole(-1, len(self.data) - 1, (self.num_envs,))
-        parts = dict.fromkeys(("rng", "data"), schema.anything)
-        schema.check("envs", state, {**parts, "time": 0, "ended": ended})
+        parts = dict.fromkeys(("rng", "data", "ended"), schema.anything)
+        schema.check("envs", state, {**parts, "time": 0})
         self.data.load_state_dict(state["data"])
+        schema.whole(-1, len(self.data) - 1, (self.num_envs,))("envs/ended", state["ended"])
         set_rng_state(self.rng, state["rng"])
         self._draw()
         schema.whole(0, len(self.terminated) - 1)("envs/time", state["time"])

@@ -24,6 +24,7 @@ from seqrl.agents import (
 from seqrl.agents.experience.dataset import Dataset
 from seqrl.agents.experience.recording import Recording, together
 from seqrl.core import UsageError
+from seqrl.envs.recorded import Recorded
 from seqrl.networks import MLP, build
 from seqrl.training import Interaction
 from seqrl.training.loop.fit import fit, recorded_for
@@ -136,8 +137,13 @@ def test_a_pass_goes_on_where_it_was_left(whole):
 
 def test_other_data_are_refused():
     state = Dataset(recorded()).state_dict()
-    with pytest.raises(UsageError, match="data/digest"):
+    with pytest.raises(UsageError, match="recorded episodes: they are not those that were learned"):
         Dataset(recorded((3, 1))).load_state_dict(state)
+    envs, fewer = (Recorded(Dataset(recorded(x)), 2, whole=True) for x in ((3, 1, 5), (3, 1)))
+    envs.reset()
+    saved = {**envs.state_dict(), "ended": np.array([2, 2])}  # of which the others have none
+    with pytest.raises(UsageError, match="recorded episodes: they are not those that were learned"):
+        fewer.load_state_dict(saved)
 
 
 @pytest.mark.parametrize("name, number", [("position", 6), ("seed", -1), ("count", 99)])

@@ -442,7 +442,13 @@ def test_other_recordings_are_noticed_when_a_run_goes_on(cart, tmp_path, capsys)
     (folder / "summary.json").unlink()
     rewrite(data, reward=np.load(data / recordings.ARRAYS)["reward"] + 1.0)
     assert train.main(["--resume", str(folder)]) == 2
-    assert "data/digest" in capsys.readouterr().err
+    told = "recorded episodes: they are not those that were learned from before; go on with"
+    assert told in capsys.readouterr().err
+    shutil.rmtree(data)
+    shutil.copytree(maze(tmp_path / "other"), data)
+    edit(data, "seqrl/TMaze-v0", "CartPole-v1")
+    assert train.main(["--resume", str(folder)]) == 2
+    assert "that of CartPole-v1 Box" in capsys.readouterr().err
 
 
 def test_a_run_from_python(data, tmp_path):

@@ -8,9 +8,11 @@ import numpy as np
 
 from seqrl.agents.experience.recording import Recording
 from seqrl.core import schema, tree
+from seqrl.core.errors import UsageError
 from seqrl.core.types import Batch
 
 NAME = "data"  # of its entry in a checkpoint
+PARTS = ("digest", "seed", "position", "count")
 SEEDS = 2**53  # of orders: a whole number that JSON keeps
 
 
@@ -94,10 +96,12 @@ class Dataset:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; refuse other data."""
-        places = dict.fromkeys(("seed", "position"), schema.anything)
-        counts = schema.whole(0, len(self.step_rows), ())
-        schema.check(NAME, state, {"digest": self.digest, "count": counts, **places})
+        schema.check(NAME, state, dict.fromkeys(PARTS, schema.anything))
+        if str(state["digest"]) != self.digest:
+            found = "they are not those that were learned from before"
+            raise UsageError(f"recorded episodes: {found}; go on with the same ones")
         count = state["count"]
+        schema.whole(0, len(self.step_rows), ())(f"{NAME}/count", count)
         schema.whole(0, count, ())(f"{NAME}/position", state["position"])
         schema.whole(0 if count else -1, SEEDS, ())(f"{NAME}/seed", state["seed"])
         self.restart()
