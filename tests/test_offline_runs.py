@@ -5,6 +5,7 @@ import shutil
 import sys
 import tomllib
 import warnings
+import zipfile
 from pathlib import Path
 
 import gymnasium as gym
@@ -218,6 +219,15 @@ def edit(folder, old, new):
     path.write_text(text.replace(old, new))
 
 
+def claim_much(folder):
+    """Let an array say that it is larger than any memory."""
+    rewrite(folder, reward=None)
+    header = {"descr": "<f8", "fortran_order": False, "shape": (1 << 58,)}
+    with zipfile.ZipFile(folder / recordings.ARRAYS, "a") as packed:
+        with packed.open("reward.npy", "w") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+
+
 HARMED = {
     "a bit": (flip, "episodes.npz is damaged or incomplete"),
     "cut off": (
@@ -237,6 +247,11 @@ HARMED = {
         lambda f: rewrite(f, action=np.full_like(np.load(f / "episodes.npz")["action"], 5)),
         "row 0: action 5 is not of Discrete",
     ),
+    "axes": (
+        lambda f: rewrite(f, reward=np.load(f / "episodes.npz")["reward"][:, None]),
+        "expected rewards [R], lengths and ends [E], of one axis",
+    ),
+    "a size": (claim_much, "episodes.npz is damaged or incomplete: "),
     "the header": (lambda f: edit(f, "format = 1", "format = "), "dataset.toml: TOMLDecodeError"),
     "the format": (lambda f: edit(f, "format = 1", "format = 9"), "its format is 9"),
     "the space": (lambda f: edit(f, '"Discrete"', '"Text"'), "no description of a space"),

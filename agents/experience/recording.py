@@ -57,6 +57,10 @@ class Recording(NamedTuple):
 
     def checked(self, name: str) -> Recording:
         """Return it; UsageError, by its name, for what holds no episodes or not all of them."""
+        if {np.ndim(x) for x in (self.reward, self.length, self.terminated)} != {1}:
+            raise UsageError(
+                f"{name}: expected rewards [R], lengths and ends [E], of one axis each"
+            )
         if not len(self.length):
             raise UsageError(f"{name}: there is no episode in it; record some")
         rows, episodes = int((self.length + 1).sum()), len(self.length)

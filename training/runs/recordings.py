@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import tomli_w
@@ -22,7 +22,7 @@ from seqrl.envs.recorded import SPACES, fitted
 HEADER, ARRAYS = "dataset.toml", "episodes.npz"
 FORMAT = 1  # of what is written here
 EPISODES = ("length", "terminated")
-UNREADABLE = (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
+UNREADABLE = (EOFError, KeyError, MemoryError, OSError, TypeError, ValueError, BadZipFile)
 
 
 def write(folder: Path, recording: Recording) -> None:
@@ -89,7 +89,7 @@ def damage_named(folder: Path) -> Iterator[None]:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a file, whose sums are checked; refused without memory."""
-    with zipfile.ZipFile(path) as packed:
+    with ZipFile(path) as packed:
         size = sum(entry.file_size for entry in packed.infolist())
     check_memory(size, str(path), "record fewer episodes")
     with np.load(path, allow_pickle=False) as stored:
