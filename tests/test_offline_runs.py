@@ -531,6 +531,15 @@ def test_another_return_is_asked_for(data, tmp_path, capsys):
     assert "--target-return 9: the run's agent sees no return wanted" in capsys.readouterr().err
 
 
+def test_recordings_that_show_what_is_wanted_ask_for_another_return(tmp_path):
+    folder = Path(maze(tmp_path / "data"))
+    shows = 'wrappers = [{name = "seqrl.envs:ReturnWanted", args = {target = 1.0}}]\n[env_args]'
+    edit(folder, "[env_args]", shows)
+    given = {"agent": "imitate", "dataset": [str(folder)]}
+    assert complete(given)["wrappers"][0]["args"] == {"target": 1.0}
+    assert complete({**given, "target_return": 3})["wrappers"][0]["args"] == {"target": 3.0}
+
+
 def test_settings_from_a_file_keep_what_is_wanted(data, tmp_path):
     flags = f"--agent imitate --dataset {data} --condition-on return --steps 100"
     first = trained(tmp_path / "a", flags)

@@ -159,19 +159,21 @@ def check_same_args(names: Sequence[str], typed: Mapping[str, Any]) -> None:
 
 
 def condition(config: Config) -> None:
-    """Add the wrapper that shows the return wanted, which the best recorded one is by default."""
-    if config["condition_on"] is None:
-        if config["target_return"] is not None:
+    """Add the wrapper that shows the return wanted, which the best recorded one is by default.
+
+    Recordings of an agent that was shown one have it already.
+    """
+    entry, target = wanted(config), config["target_return"]
+    if config["condition_on"] is not None:
+        check_choice("--condition-on", config["condition_on"], ("return",))
+        if entry is None:
+            entry = {"name": WANTED, "args": conditions(read(config["dataset"]))}
+            config["wrappers"] = [*(config["wrappers"] or []), entry]
+    if target is not None:
+        if entry is None:
             raise UsageError("--target-return: the agent sees none; add --condition-on return")
-        return
-    check_choice("--condition-on", config["condition_on"], ("return",))
-    entry = wanted(config)
-    if entry is None:
-        entry = {"name": WANTED, "args": conditions(read(config["dataset"]))}
-        config["wrappers"] = [*(config["wrappers"] or []), entry]
-    if config["target_return"] is not None:
-        check_amount("--target-return", config["target_return"], -np.inf)
-        entry["args"]["target"] = float(config["target_return"])
+        check_amount("--target-return", target, -np.inf)
+        entry["args"]["target"] = float(target)
 
 
 def conditions(made: Recording) -> dict[str, float]:
