@@ -90,7 +90,8 @@ def agent_arguments(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         del defaults["epsilon"]
     chosen = {name: given.get(name, default) for name, default in defaults.items()}
     optimizer, eps = chosen.get("optimizer"), defaults.get("adam_eps")
-    if given.get("adam_eps", eps) != eps and "Adam" not in str(optimizer):
+    kin = "Adam" in str(optimizer) or optimizer == "AdaBound"
+    if given.get("adam_eps", eps) != eps and not kin:
         raise UsageError(f"--adam-eps: {optimizer} adds nothing; leave it out, or take Adam")
     there = {name: toml_value(value) for name, value in chosen.items()}
     # a default that is no plain value is left to the constructor

@@ -10,7 +10,7 @@ import pytest
 
 import seqrl
 from seqrl.agents import QLearning
-from seqrl.agents.arguments import agent_parameters, arguments
+from seqrl.agents.arguments import agent_arguments, agent_parameters, arguments
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.regularisation import Regularisation
 from seqrl.agents.experience.replay import Sequences
@@ -114,6 +114,9 @@ def test_an_option_without_effect_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--adam-eps: SGD adds nothing; leave it out, or take"):
         seqrl.run({**config, "agent_args": numbers}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    for name in ("AdamW", "AdaBound"):
+        kept = agent_arguments(agent_class("ppo", True), {**numbers, "optimizer": name})
+        assert kept["adam_eps"] == 0.1
 
 
 def test_an_argument_that_has_the_name_of_a_flag_is_refused(tmp_path, monkeypatch, capsys):
