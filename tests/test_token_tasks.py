@@ -301,6 +301,35 @@ def test_every_source_is_drawn_and_translated(rule, device):
     assert (play(envs, lambda obs, answer, known: answer) == 1).all()
 
 
+def said_plainly(rule, letters, count):
+    """The translation of letters from 0, one after the other."""
+    if rule == "caesar":
+        return [(letter + 3) % count for letter in letters]
+    if rule != "grammar":
+        return letters[::-1] if rule == "reverse" else sorted(letters)
+    said, adjectives = [], []
+    for letter in letters:
+        if letter % 3 == 0:
+            said += [letter, *adjectives]
+            adjectives = []
+        elif letter % 3 == 2:
+            adjectives.append(letter)
+    return said + [letter for letter in letters if letter % 3 == 1]
+
+
+@device
+@pytest.mark.parametrize("longest, letters", [(1, 26), (8, 5), (40, 3), (40, 26)])
+@pytest.mark.parametrize("rule", translate.RULES)
+def test_sources_of_any_length_are_translated(rule, longest, letters, device):
+    options = {"rule": rule, "shortest": 1, "longest": longest, "letters": letters}
+    envs, obs = batch(TRANSLATE, 200, **options, device=device)
+    right = envs.get_state()["episodes"]["right"][:, 0]
+    for source, reply in zip(obs["source"].tolist(), right.tolist(), strict=True):
+        shown = [token - 3 for token in source if token != PAD]
+        said = [token + 3 for token in said_plainly(rule, shown, letters)] + [END]
+        assert reply == said + [PAD] * (longest + 1 - len(said))
+
+
 def test_sentences_are_phrases_with_verbs_between():
     rules = task(TRANSLATE, rule="grammar", shortest=1, longest=12)
     _, obs = batch(TRANSLATE, 2_000, rule="grammar", shortest=1, longest=12)

@@ -109,8 +109,8 @@ class Translate(Replies):
             key = letter
         else:
             key = word_order(letter, most)
-        highest = most * (most + self.letters + 2)  # what is not there stays behind
-        key = xp.where(place < length, key * most + place, highest + place)
+        behind = most * (2 * most + self.letters)  # above all keys, for what is not there
+        key = xp.where(place < length, key * most + place, behind + place)
         row = xp.arange(len(letter), device=letter.device)[:, None]
         translated: Array = letter[row, key.argsort(1)]
         return translated
@@ -139,7 +139,7 @@ def kinds(xp: Any, coin: Array, place: Array, length: Array) -> Array:
     noun is before each verb and at the end.
     """
     verb = (coin[:, 1:] > coin[:, :-1]) & (place[:, 1:] < length - 1)
-    no = xp.zeros_like(verb[:, :1])
+    no = coin[:, :1] < 0
     before_verb = xp.concatenate([verb, no], 1)
     verb = xp.concatenate([no, verb], 1)
     noun = before_verb | (place == length - 1)
