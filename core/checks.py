@@ -20,17 +20,27 @@ def check_whole(name: str, value: Any, least: int = 1) -> int:
     raise UsageError(f"{name} {value!r}: expected a whole number of at least {least}")
 
 
+def is_real(value: Any) -> bool:
+    """Return whether a value is one real number, True and False left out."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 def check_amount(name: str, value: Any, least: float = 0.0) -> None:
     """Refuse what is not a finite number of at least `least`."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (number and least <= value < math.inf):
+    if not (is_real(value) and least <= value < math.inf):
         raise UsageError(f"{name} {value!r}: expected a number of at least {least:g}")
 
 
-def check_unit(name: str, value: float) -> None:
+def check_unit(name: str, value: Any) -> None:
     """Refuse what is not a number from 0 to 1."""
-    if not 0 <= value <= 1:  # NaN fails as well
-        raise UsageError(f"{name} {value}: expected a number from 0 to 1")
+    if not (is_real(value) and 0 <= value <= 1):  # NaN fails as well
+        raise UsageError(f"{name} {value!r}: expected a number from 0 to 1")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} {value!r}: expected True or False")
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:

@@ -34,5 +34,8 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def explain(error: Exception) -> str:
-    """Return an exception as one line of text."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    """Return an exception as one line of text; of a UserError what it says, without its name."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    return f"{type(error).__name__}: {text}".rstrip(": ")

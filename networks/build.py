@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Set
 from contextlib import nullcontext
 from functools import partial
@@ -11,6 +12,7 @@ from gymnasium import Space
 
 from seqrl.core import tree
 from seqrl.core.action_mask import rest_space
+from seqrl.core.checks import check_flag
 from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import Seed, drawing_from, torch_generator
 from seqrl.networks.attention import Attention
@@ -43,6 +45,13 @@ NETWORKS = {
 MakeNetwork = Callable[..., Network]
 SEQUENCES: dict[str, MakeNetwork] = {"seq2seq": Seq2Seq, "hred": HRED, "vhred": VHRED}
 CORES: dict[str, MakeNetwork] = {"rnn": RNN, "lstm": LSTM, "gru": GRU, "attention": Attention}
+MAKERS = MLP, Tokens, *CORES.values(), *SEQUENCES.values()
+FLAGS = {  # arguments that are True or False
+    each.name
+    for make in MAKERS
+    for each in inspect.signature(make).parameters.values()
+    if isinstance(each.default, bool)
+}
 
 # Initialisations with long memory: gates that keep for 1 / (1 - sigmoid(4)), about 50 steps;
 # orthogonal weights, which keep the norm of the memory (Saxe et al. 2014); the identity for
@@ -67,6 +76,8 @@ def build(name: str, observation_space: Space, *, seed: Seed = None, **args: Any
     Wrong arguments raise a UsageError.
     """
     name, observation_space = lookup("network", name, NETWORKS), rest_space(observation_space)
+    for flag in FLAGS & args.keys():
+        check_flag(flag, args[flag])
     if args.get("init") == "torch":
         args["init"] = None  # which no command line can say
     try:

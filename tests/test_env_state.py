@@ -302,7 +302,7 @@ UNKEPT = {
     Deep: "Deep holds objects within objects without end",
     Failing: r"Failing.get_state\(\) fails: KeyError: 'where'",
     Growing: "Growing.seen.*: too many values",
-    Fragile: "20 random steps fail: RunError: .* not this action",
+    Fragile: "20 random steps fail: .* not this action",
 }
 
 

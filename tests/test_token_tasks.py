@@ -164,7 +164,7 @@ def shared(said, right):
 
 
 def broken(said, right):
-    return float("nan") if "b" in said else "much"
+    return {"a": "much", "b": float("nan")}[said[0]]
 
 
 @device
@@ -205,11 +205,18 @@ def test_a_function_that_is_none_is_refused_before_the_first_step(name, said):
     assert "\n" not in str(no.value)
 
 
-@pytest.mark.parametrize(("word", "given"), [("b", "nan"), ("a", "'much'")])
-def test_a_function_that_returns_no_number_is_refused(word, given):
-    envs, _ = batch(TRANSLATE, 1, reward=f"{__name__}:broken")
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("b", "returned nan, expected a finite number"),
+        ("a", "returned 'much', expected a finite number"),
+        ("c", "failed: KeyError: 'c'"),
+    ],
+)
+def test_a_function_that_returns_no_number_is_refused(word, found):
+    envs, _ = batch(TRANSLATE, 1, longest=40, reward=f"{__name__}:broken")
     envs.step([3 + ord(word) - ord("a")])
-    said = rf"reward .*:broken: it returned {given} for \(\['{word}'\], .*\); expected a number"
+    said = rf"reward .*:broken {found}; it was given \['{word}'\] where .{{1,60}} is right$"
     with pytest.raises(UsageError, match=said):
         envs.step([END])
 
@@ -715,6 +722,7 @@ def test_a_run_goes_on_with_the_same_corpus_only(pairs):
         (DIALOGUE, {"values": 1}, "values 1: expected a whole number of at least 2"),
         (DIALOGUE, {"turns": 1}, "turns 1: expected a whole number of at least 2"),
         (DIALOGUE, {"chat": 2}, "chat 2: expected a number from 0 to 1"),
+        (DIALOGUE, {"chat": "often"}, "chat 'often': expected a number from 0 to 1"),
         (DIALOGUE, {"penalty": -1}, "penalty -1: expected a number from 0 to 1"),
         (DIALOGUE, {"judged": "tone"}, "judged 'tone': expected one of all, slots, chat"),
         (
@@ -727,6 +735,7 @@ def test_a_run_goes_on_with_the_same_corpus_only(pairs):
         (CORPUS, {"unit": "letter"}, "unit 'letter': expected one of word, char, byte"),
         (CORPUS, {"part": "half"}, "part 'half': expected one of train, test, all"),
         (CORPUS, {"held_out": 0}, "held_out 0: expected a share between 0 and 1"),
+        (CORPUS, {"held_out": "half"}, "held_out 'half': expected a share between 0 and 1"),
         (CORPUS, {"least": 0}, "least 0: expected a whole number of at least 1"),
         (CORPUS, {"least": 10**6}, "vocabulary: no words with least=1000000; expected some"),
         (CORPUS, {"unit": "byte", "least": 2}, "unit 'byte': there are 256, known ones; leave out"),

@@ -11,7 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
-from seqrl.core.checks import check_choice, check_whole
+from seqrl.core.checks import check_choice, check_whole, is_real
 from seqrl.core.errors import UsageError
 from seqrl.core.tokens import END, PAD
 from seqrl.envs.batched import Episodes
@@ -71,7 +71,7 @@ class Corpus(Replies):
         check_whole("data_seed", self.data_seed, 0)
         check_whole("least", self.least)
         check_reward(self.reward)
-        if not 0 < self.held_out < 1:
+        if not (is_real(self.held_out) and 0 < self.held_out < 1):
             raise UsageError(f"held_out {self.held_out!r}: expected a share between 0 and 1")
         if self.unit == "byte" and (self.words is not None or self.least > 1):
             raise UsageError("unit 'byte': there are 256, known ones; leave out vocabulary, least")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrl.core.checked import shown
 from seqrl.core.errors import UsageError, explain
 from seqrl.core.named_code import import_named
 from seqrl.core.tokens import END, PAD
@@ -134,12 +135,18 @@ def own_function(name: str) -> Callable[[list[str], list[str]], Any]:
 def by_function(name: str, said: list[list[str]], right: list[list[str]]) -> np.ndarray:
     """Return what a function of the user's says of each reply, float64 [N]."""
     function = own_function(name)
-    found = [function(*pair) for pair in zip(said, right, strict=True)]
-    for number, (one, other) in zip(found, zip(said, right, strict=True), strict=True):
-        whole = isinstance(number, int | float | np.number)
-        if not (whole and math.isfinite(number)):
-            given = f"({one}, {other})"
-            raise UsageError(
-                f"reward {name}: it returned {number!r} for {given}; expected a number"
-            )
+    found = [judged_by(function, name, *pair) for pair in zip(said, right, strict=True)]
     return np.array(found, np.float64)
+
+
+def judged_by(function: Callable[..., Any], name: str, said: list[str], right: list[str]) -> Any:
+    """Return what a function of the user's says of a reply; UsageError unless it is a number."""
+    given = f"{shown(said)} where {shown(right)} is right"
+    try:
+        number = function(said, right)
+    except Exception as error:  # whatever code of the user's may do
+        raise UsageError(f"reward {name} failed: {explain(error)}; it was given {given}") from error
+    if not (isinstance(number, int | float | np.number) and math.isfinite(number)):
+        what = f"returned {shown(number)}, expected a finite number"
+        raise UsageError(f"reward {name} {what}; it was given {given}")
+    return number

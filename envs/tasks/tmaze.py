@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core.checks import check_whole
-from seqrl.core.errors import UsageError
+from seqrl.core.checks import check_flag, check_whole
 from seqrl.core.types import Array
 from seqrl.envs.batched import Episodes
 from seqrl.envs.draws import Draws
@@ -36,8 +35,7 @@ class TMaze:
 
     def __post_init__(self) -> None:
         check_whole("length", self.length)
-        if not isinstance(self.active, bool):
-            raise UsageError(f"active {self.active!r}: expected True or False")
+        check_flag("active", self.active)
 
     @property
     def observation_space(self) -> spaces.Box:

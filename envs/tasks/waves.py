@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from seqrl.core.checks import check_amount, check_choice, check_whole
-from seqrl.core.errors import UsageError
+from seqrl.core.checks import check_amount, check_choice, check_flag, check_whole
 from seqrl.core.types import Array
 from seqrl.envs.batched import Episodes
 from seqrl.envs.draws import Draws, pick
@@ -42,8 +41,7 @@ class Waves:
         check_whole("judged", self.judged)
         check_amount("noise", self.noise)
         check_choice("regimes", str(self.regimes), ("1", "2"))
-        if not isinstance(self.free, bool):
-            raise UsageError(f"free {self.free!r}: expected True or False")
+        check_flag("free", self.free)
         check_amount("period", self.period, 3 if self.regimes == 1 else 12)
 
     @property

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from seqrl.core.checks import check_whole
-from seqrl.core.errors import UsageError
+from seqrl.core.checks import check_amount, check_whole
 from seqrl.core.tokens import PAD
 from seqrl.core.types import State
 from seqrl.networks.options import probability
@@ -56,9 +54,8 @@ class VHRED(HRED):
     ) -> None:
         self.noise = check_whole("latent", latent)
         super().__init__(space, hidden_size, **others)
-        for name, number in (("kl_weight", kl_weight), ("free_bits", free_bits)):
-            if not 0 <= number < math.inf:
-                raise UsageError(f"{name} {number}: expected a number of at least 0")
+        check_amount("kl_weight", kl_weight)
+        check_amount("free_bits", free_bits)
         self.kl_weight, self.free_bits = kl_weight, free_bits
         self.kl_anneal = check_whole("kl_anneal", kl_anneal, 0)
         self.word_drop = probability("word_drop", word_drop)
