@@ -45,7 +45,7 @@ NETWORKS = {
 MakeNetwork = Callable[..., Network]
 SEQUENCES: dict[str, MakeNetwork] = {"seq2seq": Seq2Seq, "hred": HRED, "vhred": VHRED}
 CORES: dict[str, MakeNetwork] = {"rnn": RNN, "lstm": LSTM, "gru": GRU, "attention": Attention}
-MAKERS = MLP, Tokens, *CORES.values(), *SEQUENCES.values()
+MAKERS: list[MakeNetwork] = [MLP, Tokens, *CORES.values(), *SEQUENCES.values()]
 FLAGS = {  # arguments that are True or False
     each.name
     for make in MAKERS

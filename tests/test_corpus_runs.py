@@ -88,6 +88,14 @@ def test_evaluations_have_arguments_of_their_own(home, capsys):
     assert found[0] == int(found[0] * 3) / 3
 
 
+def test_evaluations_take_the_actions_that_are_learned(home, capsys):
+    words = ["--agent", "imitate", "--env", "seqrl/Translate-v0", *SHORT, "--run-dir", "run"]
+    assert train.main([*words, "--eval-env-arg", "letters=20"]) == 2
+    told = capsys.readouterr().err
+    said = "--eval-env-arg: actions Discrete(23), those of training are Discrete(29)"
+    assert said in told and told.count("\n") == 1
+
+
 def test_a_reward_that_is_code_has_to_be_named_again(home, capsys):
     reward = "reward=corpus_scores:exact"
     trained("--env-arg", reward, agent="reinforce")

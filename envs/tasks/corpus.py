@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -39,8 +40,9 @@ class Corpus(Replies):
         reply and what the user says, an END behind each. The user says what the file has, whatever
         was replied.
     unit: what a token is: "word" (what stands between spaces), "char", or "byte" (of UTF-8).
-    part: rows to "train" on, the share `held_out` to "test", or "all"; the parts are the same for
-        the same `data_seed`. What is in the file twice is in one part.
+    part: rows to "train" on, the share `held_out` to "test", or "all". A row draws its part by
+        `data_seed` and what it says, wherever it stands: in another order of the file the parts are
+        the same, in a longer file nearly so, and what is there twice is in one part.
     reward: "exact", "accuracy", "bleu", "edit", or module:function of a reply and the right one,
         lists of words; in dialogues the mean over turns.
     least: words that come fewer times in the rows to train on are one word, "<unknown>".
@@ -113,11 +115,9 @@ class Corpus(Replies):
 
     def rows_of(self, part: str) -> list[Row]:
         """Return the rows of a part."""
-        kinds = list(dict.fromkeys(map(texts, self.rows)))
-        order = np.random.default_rng(self.data_seed).permutation(len(kinds))
-        test = min(max(1, round(self.held_out * len(kinds))), len(kinds) - 1)
-        picked = {"all": order, "test": order[:test], "train": order[test:]}[part]
-        wanted = {kinds[i] for i in picked}
+        order = sorted(set(map(texts, self.rows)), key=partial(lot, self.data_seed))
+        test = min(max(1, round(self.held_out * len(order))), len(order) - 1)
+        wanted = set({"all": order, "test": order[:test], "train": order[test:]}[part])
         return [row for row in self.rows if texts(row) in wanted]
 
     @cached_property
@@ -205,6 +205,11 @@ class Corpus(Replies):
 def texts(row: Row) -> tuple[tuple[str, str], ...]:
     """Return what is said in a row, wherever it stands."""
     return tuple(turn.texts for turn in row)
+
+
+def lot(data_seed: int, said: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the lot that a row draws, by what is said in it and nothing else."""
+    return blake2b(repr((data_seed, said)).encode(), digest_size=8).digest()
 
 
 class Data(NamedTuple):

@@ -102,6 +102,7 @@ def build(config: Config) -> RunParts:
     if config.get("dataset"):
         return build_offline(config, streams)
     envs = build_envs(config, processes=config.get("processes", False))
+    check_evaluated(config, envs)
     agent = agent_for(config, envs, streams)
     if isinstance(agent, TabularAgent):
         agent.prepare(envs.num_envs)  # here, so that a lack of memory shows at once
@@ -173,6 +174,18 @@ def eval_config(config: Config) -> Config:
     """Return the config of the environments in which a run is evaluated."""
     merged = {**config.get("env_args", {}), **config.get("eval_env_args", {})}
     return {**config, "env_args": merged, "eval_env_args": {}}
+
+
+def check_evaluated(config: Config, learned: Environments) -> None:
+    """Refuse evaluations in environments of other actions than those that are learned in."""
+    if not config.get("eval_env_args"):
+        return
+    envs = cpu_envs(eval_config(config))
+    envs.close()
+    here, there = envs.single_action_space, learned.single_action_space
+    if here != there:
+        remedy = "take arguments that leave the actions as they are"
+        raise UsageError(f"--eval-env-arg: actions {here}, those of training are {there}; {remedy}")
 
 
 def agent_pictures(config: dict[str, Any], seed: np.random.SeedSequence | None) -> AgentPictures:
