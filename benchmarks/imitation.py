@@ -17,13 +17,16 @@ from timing import interleaved, ratio, report
 from torch import Tensor, nn
 
 from seqrl.agents import Imitation
+from seqrl.core.tokens import BEGIN, PAD
 from seqrl.envs import make
+from seqrl.envs.draws import Draws
 from seqrl.networks import build
 from seqrl.networks.base import Network
 from seqrl.training.loop.interaction import Interaction
 
 BATCH = 64
-Data = Callable[[], tuple[Tensor, Tensor]]  # what is shown [T, B, ...], and the answers [T, B]
+UNKNOWN = -1  # an answer that is not learned
+Data = Callable[[], tuple[Any, Tensor]]  # what is shown [T, B, ...], and the answers [T, B]
 
 
 class Plain:
@@ -42,20 +45,27 @@ class Plain:
             start = torch.zeros(answer.shape, dtype=torch.bool)
             start[0] = True
             out = layer(network(shown, start)[0])
-            loss = nn.functional.cross_entropy(out.flatten(0, 1), answer.flatten())
+            flat = out.flatten(0, 1), answer.flatten()
+            loss = nn.functional.cross_entropy(*flat, ignore_index=UNKNOWN)
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
-            steps -= answer.numel()
+            steps -= int((answer != UNKNOWN).sum())
 
 
 def from_task(task: Any) -> Data:
     """Return what draws episodes of a task at once, as a plain loop would."""
-    name, rng = type(task).__name__, np.random.default_rng(0)
-    return {"BinaryAddition": sums, "NextToken": chains, "Gates": gates, "Samples": rows}[name](
-        task, rng
-    )
+    rng = np.random.default_rng(0)
+    drawn_by: dict[str, Callable[[Any, np.random.Generator], Data]] = {
+        "BinaryAddition": sums,
+        "NextToken": chains,
+        "Gates": gates,
+        "Samples": rows,
+        "Translate": replies,
+        "Dialogue": replies,
+    }
+    return drawn_by[type(task).__name__](task, rng)
 
 
 def sums(task: Any, rng: np.random.Generator) -> Data:
@@ -109,6 +119,29 @@ def rows(task: Any, rng: np.random.Generator) -> Data:
     return draw
 
 
+def replies(task: Any, rng: np.random.Generator) -> Data:
+    """Return what draws sources and right replies, those of an episode one behind the other."""
+    draws = Draws()
+    draws.seed(rng)
+
+    def draw() -> tuple[dict[str, Tensor], Tensor]:
+        episodes = task.drawn(draws, BATCH)
+        said, before, sources = episodes["right"], np.zeros((BATCH, task.room), np.int64), []
+        for turn in range(task.turns):
+            sources.append(task._source(np, before, episodes["user"][:, turn]))
+            before = said[:, turn]
+        time = np.arange(task.horizon)  # of a column that gives every reply its whole room
+        begins = (time % task.room == 0)[:, None]
+        right = said.transpose(1, 2, 0).reshape(task.horizon, BATCH)
+        there = (right != PAD).any(1)
+        previous = np.where(begins, BEGIN, np.roll(right, 1, 0))[there]
+        source = torch.from_numpy(np.stack(sources))[torch.from_numpy(time[there] // task.room)]
+        answer = torch.from_numpy(np.where(right == PAD, UNKNOWN, right)[there])
+        return {"source": source, "previous": torch.from_numpy(previous)}, answer
+
+    return draw
+
+
 def ours(network: Network, envs: Any) -> Callable[[int], object]:
     """Return the same as an agent in the loop."""
     spaces = envs.single_action_space, envs.single_observation_space
@@ -126,6 +159,8 @@ def main() -> None:
         "gates, mlp": ("Gates", "mlp", 1024, 50_000, 0.6, {}),
         "gates, gru": ("Gates", "gru", 1024, 30_000, 0.6, {}),
         "digits, mlp": ("Samples", "mlp", 1024, 50_000, 0.6, {}),
+        "translate, seq2seq": ("Translate", "seq2seq", 256, 60_000, 0.9, {}),
+        "dialogue, hred": ("Dialogue", "hred", 256, 40_000, 0.9, {}),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(cases)}; all if none is named")

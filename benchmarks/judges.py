@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 import seqrl
+from seqrl.core.tokens import BEGIN
 from seqrl.envs.making import first_of
+from seqrl.envs.tasks.dialogue import WORDS
 from seqrl.training.loop.interaction import Interaction
 
 
@@ -66,12 +68,34 @@ def off_least_squares(run: Any) -> float:
     return float((abs(found - best) / abs(best)).max())
 
 
+def variety(run: Any, n: int = 250) -> float:
+    """Return the entropy, in nats, of which of its replies to chat is given; wrong ones are none.
+
+    Tokens are the likeliest, latents are drawn. A reply stands in the source of the turn behind.
+    """
+    agent, envs = run.agent, run.make_envs(n)
+    task = first_of(envs).unwrapped.task
+    agent.head.sample = lambda out, draw: agent.head.mode(out)
+    replies = task.first_reply + np.arange(task.replies * WORDS).reshape(-1, WORDS)
+    obs, start, state = envs.reset(np.random.SeedSequence(1)), np.ones(n, bool), None
+    count = np.zeros(task.replies)
+    for _ in range(4 * task.horizon):
+        before = obs["source"][obs["previous"] == BEGIN]
+        count += (before[:, None, :WORDS] == replies).all(2).sum(0)
+        action, state = agent.act(obs, start, state)[:2]
+        outcome = envs.step(action)
+        obs, start = outcome.obs, outcome.start
+    share = count[count > 0] / count.sum()
+    return float(-(share * np.log(share)).sum())
+
+
 JUDGES: dict[str, Callable[[Any], float]] = {
     "exact sums": exact_sums,
     "cross entropy": cross_entropy,
     "gate rows": gate_rows,
     "held out": right_rows,
     "off least squares": off_least_squares,
+    "variety": variety,
 }
 
 
