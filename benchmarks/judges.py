@@ -68,8 +68,8 @@ def off_least_squares(run: Any) -> float:
     return float((abs(found - best) / abs(best)).max())
 
 
-def variety(run: Any, n: int = 250) -> float:
-    """Return the entropy, in nats, of which of its replies to chat is given; wrong ones are none.
+def replies_given(run: Any, n: int = 250) -> np.ndarray:
+    """Return how often each of its replies to chat is given by the agent of a Dialogue [replies].
 
     Tokens are the likeliest, latents are drawn. A reply stands in the source of the turn behind.
     """
@@ -85,6 +85,12 @@ def variety(run: Any, n: int = 250) -> float:
         action, state = agent.act(obs, start, state)[:2]
         outcome = envs.step(action)
         obs, start = outcome.obs, outcome.start
+    return count
+
+
+def variety(run: Any) -> float:
+    """Return the entropy, in nats, of which reply to chat is given; wrong ones are left out."""
+    count = replies_given(run)
     share = count[count > 0] / count.sum()
     return float(-(share * np.log(share)).sum())
 

@@ -291,7 +291,7 @@ def likelihood(layer, out, answer):
 @torch.no_grad()
 def test_the_bound_is_that_of_numerical_integration():
     """log p = bound + KL from the posterior to p(latent|answer), all three by their integrals."""
-    network = VHRED(SPACE, 16, latent=1, kl_anneal=0, word_drop=0.0).eval()
+    network = VHRED(SPACE, 16, latent=1, kl_weight=1.0, kl_anneal=0, word_drop=0.0).eval()
     layer = torch.nn.Linear(16, V)
     for weight in (*network.prior.parameters(), *network.posterior.parameters()):
         weight *= 3
@@ -339,7 +339,7 @@ def studied(network, **options):
 
 
 def test_the_divergence_is_weighted_annealed_and_free_up_to_a_point():
-    network = VHRED(SPACE, 16, latent=2, kl_anneal=0).train()
+    network = VHRED(SPACE, 16, latent=2, kl_weight=1.0, kl_anneal=0).train()
     whole = studied(network)[2]["kl"]
     assert studied(network, kl_weight=0.5)[2]["kl"] == pytest.approx(0.5 * whole.item())
     assert studied(network, kl_weight=1.0, kl_anneal=100)[2]["kl"] == 0
