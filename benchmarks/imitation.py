@@ -159,8 +159,8 @@ def main() -> None:
         "gates, mlp": ("Gates", "mlp", 1024, 50_000, 0.6, {}),
         "gates, gru": ("Gates", "gru", 1024, 30_000, 0.6, {}),
         "digits, mlp": ("Samples", "mlp", 1024, 50_000, 0.6, {}),
-        "translate, seq2seq": ("Translate", "seq2seq", 256, 60_000, 0.9, {}),
-        "dialogue, hred": ("Dialogue", "hred", 256, 40_000, 0.9, {}),
+        "translate, seq2seq": ("Translate", "seq2seq", 256, 20_000, 0.9, {}),
+        "dialogue, hred": ("Dialogue", "hred", 256, 15_000, 0.9, {}),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(cases)}; all if none is named")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
+import seqrl
 from seqrl.scripts import compare, evaluate, train
 
 HOME = Path(__file__).parent
@@ -40,6 +44,7 @@ def main(target: Path = HOME) -> int:
             shutil.copyfile(out / "compare.png", target / f"{name}.png")
         for name in RUNS:
             status = status or picture_run(name, Path(folder) / name, target)
+        status = status or picture_replies(Path(folder), target)
     return status
 
 
@@ -50,6 +55,27 @@ def picture_run(name: str, run: Path, target: Path) -> int:
     if name in FILMED:
         flags += ["--gif", str(target / f"{name}.gif")]
     return status or evaluate.main([str(run), "--episodes", "1000", *flags])
+
+
+def picture_replies(folder: Path, target: Path) -> int:
+    """Train HRED and VHRED on Dialogue, and draw which replies to chat they give."""
+    status = 0
+    for network in ("hred", "vhred"):
+        flags = f"--agent imitate --network {network} --env seqrl/Dialogue-v0 --no-pictures"
+        status = status or train.main([*flags.split(), "--run-dir", str(folder / network)])
+    draw_replies({name: folder / name for name in ("hred", "vhred")}, target)
+    return status
+
+
+def draw_replies(folders: dict[str, Path], target: Path) -> None:
+    """Draw the share of each reply to chat, of runs by name, to `target`/replies.png."""
+    judges = runpy.run_path(str(HOME.parent / "benchmarks" / "judges.py"))
+    figure = Figure((6.4, 2.4), layout="constrained")
+    for place, (name, run) in enumerate(folders.items()):
+        count = judges["replies_given"](seqrl.load(run))
+        axes = figure.add_subplot(1, len(folders), place + 1, title=name, ylim=(0, 1))
+        axes.bar([f"reply{i}" for i in range(len(count))], count / count.sum())
+    figure.savefig(target / "replies.png", dpi=80)
 
 
 if __name__ == "__main__":
