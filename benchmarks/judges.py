@@ -68,31 +68,71 @@ def off_least_squares(run: Any) -> float:
     return float((abs(found - best) / abs(best)).max())
 
 
-def replies_given(run: Any, n: int = 250) -> np.ndarray:
-    """Return how often each of its replies to chat is given by the agent of a Dialogue [replies].
+def slots(run: Any, **options: Any) -> float:
+    """Return the share of questions for slots, in 1,000 dialogues, that are answered right."""
+    envs, agent = run.make_envs(1000, judged="slots", **options), run.agent
+    said = first_returns(envs, lambda *seen: agent.act(*seen, explore=False)[:2])
+    return said / first_returns(envs, lambda *seen: (envs.answer()[0], None))
 
-    Tokens are the likeliest, latents are drawn. A reply stands in the source of the turn behind.
+
+def slots_of_twelve(run: Any) -> float:
+    """Return the same of dialogues of 12 turns."""
+    return slots(run, turns=12)
+
+
+def first_returns(envs: Any, choose: Callable[..., tuple[Any, Any]]) -> float:
+    """Return the sum of the returns of each environment's first episode, of the same seed."""
+    n = envs.num_envs
+    obs, start, state = envs.reset(np.random.SeedSequence(1)), np.ones(n, bool), None
+    total, going = 0.0, np.ones(n, bool)
+    while going.any():
+        action, state = choose(obs, start, state)
+        outcome = envs.step(action)
+        total += float(outcome.reward[going].sum(dtype=np.float64))
+        going &= ~(outcome.terminated | outcome.truncated)
+        obs, start = outcome.obs, outcome.start
+    return total
+
+
+def replies_given(run: Any, n: int = 250, times: int = 32) -> np.ndarray:
+    """Return how often each reply is given in the second turn of N dialogues [N, replies].
+
+    Each dialogue is begun as many times. Tokens are the likeliest, latents are drawn. A reply
+    stands in the source of the turn behind; one to a question for a slot is none of these.
     """
     agent, envs = run.agent, run.make_envs(n)
     task = first_of(envs).unwrapped.task
     agent.head.sample = lambda out, draw: agent.head.mode(out)
     replies = task.first_reply + np.arange(task.replies * WORDS).reshape(-1, WORDS)
-    obs, start, state = envs.reset(np.random.SeedSequence(1)), np.ones(n, bool), None
-    count = np.zeros(task.replies)
-    for _ in range(4 * task.horizon):
-        before = obs["source"][obs["previous"] == BEGIN]
-        count += (before[:, None, :WORDS] == replies).all(2).sum(0)
-        action, state = agent.act(obs, start, state)[:2]
-        outcome = envs.step(action)
-        obs, start = outcome.obs, outcome.start
+    count = np.zeros((n, task.replies))
+    for _ in range(times):
+        obs, start, state = envs.reset(np.random.SeedSequence(1)), np.ones(n, bool), None
+        turn = np.zeros(n)
+        for _ in range(2 * task.room):
+            turn += obs["previous"] == BEGIN
+            action, state = agent.act(obs, start, state)[:2]
+            outcome = envs.step(action)
+            obs, start = outcome.obs, outcome.start
+            third = (turn == 2) & (obs["previous"] == BEGIN)
+            given = (obs["source"][:, None, :WORDS] == replies).all(2)
+            count += given & third[:, None]
     return count
 
 
-def variety(run: Any) -> float:
-    """Return the entropy, in nats, of which reply to chat is given; wrong ones are left out."""
-    count = replies_given(run)
+def entropy(count: np.ndarray) -> float:
+    """Return the entropy, in nats, of what was counted."""
     share = count[count > 0] / count.sum()
     return float(-(share * np.log(share)).sum())
+
+
+def variety(run: Any) -> float:
+    """Return the entropy of replies to the very same dialogue, the mean over dialogues."""
+    return float(np.mean([entropy(row) for row in replies_given(run) if row.any()]))
+
+
+def variety_of_all(run: Any) -> float:
+    """Return the entropy of replies to whatever was said before."""
+    return entropy(replies_given(run).sum(0))
 
 
 JUDGES: dict[str, Callable[[Any], float]] = {
@@ -101,7 +141,10 @@ JUDGES: dict[str, Callable[[Any], float]] = {
     "gate rows": gate_rows,
     "held out": right_rows,
     "off least squares": off_least_squares,
+    "slots": slots,
+    "slots of twelve": slots_of_twelve,
     "variety": variety,
+    "variety of all": variety_of_all,
 }
 
 

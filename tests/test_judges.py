@@ -19,29 +19,56 @@ spec.loader.exec_module(judges)
 
 
 class Says:
-    """An agent that gives, in environment i, the reply `which[i]` to whatever is said; -1: "ok"."""
+    """An agent that gives, in environment i, the reply `which[i]` to whatever is said; -1: "ok".
 
-    def __init__(self, which, first):
-        self.which, self.first, self.head = np.array(which), first, SimpleNamespace(mode=None)
+    Each time that dialogues begin it gives the next one, where there are `several`.
+    """
+
+    def __init__(self, which, first, several=1):
+        self.which, self.first, self.several = np.array(which), first, several
+        self.head, self.begun = SimpleNamespace(mode=None), -1
 
     def act(self, obs, start, state=None, *, explore=True):
+        self.begun += bool(start.all())
         place = np.where(obs["previous"] == BEGIN, 0, 0 if state is None else state)
         ok = np.where(place == 0, 5, END)
-        reply = np.where(place < 3, self.first + 3 * self.which + place, END)
+        number = (self.which + self.begun % self.several) % 4
+        reply = np.where(place < 3, self.first + 3 * number + place, END)
         return Decision(np.where(self.which < 0, ok, reply), place + 1)
 
 
-@pytest.mark.parametrize(
-    ("which", "share"),
-    [([0, 1, 2, 3], [0.25] * 4), ([2, 2, -1, 2], [0, 0, 1, 0]), ([0, 0, 3, 3], [0.5, 0, 0, 0.5])],
-    ids=["all alike", "one of them", "two"],
-)
-def test_the_variety_of_replies_is_the_entropy_of_those_given(which, share, monkeypatch):
-    envs = make("seqrl/Dialogue-v0", 4)
+def talked(which, several=1):
+    """A run of Dialogue whose agent says so."""
+    envs = make("seqrl/Dialogue-v0", len(which))
     first = first_of(envs).unwrapped.task.first_reply
-    run = SimpleNamespace(agent=Says(which, first), make_envs=lambda n: envs)
-    count = judges.replies_given(run, 4)
-    assert (count / count.sum()).tolist() == pytest.approx(share)
-    given = -sum(p * math.log(p) for p in share if p)
+    return SimpleNamespace(agent=Says(which, first, several), make_envs=lambda n: envs)
+
+
+def test_replies_are_counted_dialogue_by_dialogue():
+    count = judges.replies_given(talked([0, 2, -1, 3], several=2), 4, times=4)
+    assert count.tolist() == [[2, 2, 0, 0], [0, 0, 2, 2], [0, 0, 0, 0], [2, 0, 0, 2]]
+
+
+def test_the_variety_of_replies_is_that_of_one_dialogue(monkeypatch):
+    count = np.array([[2, 2, 0, 0], [0, 0, 4, 0], [0, 0, 0, 0]])
     monkeypatch.setattr(judges, "replies_given", lambda run: count)
-    assert judges.variety(run) == pytest.approx(given)
+    assert judges.variety(None) == pytest.approx(math.log(2) / 2)
+    assert judges.variety_of_all(None) == pytest.approx(0.5 * math.log(4) + 0.5 * math.log(2))
+
+
+def test_the_share_of_slots_is_of_those_that_were_asked():
+    """By the answers all, by "ok" none, and the same dialogues are asked both."""
+    asked = []
+
+    def make_envs(n, **options):
+        asked.append(make("seqrl/Dialogue-v0", n, **options))
+        return asked[-1]
+
+    def answers(*seen, explore):
+        return asked[-1].answer()[0], None, None
+
+    taught = SimpleNamespace(agent=SimpleNamespace(act=answers), make_envs=make_envs)
+    assert judges.slots(taught) == judges.slots_of_twelve(taught) == 1
+    assert [first_of(envs).unwrapped.task.turns for envs in asked] == [6, 12]
+    says = SimpleNamespace(agent=Says([-1] * 1000, 0), make_envs=make_envs)
+    assert judges.slots(says) == 0
