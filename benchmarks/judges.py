@@ -11,7 +11,9 @@ import torch
 
 import seqrl
 from seqrl.core.tokens import BEGIN
+from seqrl.envs.finite import finite_model
 from seqrl.envs.making import first_of
+from seqrl.envs.optimum import policy_value, start_value
 from seqrl.envs.tasks.dialogue import WORDS
 from seqrl.training.loop.interaction import Interaction
 
@@ -135,6 +137,18 @@ def variety_of_all(run: Any) -> float:
     return entropy(replies_given(run).sum(0))
 
 
+def share_of_teacher(run: Any) -> float:
+    """Return the exact return of a policy without memory, of that of the run that taught it."""
+    env = first_of(run.make_envs(1))
+    states = np.arange(env.observation_space.n)
+
+    def worth(agent: Any) -> float:
+        policy = agent.act(states, states >= 0, explore=False).action
+        return start_value(finite_model(env), policy_value(env, policy, 1.0))
+
+    return worth(run.agent) / worth(seqrl.load(run.config["agent_args"]["teacher"]).agent)
+
+
 JUDGES: dict[str, Callable[[Any], float]] = {
     "exact sums": exact_sums,
     "cross entropy": cross_entropy,
@@ -145,6 +159,7 @@ JUDGES: dict[str, Callable[[Any], float]] = {
     "slots of twelve": slots_of_twelve,
     "variety": variety,
     "variety of all": variety_of_all,
+    "share of teacher": share_of_teacher,
 }
 
 

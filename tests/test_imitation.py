@@ -379,6 +379,14 @@ def test_passes_and_minibatches_step_over_everything_evenly():
     assert sizes == [6, 6, 5, 5, 5, 5] * 3 and agent.updates == 18
 
 
+@pytest.mark.parametrize(
+    "kind, given, columns", [("mlp", None, 64), ("gru", None, 8), ("gru", 3, 3)]
+)
+def test_fewer_columns_a_gradient_step_where_they_are_whole_episodes(kind, given, columns):
+    agent = Imitation(build(kind, SPACE, seed=0), ACTIONS, SPACE, batch_size=given)
+    assert agent.batch_size == columns
+
+
 @pytest.mark.slow
 def test_a_teacher_with_memory_is_learned_by_a_network_with_memory():
     loop = first_loop(64, steps=200_000, batch_size=16, optim=Optim("linear:0.01:0", 1.0))

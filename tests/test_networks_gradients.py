@@ -11,7 +11,7 @@ import torch
 from seqrl.networks import GRU, LSTM, RNN
 
 T, N, F, H = 9, 3, 4, 5
-TIGHT = {"rtol": 1e-9, "atol": 1e-9}
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def sigmoid(v):

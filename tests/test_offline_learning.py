@@ -50,7 +50,7 @@ def cart(home, expert):
 def maze(home):
     """Episodes of TMaze from random to one that remembers; half of those without luck fail."""
     task = "--env seqrl/TMaze-v0"
-    gru = "--network gru --network-arg hidden_size=16 --batch-size 8 --learning-rate linear:0.01:0"
+    gru = "--network gru --network-arg hidden_size=16"
     best = trained(home / "te", f"--agent imitate {task} {gru} --num-envs 16 --steps 80000")
     blind = f"--agent imitate {task} --network mlp --num-envs 16 --steps 60000"
     runs = {"ta": best, "tb": trained(home / "tm", blind)}
@@ -69,15 +69,23 @@ def test_twenty_episodes_of_cartpole_are_enough(home, expert, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["--best-share 0.1", "--condition-on return"])
+@pytest.mark.parametrize(
+    "how", ["--best-share 0.1", "--condition-on return", "--condition-on return --network gru"]
+)
 def test_the_best_of_mixed_episodes_of_cartpole(cart, tmp_path, how):
     folder = trained(tmp_path / "run", f"--agent imitate {cart} {how} --steps 300000")
     assert score(folder) >= 0.95 * 500
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["--best-share 0.2", "--condition-on return"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "--best-share 0.2 --network gru",
+        "--condition-on return --network gru",
+        "--condition-on return --network attention",
+    ],
+)
 def test_the_best_of_mixed_episodes_of_a_maze(maze, tmp_path, how):
-    gru = "--network gru --network-arg hidden_size=16 --batch-size 8 --learning-rate linear:0.01:0"
-    folder = trained(tmp_path / "run", f"--agent imitate {maze} {how} {gru} --steps 150000")
+    folder = trained(tmp_path / "run", f"--agent imitate {maze} {how} --steps 150000")
     assert score(folder, 100) >= 0.95

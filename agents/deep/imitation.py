@@ -26,6 +26,8 @@ from seqrl.core.errors import RunError, UsageError
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch, Decision, Metrics, State, Transition
 
+STEPS, EPISODES = 64, 8  # a gradient step, unless said: single steps, or whole episodes
+
 
 class Imitation(PolicyAgent):
     """Maximum likelihood of a teacher's answers (behaviour cloning, teacher forcing).
@@ -49,7 +51,8 @@ class Imitation(PolicyAgent):
         label_smoothing: share of each target spread over all choices, in [0, 1).
         learn_spread: learn the spread of real actions too, by the Gaussian likelihood.
             Else its own actions are means, whatever explores.
-        batch_size: columns a gradient step: single steps, with memory whole episodes.
+        batch_size: columns a gradient step: 64 steps, with memory 8 whole episodes, if not given.
+            Episodes have many steps each: 64 would leave few gradient steps.
         epochs: passes over what was gathered, at least 1.
         backend: "torch", "numpy" or "auto": in what plain networks act.
         device: "auto", "cpu", "cuda" or "cuda:0".
@@ -69,7 +72,7 @@ class Imitation(PolicyAgent):
         own_share: Rate = 0.0,
         label_smoothing: float = 0.0,
         learn_spread: bool = False,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         epochs: int = 1,
         backend: str = "auto",
         device: str = "auto",
@@ -78,7 +81,6 @@ class Imitation(PolicyAgent):
         self.teacher = check_teacher(teacher)
         self.asked: Teacher | None = None  # in the environments that it learns in
         self.own_share = schedule("own_share", own_share, 0.0, 1.0)
-        self.batch_size = check_whole("batch_size", batch_size)
         self.epochs = check_whole("epochs", epochs)
         check_options(action_space, label_smoothing, learn_spread)
         self.label_smoothing, self.learn_spread = label_smoothing, learn_spread
@@ -87,6 +89,8 @@ class Imitation(PolicyAgent):
             network, action_space, observation_space, *parts, *others, warm_start=WarmStart()
         )
         self.draws_actions = learn_spread or not isinstance(self.head, Gaussian)
+        usual = EPISODES if self.memory else STEPS
+        self.batch_size = usual if batch_size is None else check_whole("batch_size", batch_size)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but what refers to environments, which `meet` sets again."""

@@ -45,7 +45,7 @@ def learned(updates: int, kind: Any = RNN, units: int = 16, **options: Any) -> t
     optim = options.pop("optim", Optim(0.01, 1.0))
     network: Network = kind(2, units, **options)
     envs = make("seqrl/BinaryAddition-v0", num_envs=64)
-    agent = Imitation(network, envs.single_action_space, optim=optim, seed=0)
+    agent = Imitation(network, envs.single_action_space, optim=optim, batch_size=64, seed=0)
     began = time.process_time()
     train(agent, envs, steps=updates * 512, seed=0)
     spent = 1000 * (time.process_time() - began) / updates
