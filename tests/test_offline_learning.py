@@ -70,7 +70,12 @@ def test_twenty_episodes_of_cartpole_are_enough(home, expert, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "how", ["--best-share 0.1", "--condition-on return", "--condition-on return --network gru"]
+    "how",
+    [
+        "--best-share 0.1",
+        "--condition-on return",
+        "--condition-on return --network gru --batch-size 4",
+    ],
 )
 def test_the_best_of_mixed_episodes_of_cartpole(cart, tmp_path, how):
     folder = trained(tmp_path / "run", f"--agent imitate {cart} {how} --steps 300000")
