@@ -14,6 +14,7 @@ from seqrl.networks.normalized import Normalized, normalized_space
 from seqrl.networks.options import activation, initialise
 from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
 from seqrl.networks.recurrent import GRU, LSTM, RNN
+from seqrl.networks.sequences.causal_lm import CausalLM
 from seqrl.networks.sequences.hred import HRED
 from seqrl.networks.sequences.seq2seq import Seq2Seq
 from seqrl.networks.sequences.vhred import VHRED
@@ -32,6 +33,7 @@ __all__ = [
     "VHRED",
     "Attention",
     "Bidirectional",
+    "CausalLM",
     "Embedding",
     "Encoder",
     "FrameStack",

@@ -24,6 +24,7 @@ from seqrl.networks.layers import IDENTITY_INPUT_STD
 from seqrl.networks.mlp import MLP
 from seqrl.networks.options import lookup
 from seqrl.networks.recurrent import GRU, LSTM, RNN
+from seqrl.networks.sequences.causal_lm import CausalLM
 from seqrl.networks.sequences.hred import HRED
 from seqrl.networks.sequences.seq2seq import Seq2Seq
 from seqrl.networks.sequences.vhred import VHRED
@@ -41,9 +42,15 @@ NETWORKS = {
     "seq2seq": "reads a source of tokens and answers token by token, with attention",
     "hred": "the same for dialogues, with a context network over turns",
     "vhred": "the same with a latent a turn: several replies to the same",
+    "causal-lm": "a language model of Hugging Face's, from its folder; its cache is the memory",
 }
 MakeNetwork = Callable[..., Network]
-SEQUENCES: dict[str, MakeNetwork] = {"seq2seq": Seq2Seq, "hred": HRED, "vhred": VHRED}
+SEQUENCES: dict[str, MakeNetwork] = {
+    "seq2seq": Seq2Seq,
+    "hred": HRED,
+    "vhred": VHRED,
+    "causal-lm": CausalLM,
+}
 CORES: dict[str, MakeNetwork] = {"rnn": RNN, "lstm": LSTM, "gru": GRU, "attention": Attention}
 MAKERS: list[MakeNetwork] = [MLP, Tokens, *CORES.values(), *SEQUENCES.values()]
 FLAGS = {  # arguments that are True or False

@@ -63,6 +63,12 @@ KINDS = {
         1000,
     ),
     "cnn": ("--agent reinforce --env seqrl/Catch-v0 --network cnn --steps 2000 --num-envs 4", 200),
+    "causal-lm": (
+        "--agent reinforce --env seqrl/Translate-v0 --env-arg shortest=1 --env-arg longest=2 "
+        "--network causal-lm --network-arg model={home}/model --network-arg window=8 "
+        "--steps 2000 --num-envs 8 --batch-episodes 8",
+        200,
+    ),
 }
 DRAWN = ("stepped", "compiled")  # with pictures, which take three quarters of a network's time
 UNEQUAL = ("time/fps",)  # depends on the clock
@@ -198,6 +204,10 @@ def main(kind, trials, first=0):
             record_episodes(home)
         if kind == "from":
             begin(home)
+        if kind == "causal-lm":
+            from tiny_models import tiny  # beside this file
+
+            tiny("llama", size=8).save_pretrained(home / "model")
         whole = home / "whole"
         for folder in (home / "warm", whole):  # the first one pays for what is loaded once
             flags = [*flags_of(kind, home), "--run-dir", str(folder)]

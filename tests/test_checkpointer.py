@@ -451,6 +451,12 @@ def test_fifty_killed_runs_of_each_kind(kind):
     assert sum(trial["alive"] for trial in killed(kind, 50, 100)) >= 38
 
 
+@pytest.mark.slow
+def test_ten_killed_runs_of_a_language_model():
+    pytest.importorskip("transformers")
+    assert sum(trial["alive"] for trial in killed("causal-lm", 10, 100)) >= 7
+
+
 def test_global_random_numbers_go_on(here):
     import torch
 

@@ -20,6 +20,7 @@ from seqrl.networks import (
 )
 from seqrl.networks.build import SEQUENCES
 from seqrl.networks.diagnosis.check import largest_gap, sample_rollout, slice_time
+from tests.tiny_models import tiny
 
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (10, 5, 1), np.uint8)
@@ -62,13 +63,18 @@ def test_every_name_on_every_space(name, space):
         with pytest.raises(UsageError, match=r"no 'source' in .*; expected a Dict of"):
             build(name, SPACES[space])
     else:
-        check_network(build(name, SPACES[space]), SPACES[space], steps=4, envs=2)
+        args = {"model": tiny("llama")} if name == "causal-lm" else {}
+        check_network(build(name, SPACES[space], **args), SPACES[space], steps=4, envs=2)
 
 
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("lsmt", {}, "network 'lsmt': unknown. Did you mean \"lstm\"\\? Known: attention, cnn"),
+        (
+            "lsmt",
+            {},
+            "network 'lsmt': unknown. Did you mean \"lstm\"\\? Known: attention, causal-lm, cnn",
+        ),
         ("lstm", {"hiden": 8}, "network lstm: unknown argument 'hiden'. Did you mean \"hidden\""),
         (
             "mlp",

@@ -13,10 +13,11 @@ from seqrl.agents.arguments import arguments
 from seqrl.core import UsageError, tree
 from seqrl.envs import adapt
 from seqrl.envs.batched import SingleEnv
-from seqrl.networks import HRED, MLP, VHRED, Seq2Seq
+from seqrl.networks import HRED, MLP, VHRED, CausalLM, Seq2Seq
 from seqrl.training import Interaction, evaluate
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs.migrations import from_5
+from tests.tiny_models import tiny
 from tests.words import Words, words
 
 NUMBERS = {
@@ -33,6 +34,7 @@ NETWORKS = {
     "transformer": lambda space, size: Seq2Seq(space, size, core="attention", window=6),
     "hred": HRED,
     "vhred": lambda space, size: VHRED(space, size, latent=3, kl_anneal=50),
+    "causal-lm": lambda space, size: CausalLM(space, tiny("llama", size), window=9),
 }
 TASK = Words(turns=3)
 SPACE, ACTIONS = TASK.observation_space, TASK.action_space

@@ -10,11 +10,12 @@ from gymnasium import spaces
 
 from seqrl.core import UsageError, tree
 from seqrl.core.tokens import BEGIN
-from seqrl.networks import HRED, MLP, VHRED, Seq2Seq, build, check_network
+from seqrl.networks import HRED, MLP, VHRED, CausalLM, Seq2Seq, build, check_network
 from seqrl.networks.diagnosis.activity import activity
 from seqrl.networks.diagnosis.check import largest_gap, sample_rollout, slice_time
 from seqrl.networks.sequences.attend import Attend
 from seqrl.networks.sequences.vhred import kl
+from tests.tiny_models import tiny
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 V, L = 9, 5
@@ -35,6 +36,12 @@ KINDS = {
     "vhred": VHRED,
     "vhred, dot": partial(VHRED, attention="dot", latent=3),
     "mlp": lambda space, size: MLP(VHRED(space, size), size),
+}
+READERS = [*KINDS]
+KINDS |= {
+    "gpt2": lambda space, size: CausalLM(space, tiny("gpt2", size)),
+    "gpt2, window": lambda space, size: CausalLM(space, tiny("gpt2", size), window=13),
+    "llama": lambda space, size: CausalLM(space, tiny("llama", size)),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -183,7 +190,7 @@ def test_every_weight_gets_a_gradient(kind):
     assert not unused
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "fed" not in kind])
+@pytest.mark.parametrize("kind", [kind for kind in READERS if "fed" not in kind])
 def test_a_rollout_is_one_call_over_time(kind):
     network, calls = made(kind), []
     inner = network.source if kind == "mlp" else network
@@ -192,7 +199,7 @@ def test_a_rollout_is_one_call_over_time(kind):
     assert calls == [30]
 
 
-@every_kind
+@pytest.mark.parametrize("kind", READERS)
 def test_a_source_is_read_once(kind):
     network, reads = made(kind), []
     inner = network.source if kind == "mlp" else network
@@ -202,7 +209,7 @@ def test_a_source_is_read_once(kind):
     assert sum(reads) == int((start | (obs["previous"] == BEGIN)).sum())
 
 
-@pytest.mark.parametrize("kind", ["seq2seq", "transformer", "vhred", "mlp"])
+@pytest.mark.parametrize("kind", ["seq2seq", "transformer", "vhred", "mlp", "llama"])
 def test_the_activity_of_its_memory_can_be_drawn(kind):
     obs, _ = rollout(9, 1, 0.3)
     found = activity(made(kind), {name: leaf[:, 0].numpy() for name, leaf in obs.items()})

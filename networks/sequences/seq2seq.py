@@ -14,11 +14,12 @@ from seqrl.core.errors import UsageError
 from seqrl.core.tokens import BEGIN, PAD, token_space
 from seqrl.core.types import State
 from seqrl.networks.attention import Attention
-from seqrl.networks.base import Network, refuse
+from seqrl.networks.base import Network
 from seqrl.networks.options import lookup
 from seqrl.networks.sequences.attend import NONE, SCORES, Attend
 from seqrl.networks.sequences.reader import ATTENTION, CORES, RECURRENT, Init, make_reader
 from seqrl.networks.sequences.replies import Replies
+from seqrl.networks.sequences.sources import check_sources
 
 
 class Seq2Seq(Network):
@@ -134,28 +135,9 @@ class Seq2Seq(Network):
         replies = Replies(start | (previous == BEGIN))
         opened = replies.first(source).long()
         if not torch.compiler.is_compiling():
-            self._check_sources(opened, replies.first(previous))
+            check_sources(self, opened, replies.first(previous), self.tokens.source)
         state = self._nothing(start.shape[1], source.shape[-1]) if state is None else state
         return replies, state, self._sources(opened)
-
-    def _check_sources(self, source: Tensor, previous: Tensor) -> None:
-        """Refuse tokens [R, L] that are unknown or behind padding, and a source without any.
-
-        The zeros by which a network is tried have no BEGIN in `previous` [R].
-        """
-        blank, count = source == PAD, self.tokens.source
-        unknown = (source < 0) | (source >= count)
-        late = blank[:, :-1] & ~blank[:, 1:]
-        empty = blank.all(1) & (previous == BEGIN)
-        faults = torch.stack([unknown.any(), late.any(), empty.any()])
-        if not bool(faults.any()):
-            return
-        if bool(faults[0]):
-            token = int(source[unknown][0])
-            refuse(self, f"token {token} in a source: unknown, expected 0 to {count - 1}")
-        if bool(faults[1]):
-            refuse(self, f"padding ({PAD}) before a token of a source; expected it behind the last")
-        refuse(self, f"an empty source, nothing but padding ({PAD}); expected a token at least")
 
     def _sources(self, source: Tensor) -> dict[str, Tensor]:
         """Read tokens [R, L]: each as seen [R, L, H], length [R], and the summary [R, H]."""
