@@ -634,7 +634,7 @@ BAD = {
     ),
     "range of words": ("--bin-range wide", ["--bin-range", "'wide'", "1=-3:3"]),
     "argument of no value": ("--env-arg map_name", ["--env-arg", "'map_name'", "name=value"]),
-    "argument none": ("--env-arg map_name=None", ["--env-arg", "'map_name=None'"]),
+    "argument none": ("--env-arg map_name=None", ["env_args", "'map_name': None", "numbers"]),
     "argument unknown": ("--env-arg nope=1", ["FrozenLake-v1", "nope"]),
     "argument unknown to ours": (
         "--env seqrl/TMaze-v0 --env-arg lenght=3",
