@@ -444,7 +444,7 @@ def test_killed_runs_end_as_if_nothing_had_been(kind):
     "kind",
     [
         *("stepped", "compiled", "lstm", "cnn", "replay", "ppo", "imitate"),
-        *("recorded", "recorded values"),
+        *("from", "recorded", "recorded values"),
     ],
 )
 def test_fifty_killed_runs_of_each_kind(kind):

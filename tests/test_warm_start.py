@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqrl import training
 from seqrl.agents.deep.deep_q import DeepQ
@@ -23,7 +24,7 @@ from seqrl.envs.making import make
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalized import Normalized
 from seqrl.networks.recurrent import GRU, LSTM
-from seqrl.scripts import train
+from seqrl.scripts import record, train
 from seqrl.scripts.run_name import run_name
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import folder as runs
@@ -420,3 +421,51 @@ def test_code_of_a_run_is_not_imported_unasked(clone, monkeypatch):
         config_of("--from clone --agent ppo")
     with pytest.raises(UsageError, match="its network imports code"):
         training.run({"from": "clone", "agent": "ppo"}, "r")
+
+
+# what is kept
+
+
+def points(folder):
+    """The greedy returns of a run's evaluations, in order."""
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    found.Reload()
+    return [point.value for point in found.Scalars("eval/mean_reward")]
+
+
+def reward_after(clone, agent, seed, more, kind="rewarded"):
+    """The evaluations of a run that begins from a clone."""
+    words = f"--from {clone} --agent {agent} --seed {seed} --run-dir {kind}-{seed} {more}"
+    assert train.main([*words.split(), "--no-pictures", "--quiet"]) == 0
+    return points(f"{kind}-{seed}")
+
+
+@pytest.mark.slow
+def test_a_cloned_cartpole_is_kept_by_ppo(tmp_path, monkeypatch):
+    """Never more than a tenth below the clone of five episodes, in five of five seeds."""
+    monkeypatch.chdir(tmp_path)
+    words = "--agent ppo --env CartPole-v1 --steps 60000 --num-envs 8 --run-dir expert --quiet"
+    assert train.main([*words.split(), "--eval-episodes", "0", "--no-pictures"]) == 0
+    assert record.main("expert --episodes 5 --out five".split()) == 0
+    words = "--agent imitate --dataset five --steps 20000 --run-dir cloned --quiet --no-pictures"
+    assert train.main([*words.split(), "--eval-episodes", "40"]) == 0
+    begun = runs.read_summary(tmp_path / "cloned", runs.read_config(tmp_path / "cloned"))
+    more = "--steps 40000 --eval-every 8000 --eval-episodes 20"
+    for seed in range(5):
+        kept = reward_after("cloned", "ppo", seed, more)
+        assert len(kept) >= 5 and min(kept) >= 0.9 * begun["eval_mean_reward"], (seed, kept)
+
+
+@pytest.mark.slow
+def test_an_imitated_translator_is_kept_and_grows_by_reward(tmp_path, monkeypatch):
+    """Never more than .05 below where it began, and better by .08 at the end, in two of two."""
+    monkeypatch.chdir(tmp_path)
+    words = "--agent imitate --network seq2seq --env seqrl/Translate-v0 --num-envs 64 --preset none"
+    words += " --steps 200000 --eval-every 5000 --eval-episodes 300 --stop-at 0.72 --run-dir begun"
+    assert train.main([*words.split(), "--quiet", "--no-pictures"]) == 0
+    begun = runs.read_summary(tmp_path / "begun", runs.read_config(tmp_path / "begun"))
+    for seed in range(2):
+        more = "--steps 80000 --eval-every 20000 --eval-episodes 300"
+        kept = reward_after("begun", "reinforce", seed, more)
+        assert min(kept) >= begun["eval_mean_reward"] - 0.05, (begun, kept)
+        assert kept[-1] >= begun["eval_mean_reward"] + 0.08, (begun, kept)
