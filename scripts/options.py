@@ -66,8 +66,9 @@ class Parser(argparse.ArgumentParser):
     def check_early(self, argv: Sequence[str], others: set[str]) -> argparse.Namespace:
         """Refuse what is neither a flag already there nor among `others`, which are to come."""
         known, rest = self.parse_known_args([normalized(argument) for argument in argv])
-        flags = (flag for flag, _ in words_of(rest))
-        self.refuse((x for x in flags if x.replace("--no-", "--", 1) not in others), others)
+        flags = {word: word.partition("=")[0] for word in rest if word.startswith("--")}
+        positive = {word: flag.replace("--no-", "--", 1) for word, flag in flags.items()}
+        self.refuse((word for word, flag in positive.items() if flag not in others), others)
         return known
 
     def refuse(self, rest: Iterable[str], others: Iterable[str] = ()) -> None:

@@ -401,8 +401,8 @@ def test_many_seeds_in_one_folder_are_left_out_of_a_comparison(tmp_path, capsys)
     assert script.main(words) == 0
     told = capsys.readouterr()
     assert f"{folder} holds the curves of many seeds and no evaluation: it is left out" in told.err
-    (table,) = json.loads((tmp_path / "out" / "compare.json").read_text())["algorithms"]
-    assert table["name"] == "a"
+    (row,) = json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]
+    assert row["agent"] == "a"
     assert script.main(["--runs", str(folder)]) == 2
     assert "no run to compare: compare runs of a seed each" in capsys.readouterr().err
 
