@@ -45,7 +45,7 @@ class Network(nn.Module):
 
         `answer` [T, N, ...] are the right actions, known where `valid` [T, N] holds. A term is
         one number, a mean over the valid steps with its weight, added to the mean of minus the
-        log-likelihood. By itself there are none.
+        log-likelihood; finite where there are none of these. By itself there are no terms.
         """
         return *self(obs, start, state), {}
 
