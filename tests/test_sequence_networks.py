@@ -13,6 +13,7 @@ from seqrl.core.tokens import BEGIN
 from seqrl.networks import HRED, MLP, VHRED, CausalLM, Seq2Seq, build, check_network
 from seqrl.networks.diagnosis.activity import activity
 from seqrl.networks.diagnosis.check import largest_gap, sample_rollout, slice_time
+from seqrl.networks.sequences import seq2seq
 from seqrl.networks.sequences.attend import Attend
 from seqrl.networks.sequences.vhred import kl
 from tests.tiny_models import tiny
@@ -207,6 +208,17 @@ def test_a_source_is_read_once(kind):
     obs, start = rollout(20, 4, 0.2)
     stepped(network, obs, start)
     assert sum(reads) == int((start | (obs["previous"] == BEGIN)).sum())
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_steps_that_read_nothing_check_no_source(kind, monkeypatch):
+    """On a GPU a check waits for the device."""
+    network, checked = made(kind), []
+    monkeypatch.setattr(seq2seq, "check_sources", lambda _, source, *more: checked.append(source))
+    obs, start = rollout(20, 2, 0.2)
+    stepped(network, obs, start)
+    opens = start | (obs["previous"] == BEGIN)
+    assert [len(source) for source in checked] == [n for n in opens.sum(1).tolist() if n]
 
 
 @pytest.mark.parametrize("kind", ["seq2seq", "transformer", "vhred", "mlp", "llama"])

@@ -134,7 +134,7 @@ class Seq2Seq(Network):
         source, previous = obs["source"], obs["previous"]
         replies = Replies(start | (previous == BEGIN))
         opened = replies.first(source).long()
-        if not torch.compiler.is_compiling():
+        if len(opened) and not torch.compiler.is_compiling():
             check_sources(self, opened, replies.first(previous), self.tokens.source)
         state = self._nothing(start.shape[1], source.shape[-1]) if state is None else state
         return replies, state, self._sources(opened)
