@@ -20,7 +20,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "t
 # tried first, as most bugs end here; then the rest of the fast suite
 FIRST = (
     "observations any_network action_mask policy_gradient schedules q_learning sarsa monte_carlo "
-    "exploration episodes value reinforce networks loop rollout ppo normalize gru_kernel"
+    "exploration episodes value reinforce networks loop rollout ppo normalize gru_kernel decoding"
 ).split()
 ENOUGH = 1.0
 # it fails with any bug, for the text that the bug has replaced
@@ -172,6 +172,11 @@ BUGS = {
         "agents/deep/policy_agent.py",
         "own, batch.valid, batch.noise)",
         "own, batch.valid, None)",
+    ),
+    "memory of another hypothesis (beam)": Bug(
+        "agents/decoding/beam.py",
+        "pick=pick: leaf[pick]",
+        "pick=pick: leaf[pick * 0]",
     ),
     "advantages normalised over padding (PPO)": Bug(
         "agents/deep/targets.py",

@@ -110,7 +110,7 @@ def test_a_beam_of_one_is_greedy(name, longest):
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 2.0])
 @pytest.mark.parametrize("name", ["seq2seq", "hred"])
 def test_a_wide_beam_finds_what_exhaustive_search_does(name, alpha):
-    agent, longest = agent_of(name), 3
+    agent, longest = agent_of(name, end=-1.0), 3
     beam = Beam(agent, V**longest, length_penalty=alpha, longest=longest)
     obs, *first = opened(agent, 4)
     best, scores = beam.search(obs, *first)
@@ -133,9 +133,10 @@ def test_a_wide_beam_finds_what_exhaustive_search_does(name, alpha):
 @every_network
 def test_memory_follows_its_hypothesis(name):
     """What the search thinks of a reply is what one rollout of it gives."""
-    agent = agent_of(name)
+    agent = agent_of(name, end=-2.0)
     obs, *first = opened(agent, 5)
     best, scores = Beam(agent, 4, longest=6).search(obs, *first)
+    assert (best[:, :3] != END).any(1).all()
     np.testing.assert_allclose(scores, log_prob_of(agent, obs, best), atol=1e-5)
     assert (scores >= Beam(agent, 1, longest=6).search(obs, *first)[1] - 1e-6).all()
 
