@@ -68,11 +68,12 @@ def picture_replies(folder: Path, target: Path) -> int:
 
 
 def draw_replies(folders: dict[str, Path], target: Path) -> None:
-    """Draw the share of each reply to chat, of runs by name, to `target`/replies.png."""
+    """Draw which replies runs, by name, give to the same chat, to `target`/replies.png."""
     judges = runpy.run_path(str(HOME.parent / "benchmarks" / "judges.py"))
     figure = Figure((6.4, 2.4), layout="constrained")
     for place, (name, run) in enumerate(folders.items()):
-        count = judges["replies_given"](seqrl.load(run))
+        given = judges["replies_given"](seqrl.load(run))
+        count = next(row for row in given if row.any())  # of one dialogue, begun again and again
         axes = figure.add_subplot(1, len(folders), place + 1, title=name, ylim=(0, 1))
         axes.bar([f"reply{i}" for i in range(len(count))], count / count.sum())
     figure.savefig(target / "replies.png", dpi=80)
