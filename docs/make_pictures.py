@@ -60,8 +60,8 @@ def picture_run(name: str, run: Path, target: Path) -> int:
 def picture_replies(folder: Path, target: Path) -> int:
     """Train HRED and VHRED on Dialogue, and draw which replies to chat they give."""
     status = 0
-    for network in ("hred", "vhred"):
-        flags = f"--agent imitate --network {network} --env seqrl/Dialogue-v0 --no-pictures"
+    for network, preset in (("hred", "dialogue"), ("vhred", "dialogue-vhred")):
+        flags = f"--agent imitate --preset {preset} --env seqrl/Dialogue-v0 --no-pictures"
         status = status or train.main([*flags.split(), "--run-dir", str(folder / network)])
     draw_replies({name: folder / name for name in ("hred", "vhred")}, target)
     return status
