@@ -79,7 +79,8 @@ def test_what_a_comparison_varies_is_always_there():
 
 
 def test_a_long_name_ends_in_a_hash_of_all_of_it():
-    words = "--agent ppo --network mymodule:MyMemory --network-arg hidden=128 --clip 0.2 --lam 0.9"
+    words = "--agent ppo --network mymodule:MyMemory --network-arg hidden=128 --clip 0.2"
+    words += " --gae-lambda 0.9"
     long = [name_of(f"{words} --entropy-coef {x} --learning-rate 0.001") for x in (0.1, 0.2)]
     assert long[0] != long[1]  # which is past the cut
     for name in long:

@@ -203,7 +203,8 @@ def test_a_wrapper_of_ones_own_is_named_again(here, capsys, refused, monkeypatch
         assert "the run has no such wrapper" in refused(
             script, *said, "--wrapper", "twice:Twice", "--wrapper", "twice:Mask"
         )
-    assert "type its wrappers" in refused(train, "--config", "run/config.toml", *CART[-2:])
+    told = refused(train, "--config", "run/config.toml", *CART[-2:])
+    assert "its wrapper imports code; to allow it, add --wrapper twice:Twice" in told
     assert evaluate.main(["run", "--wrapper", "twice:Twice", "--episodes", "2"]) == 0
     assert train.main(["--resume", "run", "--wrapper", "twice:Twice"]) == 0
     assert digest(here, "run") == digest(here, "whole")
