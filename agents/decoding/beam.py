@@ -40,7 +40,7 @@ class Beam(Decoding):
 
     agent: see `Decoding`; its observations have "previous", a Discrete as the actions are.
     width: of the beam, at least 1.
-    length_penalty: alpha of Wu et al. 2016, "Google's Neural Machine Translation System", section 7.
+    length_penalty: alpha of Wu et al. 2016 (Google's Neural Machine Translation System), section 7.
         The best has the highest log-probability / ((5 + length) / 6) ** alpha, its END counted;
         0 compares log-probabilities, which short replies win.
     longest: tokens of a plan; behind one without END another is made.
