@@ -48,7 +48,7 @@ class VHRED(HRED):
         *,
         latent: int = 8,
         kl_weight: float = 0.7,
-        kl_anneal: int = 60_000,
+        kl_anneal: int = 100_000,
         free_bits: float = 0.0,
         word_drop: float = 0.25,
         **others: Any,
