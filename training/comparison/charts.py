@@ -123,8 +123,8 @@ def neighbours(steps: Floats, near: float) -> tuple[Floats, Floats]:
     for step in at.tolist():
         if not first or step - first[-1] >= near:
             first.append(step)
-    opens = np.searchsorted(at, first)
-    return at[opens], at[np.append(opens[1:], len(at)) - 1]
+    opens = np.searchsorted(at, first).astype(int)
+    return at[opens], at[np.append(opens, len(at))[1:] - 1]
 
 
 def mean_points(env: str, own: Mapping[str, Curves]) -> Iterator[tuple[int, Summary]]:
