@@ -83,14 +83,13 @@ class Imitation(PolicyAgent):
         self.own_share = schedule("own_share", own_share, 0.0, 1.0)
         self.epochs = check_whole("epochs", epochs)
         check_options(action_space, label_smoothing, learn_spread)
+        self.columns = batch_size if batch_size is None else check_whole("batch_size", batch_size)
         self.label_smoothing, self.learn_spread = label_smoothing, learn_spread
         parts, others = (optim, 1.0, False, 1.0), (False, backend, device, seed)
         super().__init__(
             network, action_space, observation_space, *parts, *others, warm_start=WarmStart()
         )
         self.draws_actions = learn_spread or not isinstance(self.head, Gaussian)
-        usual = EPISODES if self.memory else STEPS
-        self.batch_size = usual if batch_size is None else check_whole("batch_size", batch_size)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but what refers to environments, which `meet` sets again."""
@@ -99,6 +98,12 @@ class Imitation(PolicyAgent):
     def make_store(self) -> Episodes:
         """Return episodes, kept until enough are over."""
         return Episodes(self.gamma)
+
+    @property
+    def batch_size(self) -> int:
+        """Columns a gradient step."""
+        usual = EPISODES if self.memory else STEPS
+        return usual if self.columns is None else self.columns
 
     # the teacher
 
