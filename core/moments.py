@@ -47,6 +47,10 @@ class RunningMoments(Saved):
         self.variance = (self.variance * before + within * n + between) / total
         self.count = total
 
+    def scale(self, factor: float) -> None:
+        """Let all values so far have been as many times as large."""
+        self.mean, self.variance = factor * self.mean, factor**2 * self.variance
+
     @staticmethod
     def check_variance(name: str, saved: Any) -> None:
         """Refuse what has no square root."""

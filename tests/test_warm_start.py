@@ -1,5 +1,7 @@
 """From imitation to reward: what an agent takes from another run, and how it keeps it."""
 
+import copy
+import logging
 import math
 import shutil
 from functools import partial
@@ -14,6 +16,7 @@ from seqrl import training
 from seqrl.agents.deep.deep_q import DeepQ
 from seqrl.agents.deep.heads import make_head
 from seqrl.agents.deep.imitation import Imitation
+from seqrl.agents.deep.optim import Optim, Regularisation
 from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
 from seqrl.agents.deep.warm_start import WarmStart
@@ -217,6 +220,44 @@ def test_in_the_warm_up_the_critic_learns_alone(cls, options, network):
     assert not same("policy")
 
 
+@pytest.mark.parametrize(
+    ("cls", "options"), [(PPO, {"rollout": 64}), (Reinforce, {"batch_episodes": 16})]
+)
+def test_a_warm_up_shorter_than_an_update_is_an_update_and_comes_once(cls, options):
+    envs = make("CartPole-v1", 4, max_episode_steps=20)
+    given = MLP(envs.single_observation_space, 8), envs.single_action_space
+    keep = WarmStart(critic_warmup=100)
+    agent = cls(*given, envs.single_observation_space, seed=0, warm_start=keep, **options)
+    loop, alone = Interaction(agent, envs), []
+    update = agent.update
+    agent.update = lambda batch: alone.append(agent.warming) or update(batch)
+    agent.horizon = 10_000
+    loop.run(1200)
+    assert alone[0] and not alone[-1] and alone == sorted(alone, reverse=True)
+    agent.horizon = 10_000  # as another call of train does
+    before = len(alone)
+    loop.run(1200)
+    assert len(alone) > before and not any(alone[before:])
+
+
+def test_in_the_warm_up_an_agent_can_be_copied_with_sparse_activity():
+    regular = Regularisation(sparsity=0.1, sparsity_rate=0.05)
+    agent = make_agent(
+        PPO,
+        lambda: MLP(OBS, 8, activation="Sigmoid"),
+        rollout=2,
+        optim=Optim(0.01, max_grad_norm=0.5, regularisation=regular),
+        warm_start=WarmStart(critic_warmup=100),
+    )
+    no = np.zeros(5, bool)
+    for _ in range(2):
+        decision = agent.act(SEEN, START)
+        own = None, decision.state, decision.action, decision.log_prob
+        agent.learn(Transition(SEEN, START, *own, np.ones(5, np.float32), no, no, SEEN, ~no))
+    assert agent.updates and agent.warming
+    copy.deepcopy(agent)
+
+
 def test_a_warm_up_without_a_critic_of_its_own_is_refused():
     with pytest.raises(UsageError, match="critic_warmup 9: there is no value network"):
         make_agent(Reinforce, baseline="mean", warm_start=WarmStart(critic_warmup=9))
@@ -276,6 +317,47 @@ def test_a_critic_goes_on_with_the_units_of_its_values():
     np.testing.assert_array_equal(agent.values(SEEN, START), source.values(SEEN, START))
 
 
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("share", [True, False])
+def test_values_stay_what_they_are_whether_rewards_are_in_units(here, there, share):
+    source = moved(make_agent(PPO, normalize_reward=there, share=share))
+    source.returns.update(np.array([1.0, 3.0]))
+    if there:
+        source.reward_scale.moments.update(np.array([100.0, 300.0]))  # a spread of 100
+    agent = warmed(make_agent(PPO, normalize_reward=here, share=share), source)
+    found = source.values(SEEN, START)
+    np.testing.assert_allclose(agent.values(SEEN, START), found, rtol=1e-5)
+    assert agent.reward_unit == (source.reward_unit if here else 1.0)
+    assert agent.returns.std == pytest.approx(
+        source.returns.std * source.reward_unit / agent.reward_unit
+    )
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_row_of_values_is_taken_where_both_have_one(share):
+    source, agent = moved(make_agent(PPO, share=True)), make_agent(PPO, share=share)
+    fresh = agent.policy.module.layer.weight.detach().clone()
+    warm_start(agent, source)
+    layer, theirs = (x.policy.module.layer.weight for x in (agent, source))
+    assert torch.equal(layer[:4], theirs[:4]) and not torch.equal(layer, fresh)
+    if share:
+        assert torch.equal(layer, theirs)
+    dueling = moved(make_agent(DeepQ, dueling=True))
+    again = warmed(make_agent(DeepQ, dueling=True), dueling)
+    np.testing.assert_array_equal(again.values(SEEN, START), dueling.values(SEEN, START))
+
+
+def test_a_network_without_weights_leaves_the_critic_as_it_is():
+    def flat():
+        return torch.nn.Flatten()
+
+    agent = make_agent(PPO, flat, warm_start=WarmStart(kl_coef=0.1))
+    source = moved(make_agent(Imitation, flat))
+    assert str(warm_start(agent, source)) == "2 of 2 weights taken"
+    assert (preferred(agent) == preferred(source)).all()
+
+
 def test_statistics_of_observations_are_taken():
     def normalized():
         return Normalized(MLP(spaces.Box(-np.inf, np.inf, (3,)), 8), OBS)
@@ -332,6 +414,7 @@ CLONE = (
 def clone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train.main([*CLONE.split(), "--run-dir", "clone"]) == 0
+    logging.getLogger("seqrl").setLevel(logging.NOTSET)  # which --quiet has set
     return tmp_path / "clone"
 
 
@@ -412,6 +495,17 @@ def test_what_cannot_be_begun_from_is_refused_in_a_line(clone, words, parts, cap
     err = capsys.readouterr().err
     assert all(part in err for part in parts) and err.count("\n") == 1, err
     assert not (clone.parent / "r").exists()
+
+
+def test_a_run_that_ends_in_the_warm_up_says_so(clone, caplog):
+    config = {"from": clone, "agent": "ppo", "eval_episodes": 0, "pictures": False, "num_envs": 4}
+    training.run({**config, "steps": 40, "agent_args": {"critic_warmup": 40}}, "short")
+    assert [record.getMessage() for record in caplog.records] == [
+        "seqrl: critic_warmup 40: the policy learns nothing in a run of 40 env steps"
+    ]
+    caplog.clear()
+    training.run({**config, "steps": 41, "agent_args": {"critic_warmup": 40}}, "longer")
+    assert not caplog.records
 
 
 def test_code_of_a_run_is_not_imported_unasked(clone, monkeypatch):

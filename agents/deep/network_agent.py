@@ -17,7 +17,7 @@ from seqrl.agents.deep.devices import pick_device
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
-from seqrl.agents.deep.warm_start import Taken, acting_weights, take_weights
+from seqrl.agents.deep.warm_start import Taken, acting_weights, take_weights, units_of_rewards
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import action_mask, schema, tree
 from seqrl.core.arrays import host_copy, to_tensor
@@ -274,19 +274,29 @@ class NetworkAgent(Scheduled):
         """Take the weights, by name and shape, that another agent's `state_dict` holds.
 
         Those of the network that acts, its running statistics, and of its last layer the rows that
-        prefer actions; then other parts begin from these. UsageError where nothing fits.
+        prefer actions, or all where both have a row of values too; then other parts begin from
+        these. Rewards go on in the other's unit. UsageError where nothing fits.
         """
         if not self.built:
             raise UsageError("the network is not built yet: give the agent the observation_space")
         kind, weights = acting_weights(saved.get("parts"))
         (name, part), *_ = self.parts.items()
-        size = len(part.module.layer.weight) - self.beside_actions
+        layer, there = part.module.layer.weight, weights.get("layer.weight")
+        whole = (
+            self.beside_actions > 0
+            and kind == name
+            and getattr(there, "shape", None) == layer.shape
+        )
+        size = len(layer) - self.beside_actions
 
         def rows(leaf: Tensor, there: bool) -> Tensor:
-            return preferring(leaf, size, last=(kind if there else name) == "values")
+            last = (kind if there else name) == "values"
+            return leaf if whole else preferring(leaf, size, last=last)
 
         taken = take_weights(part.module, weights, rows)
-        self.begin_others(weights, saved)
+        if self.normalize_reward:
+            self.reward_scale.moments = units_of_rewards(saved)
+        self.begin_others(weights, saved, whole=whole)
         for each in self.parts.values():
             each.refresh()
         return taken
@@ -296,8 +306,13 @@ class NetworkAgent(Scheduled):
         """How many numbers of the last layer of what acts prefer no action."""
         return 0
 
-    def begin_others(self, weights: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-        """Let the other parts begin from the weights that were taken."""
+    def begin_others(
+        self, weights: Mapping[str, Any], saved: Mapping[str, Any], *, whole: bool
+    ) -> None:
+        """Let the other parts begin from the weights that were taken.
+
+        whole: whether a row of values was among them.
+        """
 
     # state
 

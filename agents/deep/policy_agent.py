@@ -16,7 +16,13 @@ from seqrl.agents.deep.heads import make_head
 from seqrl.agents.deep.network_agent import NetworkAgent, check_finite
 from seqrl.agents.deep.optim import Optim
 from seqrl.agents.deep.outputs import Outputs, Part
-from seqrl.agents.deep.warm_start import WarmStart, body_of, take_weights, weights_of
+from seqrl.agents.deep.warm_start import (
+    WarmStart,
+    body_of,
+    take_weights,
+    units_of_rewards,
+    weights_of,
+)
 from seqrl.agents.schedules import schedule
 from seqrl.core import action_mask, tree
 from seqrl.core.errors import UsageError
@@ -50,6 +56,7 @@ class PolicyAgent(NetworkAgent):
     shares_network = False  # whether the values are one more number of the policy's network
     draws_in_learning = False  # whether layers such as dropout draw where the policy learns
     draws_actions = True  # whether actions are drawn where it explores, else the mode is taken
+    warming = False  # whether from the newest batch the critic learns alone
 
     def __init__(
         self,
@@ -219,9 +226,15 @@ class PolicyAgent(NetworkAgent):
         return self.in_units(out[..., -1])
 
     def learn_both(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the policy's numbers [T, B, K] and the critic's [T, B] of a batch's rows."""
+        """Return the policy's numbers [T, B, K] and the critic's [T, B] of a batch's rows.
+
+        In the critic's warm-up the policy's are without a gradient.
+        """
         own, other = (self.memory_of(name, batch.state) for name in ("policy", "critic"))
-        out = self.policy.learn(batch.obs, batch.start, own, batch.valid, batch.noise)
+        if self.warming:
+            out = self.policy.evaluate(batch.obs, batch.start, own, batch.noise)
+        else:
+            out = self.policy.learn(batch.obs, batch.start, own, batch.valid, batch.noise)
         if self.shares_network:
             return out[..., :-1], out[..., -1]
         value = self.critic.learn(batch.obs, batch.start, other, batch.valid)
@@ -249,10 +262,11 @@ class PolicyAgent(NetworkAgent):
 
     # from imitation to reward
 
-    @property
-    def warming(self) -> bool:
-        """Whether only the critic learns as yet."""
-        return self.steps - self.origin <= self.warm_start.critic_warmup > 0
+    def follow_warm_up(self, batch: Batch) -> None:
+        """Note whether the steps of the newest batch began in the critic's warm-up."""
+        if self.warm_start.critic_warmup:
+            before = self.steps - int(batch.valid.sum())
+            self.warming = before < self.warm_start.critic_warmup
 
     @property
     def learning(self) -> list[str]:
@@ -286,21 +300,29 @@ class PolicyAgent(NetworkAgent):
         """One where the values are a row of the policy's layer."""
         return int(self.shares_network)
 
-    def begin_others(self, weights: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    def begin_others(
+        self, weights: Mapping[str, Any], saved: Mapping[str, Any], *, whole: bool
+    ) -> None:
         """Let the critic begin from another agent's, or its policy's body; set the anchor.
 
         The units of values are taken with a critic that fits whole.
         """
-        parts, own = saved["parts"], self.parts.get("critic")
-        there = weights_of(parts, "critic")
+        own, there = self.parts.get("critic"), weights_of(saved["parts"], "critic")
         if own is not None and isinstance(there, dict):
-            taken = take_weights(own.module, there, lambda leaf, _: leaf)
-            if not taken.left and "returns" in saved:
-                self.returns.load_state_dict(saved["returns"], "agent/returns")
-        elif own is not None:
-            take_weights(own.module, body_of(weights), lambda leaf, _: leaf)
+            if not take_weights(own.module, there, lambda leaf, _: leaf).left:
+                self._take_units(saved)
+        elif own is not None and (body := body_of(weights)):
+            take_weights(own.module, body, lambda leaf, _: leaf)
+        if own is None and whole:
+            self._take_units(saved)
         if "anchor" in self.parts:
             same = self.policy.module.state_dict()
             take_weights(self.anchor.module, same, lambda leaf, _: leaf)
+
+    def _take_units(self, saved: Mapping[str, Any]) -> None:
+        """Let values stay what they were: in units of another agent's returns, and its rewards."""
+        self.returns.load_state_dict(saved["returns"], "agent/returns")
+        if not self.normalize_reward:
+            self.returns.scale(units_of_rewards(saved).std)
 
     SAVED: ClassVar[dict[str, Kept]] = {**NetworkAgent.SAVED, "returns": PART}

@@ -114,6 +114,7 @@ class PPO(PolicyAgent):
         whole = on_device(self.in_reward_units(self.store.take()), self.device)
         if not bool(whole.valid.any()):
             return
+        self.follow_warm_up(whole)
         with self.drawing():
             value = self.critic_values(whole.obs, whole.start, whole.state, whole.noise)
         leaves = whole.reward, whole.discount, whole.final, whole.extra["over"], value

@@ -103,6 +103,7 @@ class Reinforce(PolicyAgent):
         if len(self.store) < self.batch_episodes or self.store.waits:
             return
         whole = on_device(self.in_reward_units(self.store.take()), self.device)
+        self.follow_warm_up(whole)
         with self.drawing():
             values = self._baseline(whole)  # [T + 1, B]
         bootstrap = values if self.has_critic else values * 0.0

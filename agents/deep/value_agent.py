@@ -192,7 +192,7 @@ class ValueAgent(NetworkAgent):
         """One where states have a value of their own."""
         return int(self.dueling)
 
-    def begin_others(self, weights: Any, saved: Any) -> None:
+    def begin_others(self, weights: Any, saved: Any, *, whole: bool) -> None:
         """Let the target network be the same."""
         if self.target_part is not self.values_part:
             self.target_part.module.load_state_dict(self.values_part.module.state_dict())

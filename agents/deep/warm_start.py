@@ -14,6 +14,7 @@ from seqrl.agents.schedules import Rate, schedule
 from seqrl.core.checked import checked_part
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
+from seqrl.core.moments import RunningMoments
 
 BODY, LAYER = "network.", "layer."  # of the weights of an `Outputs`
 ACTING = ("policy", "values")  # names of the part that acts
@@ -25,7 +26,7 @@ SHOWN = 4  # weights that a message names
 class WarmStart:
     """How a policy that comes from another run keeps what it has learned there.
 
-    critic_warmup: env steps in which only the critic learns, at least 0.
+    critic_warmup: env steps in which only the critic learns, at least 0; one update at least.
         Its first errors would else be the policy's advantages.
     kl_coef: weight of KL(policy || the policy it came from), at least 0, a number or a schedule.
         In nats a step, exact for each observation; a frozen copy is kept with the run. Without
@@ -121,6 +122,13 @@ def check_finite_weight(name: str, weight: Tensor) -> None:
 def shape_of(weight: Any) -> str:
     """Return a weight's shape as text."""
     return "none" if not hasattr(weight, "shape") else str(list(weight.shape))
+
+
+def units_of_rewards(saved: Mapping[str, Any]) -> RunningMoments:
+    """Return the moments by whose spread another agent divided rewards: 1 where it did not."""
+    moments = RunningMoments()
+    moments.load_state_dict(saved["reward_scale"]["moments"], "agent/reward_scale/moments")
+    return moments
 
 
 def body_of(weights: Mapping[str, Any]) -> dict[str, Any]:

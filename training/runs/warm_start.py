@@ -82,6 +82,10 @@ def begin(agent: Agent, config: Config) -> None:
         raise UsageError(f"--from {source}: {error}") from error
     if taken.left:
         LOG.warning("seqrl: --from %s: %s", source, taken)
+    warmup = config["agent_args"].get("critic_warmup") or 0
+    if warmup >= config["steps"]:
+        text = "seqrl: critic_warmup %d: the policy learns nothing in a run of %d env steps"
+        LOG.warning(text, warmup, config["steps"])
 
 
 def warm_start(agent: Agent, source: Any) -> Any:
