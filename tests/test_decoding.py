@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 
 from seqrl.agents import PPO, DeepQ, Imitation, Reinforce
-from seqrl.agents.decoding.beam import Beam, best_places
+from seqrl.agents.decoding.beam import Beam, Hypotheses, extended, highest
 from seqrl.agents.decoding.decoder import decoder
 from seqrl.agents.decoding.distribution import tempered, top_k, top_p
 from seqrl.agents.decoding.sampling import Sampling
@@ -253,8 +253,21 @@ def test_a_complete_hypothesis_is_kept():
 
 def test_the_first_of_equals_is_before():
     values = np.array([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0]])
-    assert best_places(values, 3).tolist() == [[1, 2, 0], [0, 1, 2]]
-    assert best_places(values, 9).shape == (2, 4)
+    places, numbers = highest(values, 3)
+    assert places.tolist() == [[1, 2, 0], [0, 1, 2]]
+    assert numbers.tolist() == [[3.0, 3.0, 1.0], [2.0, 2.0, 2.0]]
+    assert highest(values, 9)[0].shape == (2, 4)
+
+
+def test_a_row_of_few_hypotheses_is_extended_once_by_each_token():
+    """However many a row beside it has: three tokens after one hypothesis, six after two."""
+    live = Hypotheses(np.array([0, 0, 1]), np.array([-1.0, -2.0, -1.0]), np.zeros((3, 0), int))
+    logs = np.log([[0.2, 0.3, 0.5]] * 3)
+    parent, found = extended(live, logs, np.array([9, 9]))
+    assert (
+        parent.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and found.row.tolist() == [0] * 6 + [1] * 3
+    )
+    assert found.said[6:, 0].tolist() == [2, 1, 0]
 
 
 # what a beam assumes

@@ -168,8 +168,7 @@ def extended(live: Hypotheses, logs: np.ndarray, free: np.ndarray) -> tuple[np.n
     slot = np.arange(len(live.row)) - np.searchsorted(live.row, live.row)
     wide = np.full((n, slot.max() + 1, count), -np.inf)
     wide[live.row, slot] = live.total[:, None] + logs
-    found = best_places(wide.reshape(n, -1), int(free.max()))
-    total = np.take_along_axis(wide.reshape(n, -1), found, 1)
+    found, total = highest(wide.reshape(n, -1), int(free.max()))
     inside = (np.arange(found.shape[1]) < free[:, None]) & (total > -np.inf)
     row, _ = np.nonzero(inside)
     place = found[inside]
@@ -178,13 +177,18 @@ def extended(live: Hypotheses, logs: np.ndarray, free: np.ndarray) -> tuple[np.n
     return parent, Hypotheses(row, total[inside], said)
 
 
-def best_places(values: np.ndarray, k: int) -> np.ndarray:
-    """Return the places [N, k] of the highest values [N, K], the first of equals before."""
-    values, every, found = values.copy(), np.arange(len(values)), []
+def highest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return places [N, k] and numbers [N, k] of the highest values [N, K], the first of equals.
+
+    Where fewer than k are above -inf, -inf stands behind them.
+    """
+    left, every = values.copy(), np.arange(len(values))
+    places, numbers = [], []
     for _ in range(min(k, values.shape[1])):
-        found.append(values.argmax(1))
-        values[every, found[-1]] = -np.inf
-    return np.stack(found, 1)
+        places.append(left.argmax(1))
+        numbers.append(left[every, places[-1]])
+        left[every, places[-1]] = -np.inf
+    return np.stack(places, 1), np.stack(numbers, 1)
 
 
 def keep_best(
