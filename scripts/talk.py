@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
     if sys.stdin.isatty():
         again = "; an empty line begins another dialogue" * talk.rules.hears_itself
         print_note(f"a line is answered, Ctrl-D ends{again}")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is no text is an unknown word
     for line in sys.stdin:
         answer(talk, line.strip())
     return 0

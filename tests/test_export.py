@@ -162,10 +162,20 @@ def test_a_network_of_ones_own_may_be_traced_for_one_row_alone():
     check_same(agent, made, VECTOR, spaces.Discrete(3), turns=20)
 
 
-def test_what_cannot_be_traced_is_said_in_a_line():
-    agent = PPO(Branching(), spaces.Discrete(3), VECTOR)
-    with pytest.raises(UsageError, match=r"^network Branching cannot be traced: .*seqrl\.load$"):
-        to_pt2(agent, spaces.Discrete(3), batch(VECTOR, 1))
+TOKENS = spaces.Dict(source=spaces.MultiDiscrete([5] * 4), previous=spaces.Discrete(5))
+
+
+@pytest.mark.parametrize(
+    ("make", "space"),
+    [(Branching, VECTOR), (lambda: build("seq2seq", TOKENS), TOKENS)],
+    ids=["branching", "seq2seq"],
+)
+def test_what_cannot_be_traced_is_said_in_a_line(make, space, capsys):
+    network = make()
+    agent, name = PPO(network, spaces.Discrete(3), space), type(network).__name__
+    with pytest.raises(UsageError, match=rf"^network {name} cannot be traced: .*seqrl\.load$"):
+        to_pt2(agent, spaces.Discrete(3), batch(space, 1))
+    assert capsys.readouterr() == ("", "")
 
 
 def test_an_agent_of_ones_own_says_how_it_is_greedy():

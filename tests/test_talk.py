@@ -97,6 +97,35 @@ def test_what_cannot_be_heard_changes_nothing():
     assert talk.reply("what slot0") == undisturbed.reply("what slot0")
 
 
+def test_a_policy_that_refuses_within_a_reply_changes_nothing():
+    agent = agent_of(HRED, DIALOGUE)
+    talk, undisturbed = conversation(agent, DIALOGUE), conversation(agent, DIALOGUE)
+    for each in (talk, undisturbed):
+        each.reply("filler0 slot0 value1")
+    acts, act = [], agent.act
+
+    def refusing(*args, **how):
+        acts.append(args)
+        if len(acts) > 1:
+            raise UsageError("no more")
+        return act(*args, **how)
+
+    agent.act = refusing
+    with pytest.raises(UsageError, match="no more"):
+        talk.reply("what slot1")
+    agent.act = act
+    assert len(acts) == 2 and talk.reply("what slot0") == undisturbed.reply("what slot0")
+
+
+def test_bytes_that_are_no_text_are_unknown(run, monkeypatch, capsys):
+    lines = io.BytesIO(b"abc\n\xff\nabc\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(lines, encoding="utf-8"))
+    assert talk.main([run]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and err.startswith("seqrl: text: unknown char '\ufffd'")
+    assert err.count("\n") == 1
+
+
 def test_lines_are_answered(run, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("abc\nAb\n\nabc\n"))
     assert talk.main([run, "--beam", "3"]) == 0

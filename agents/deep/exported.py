@@ -8,7 +8,7 @@ import logging
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import gymnasium as gym
@@ -117,7 +117,7 @@ def traced_program(module: Greedy, obs: Array) -> tuple[Any, int]:
         axis = torch.export.Dim("n")
         shapes = None if n == 1 else tree.map(lambda _, axis=axis: {0: axis}, inputs)
         try:
-            with torch.no_grad(), unlogged():
+            with torch.no_grad(), silent():
                 return torch.export.export(module, inputs, dynamic_shapes=shapes), n
         except Exception as error:  # whatever a module of the user's may do
             problem = error
@@ -128,12 +128,13 @@ def traced_program(module: Greedy, obs: Array) -> tuple[Any, int]:
 
 
 @contextmanager
-def unlogged() -> Iterator[None]:
-    """Let nothing be logged: of a network that cannot be traced torch logs whole graphs."""
+def silent() -> Iterator[None]:
+    """Let nothing be said: of a network that cannot be traced torch logs and prints graphs."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
 

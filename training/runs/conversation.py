@@ -42,25 +42,27 @@ class Conversation:
     def reply(self, text: str) -> str:
         """Return the reply to a text.
 
-        UsageError for an empty text, one that is too long, and unknown words; then nothing has
-        changed.
+        UsageError for an empty text, one that is too long, unknown words, and where the policy
+        refuses to go on; then nothing has changed.
         """
         source = self.rules.hear(text, self._said)
         if not self.rules.hears_itself:
             self.reset()
-        self._said = self._tokens({"source": source[None], "previous": np.array([BEGIN])})
+        obs = {"source": source[None], "previous": np.array([BEGIN])}
+        self._said, self._state = self._tokens(obs)
+        self._start = np.zeros(1, bool)
         found: str = self.rules.vocabulary.decode(self._said)
         return found
 
-    def _tokens(self, obs: dict[str, Any]) -> np.ndarray:
-        """Return the tokens [room] of a reply, padded behind its END."""
-        said = np.zeros(self.rules.room, np.int64)
+    def _tokens(self, obs: dict[str, Any]) -> tuple[np.ndarray, State]:
+        """Return the tokens [room] of a reply, padded behind its END, and memory after them."""
+        said, start, state = np.zeros(self.rules.room, np.int64), self._start, self._state
         for place in range(len(said)):
-            decision = self.policy.agent.act(obs, self._start, self._state, explore=False)
-            self._start, self._state = np.zeros(1, bool), decision.state
+            decision = self.policy.agent.act(obs, start, state, explore=False)
+            start, state = np.zeros(1, bool), decision.state
             token = int(decision.action[0])
             said[place] = BEGIN if token == PAD else token  # as the environment takes them
             if token == END:
                 break
             obs = {**obs, "previous": np.array([PAD if token == BEGIN else token])}
-        return said
+        return said, state
