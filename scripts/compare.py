@@ -21,7 +21,7 @@ from seqrl.training.comparison.missing import Planned, find_finished, run_missin
 from seqrl.training.comparison.recorded import METRICS, Run, labels, read_runs
 from seqrl.training.comparison.report import terminal
 from seqrl.training.comparison.scale import score_scales
-from seqrl.training.runs.defaults import flag_of
+from seqrl.training.runs.defaults import ENV, flag_of
 from seqrl.training.runs.executor import Job, Processes, Result, steps_done
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.tensorboard import command
@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     else:
         planned = planned_runs(args, run_flags)
         values = [f"{name}={','.join(values)}" for name, values in args.grid]
-        compared = args.env, [*args.agents, *values]
+        envs = dict.fromkeys(one.config["env"] for one in planned)
+        compared = [*envs], [*args.agents, *values]
     out = make_folder(Path(args.out) if args.out else named_folder(args.logdir, *compared))
     if not args.runs:
         runs, failures = run_planned(planned, args)
@@ -74,7 +75,8 @@ def make_parser() -> Parser:
     parser = Parser(prog="seqrl compare", description=about, epilog=EPILOG)
     add = parser.add_argument
     add("--agents", nargs="+", metavar="A", default=["q-learning", "sarsa"], help="`seqrl list`")
-    add("--env", nargs="+", metavar="E", default=["FrozenLake-v1"], help="one or more")
+    played = f"one or more ({ENV} if left out, or that of --from)"
+    add("--env", nargs="+", metavar="E", default=[], help=played)
     add("--seeds", type=int, default=10, help="runs of each algorithm: seeds 0 to SEEDS-1")
     values = "each value of a flag is an algorithm; repeatable"
     add("--grid", **options.repeatable(grid), metavar="NAME=V,W", help=values)
@@ -117,9 +119,10 @@ def check_run_flags(args: argparse.Namespace, run_flags: Sequence[str], parser: 
 def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> list[Planned]:
     """Return all runs, seed by seed; settings are checked before any run begins."""
     found = []
-    for env, agent, *chosen in product(args.env, args.agents, *(map(settings, args.grid))):
+    envs = [["--env", env] for env in args.env] or [[]]  # none: that of --from, or the default
+    for env, agent, *chosen in product(envs, args.agents, *(map(settings, args.grid))):
         name = ",".join([agent, *(label for label, _ in chosen)])
-        flags = ["--agent", agent, "--env", env, "--no-pictures", *run_flags]
+        flags = ["--agent", agent, *env, "--no-pictures", *run_flags]
         planned, note = plan(name, flags, [flag for _, flag in chosen], args.metric)
         found.append(planned)
         if note and not args.quiet:
@@ -140,6 +143,7 @@ def plan(
 ) -> tuple[Planned, str]:
     """Return the run of these flags and its note; UsageError where it could not be made."""
     from seqrl.training.runs.parts import build
+    from seqrl.training.runs.warm_start import begin
 
     try:
         typed = [*flags, *varied]
@@ -148,7 +152,9 @@ def plan(
         config = train.make_config(parser.read(argv))
         if metric == "eval_mean_reward" and config["eval_episodes"] == 0:
             raise UsageError("--eval-episodes 0 leaves nothing for --metric eval_mean_reward")
-        build(config).envs.close()
+        parts = build(config)
+        parts.envs.close()
+        begin(parts.agent, config)
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
     folder_name = run_name(typed, parser, config["agent"], varied)

@@ -27,7 +27,7 @@ from seqrl.envs.making import make
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalized import Normalized
 from seqrl.networks.recurrent import GRU, LSTM
-from seqrl.scripts import record, train
+from seqrl.scripts import compare, record, train
 from seqrl.scripts.run_name import run_name
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import folder as runs
@@ -495,6 +495,17 @@ def test_what_cannot_be_begun_from_is_refused_in_a_line(clone, words, parts, cap
     err = capsys.readouterr().err
     assert all(part in err for part in parts) and err.count("\n") == 1, err
     assert not (clone.parent / "r").exists()
+
+
+def test_a_comparison_is_played_where_the_run_was(clone, capsys):
+    words = "--from clone --agents ppo --seeds 1 --workers 1 --steps 64 --num-envs 4"
+    words += " --critic-warmup 0 --eval-episodes 2 --logdir compared"
+    assert compare.main([*words.split(), "--network", "mlp"]) == 2
+    assert "ppo: --from" in capsys.readouterr().err  # before any run begins
+    assert not (clone.parent / "compared").exists()
+    assert compare.main(words.split()) == 0
+    out = capsys.readouterr().out
+    assert "seqrl/RepeatFirst-v0: " in out and "compare-seqrl-RepeatFirst-v0-ppo" in out
 
 
 def test_a_run_that_ends_in_the_warm_up_says_so(clone, caplog):
