@@ -32,6 +32,7 @@ from seqrl.scripts.run_name import run_name
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
+from seqrl.training.runs import warm_start as beginning
 from seqrl.training.runs.presets import preset
 from seqrl.training.runs.warm_start import warm_start
 
@@ -495,6 +496,23 @@ def test_what_cannot_be_begun_from_is_refused_in_a_line(clone, words, parts, cap
     err = capsys.readouterr().err
     assert all(part in err for part in parts) and err.count("\n") == 1, err
     assert not (clone.parent / "r").exists()
+
+
+def test_each_of_many_seeds_begins_from_the_run(clone, monkeypatch, caplog):
+    begun = []
+
+    def watched(agent, source):
+        begun.append(agent)
+        return warm_start(agent, source)
+
+    monkeypatch.setattr(beginning, "warm_start", watched)
+    words = "--from clone --agent ppo --seeds 3 --steps 64 --num-envs 4 --preset none --network"
+    assert train.main([*words.split(), "mlp", "--run-dir", "refused"]) == 2
+    assert len(begun) == 1 and not (clone.parent / "refused").exists()
+    assert train.main([*words.split(), "gru", "--run-dir", "many"]) == 0
+    assert len(begun) == 1 + 1 + 3  # one is tried before the folder is made
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert "2 of 7 weights taken; begun anew:" in told
 
 
 def test_a_comparison_is_played_where_the_run_was(clone, capsys):

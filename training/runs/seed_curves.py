@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from seqrl.training.runs.seeds import Runs, SeedTrainer, collect
 from seqrl.training.runs.teaching import give_teacher
 from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import TensorBoard
+from seqrl.training.runs.warm_start import LOG, begin
 
 CURVES = "curves.npz"
 Show = Callable[[int], object]
@@ -40,8 +42,11 @@ def make_trainer(config: Config) -> SeedTrainer:
         "threads": config["threads"],
     }
 
+    tell = cache(LOG.warning)  # once, not a seed
+
     def make_agent(envs: Environments, seed: int) -> Agent:
         agent = agent_for(config, envs, Streams.of(seed))
+        begin(agent, config, tell)
         give_teacher(agent, config)
         return agent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,24 +68,24 @@ def with_inherited(given: Mapping[str, Any]) -> Config:
     return {**given, **inherited(folder, given), "from": str(folder)}
 
 
-def begin(agent: Agent, config: Config) -> None:
-    """Let a new agent begin from the run that its config names; what does not fit is logged."""
-    source = config.get("from")
+def begin(agent: Agent, config: Config, tell: Callable[[str], object] = LOG.warning) -> None:
+    """Let a new agent begin from the run that its config names; `tell` what does not fit."""
+    source, numbers = config.get("from"), config["agent_args"]
     if source is None:
-        if config["agent_args"].get("kl_coef"):
+        if numbers.get("kl_coef"):
             reason = "the policy came from nowhere; add --from RUN, or leave it out"
-            raise UsageError(f"kl_coef {config['agent_args']['kl_coef']}: {reason}")
+            raise UsageError(f"kl_coef {numbers['kl_coef']}: {reason}")
         return
     try:
         taken = warm_start(agent, source)
     except UsageError as error:
         raise UsageError(f"--from {source}: {error}") from error
     if taken.left:
-        LOG.warning("seqrl: --from %s: %s", source, taken)
-    warmup = config["agent_args"].get("critic_warmup") or 0
-    if warmup >= config["steps"]:
-        text = "seqrl: critic_warmup %d: the policy learns nothing in a run of %d env steps"
-        LOG.warning(text, warmup, config["steps"])
+        tell(f"seqrl: --from {source}: {taken}")
+    warmup, steps = numbers.get("critic_warmup") or 0, config["steps"]
+    if warmup >= steps:
+        run = f"a run of {steps:,} env steps"
+        tell(f"seqrl: critic_warmup {warmup}: the policy learns nothing in {run}")
 
 
 def warm_start(agent: Agent, source: Any) -> Any:
