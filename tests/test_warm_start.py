@@ -383,6 +383,12 @@ def test_what_does_not_fit_is_named():
     assert text.endswith(" and 1 more") and text.count("\n") == 0
 
 
+def test_of_one_action_more_no_row_is_taken():
+    source = PPO(mlp(), spaces.Discrete(5), OBS, device="cpu", seed=0)
+    taken = warm_start(make_agent(PPO), source)
+    assert [name.split()[0] for name in taken.left] == ["layer.weight", "layer.bias"]
+
+
 def test_where_nothing_fits_it_is_refused():
     with pytest.raises(UsageError, match=r"no weight of its network fits: network.*there"):
         warm_start(make_agent(PPO), make_agent(Imitation, lambda: MLP(OBS, (9,))))

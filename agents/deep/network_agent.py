@@ -281,22 +281,20 @@ class NetworkAgent(Scheduled):
             raise UsageError("the network is not built yet: give the agent the observation_space")
         kind, weights = acting_weights(saved.get("parts"))
         (name, part), *_ = self.parts.items()
-        layer, there = part.module.layer.weight, weights.get("layer.weight")
-        whole = (
-            self.beside_actions > 0
-            and kind == name
-            and getattr(there, "shape", None) == layer.shape
-        )
+        layer, theirs = part.module.layer.weight, weights.get("layer.weight")
         size = len(layer) - self.beside_actions
+        alike = kind == name and getattr(theirs, "shape", None) == layer.shape
+        apart = "critic" in saved["parts"]  # then no row there is of values
 
         def rows(leaf: Tensor, there: bool) -> Tensor:
-            last = (kind if there else name) == "values"
-            return leaf if whole else preferring(leaf, size, last=last)
+            if alike or (there and apart):
+                return leaf
+            return preferring(leaf, size, last=(kind if there else name) == "values")
 
         taken = take_weights(part.module, weights, rows)
         if self.normalize_reward:
             self.reward_scale.moments = units_of_rewards(saved)
-        self.begin_others(weights, saved, whole=whole)
+        self.begin_others(weights, saved, whole=alike)
         for each in self.parts.values():
             each.refresh()
         return taken
@@ -311,7 +309,7 @@ class NetworkAgent(Scheduled):
     ) -> None:
         """Let the other parts begin from the weights that were taken.
 
-        whole: whether a row of values was among them.
+        whole: whether all of the last layer was, with a row of values where it has one.
         """
 
     # state

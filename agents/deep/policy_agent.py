@@ -313,7 +313,7 @@ class PolicyAgent(NetworkAgent):
                 self._take_units(saved)
         elif own is not None and (body := body_of(weights)):
             take_weights(own.module, body, lambda leaf, _: leaf)
-        if own is None and whole:
+        if self.shares_network and whole:
             self._take_units(saved)
         if "anchor" in self.parts:
             same = self.policy.module.state_dict()
