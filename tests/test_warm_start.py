@@ -27,7 +27,7 @@ from seqrl.envs.making import make
 from seqrl.networks.mlp import MLP
 from seqrl.networks.normalized import Normalized
 from seqrl.networks.recurrent import GRU, LSTM
-from seqrl.scripts import compare, record, train
+from seqrl.scripts import compare, doctor, record, train
 from seqrl.scripts.run_name import run_name
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.runs import folder as runs
@@ -519,6 +519,11 @@ def test_each_of_many_seeds_begins_from_the_run(clone, monkeypatch, caplog):
     assert len(begun) == 1 + 1 + 3  # one is tried before the folder is made
     (told,) = (record.getMessage() for record in caplog.records)
     assert "2 of 7 weights taken; begun anew:" in told
+
+
+def test_the_doctor_sees_what_cannot_be_begun_from(clone, capsys):
+    assert doctor.main("--from clone --agent ppo --network mlp".split()) == 2
+    assert "no weight of its network fits" in capsys.readouterr().err
 
 
 def test_a_comparison_is_played_where_the_run_was(clone, capsys):

@@ -139,6 +139,7 @@ def examine_agent(config: Config, envs: Environments, report: Report) -> None:
     from seqrl.training.runs.parts import agent_for, build_offline
     from seqrl.training.runs.speed import advice, measure_speed
     from seqrl.training.runs.teaching import give_teacher
+    from seqrl.training.runs.warm_start import begin
 
     speeds, streams, devices = {}, Streams.of(config["seed"]), ["cpu"]
     if config.get("network"):
@@ -154,6 +155,7 @@ def examine_agent(config: Config, envs: Environments, report: Report) -> None:
             _, _, played, agent, _ = build_offline(on_device, streams)
         else:
             agent = agent_for(on_device, envs, streams)
+        begin(agent, config)
         agent.horizon = config["steps"]
         try:
             give_teacher(agent, config)
