@@ -44,7 +44,9 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
         own |= numbers
         return {**base, **file, **({"agent_args": own} if own else {})}, ""
     settings = beneath(preset, given)
-    said = {name: value for name, value in flatten(settings).items() if not typed(name, argv)}
+    told = {*file, *numbers}
+    flat = {name: x for name, x in flatten(settings).items() if name not in told}
+    said = {name: value for name, value in flat.items() if not typed(name, argv)}
     shown = ", ".join(f"{name}={value}" for name, value in said.items())
     agent_args = own | settings["agent_args"] | numbers
     merged = {**base, **settings, "agent": preset.agent, **file, "agent_args": agent_args}

@@ -445,6 +445,13 @@ def test_environment_and_network_are_those_of_the_run(clone):
     assert other["env"] == "seqrl/RepeatPrevious-v0" and other["network"] == "lstm"
 
 
+def test_the_note_of_a_preset_tells_nothing_that_a_file_says_otherwise(clone):
+    (clone.parent / "c.toml").write_text('from = "clone"\n[agent_args]\ncritic_warmup = 100\n')
+    config, note = config_of("--config c.toml --agent ppo")
+    assert config["agent_args"]["critic_warmup"] == 100 and config["agent_args"]["clip"] == 0.1
+    assert "clip=0.1" in note and "critic_warmup" not in note
+
+
 def test_a_run_is_named_after_the_one_that_it_begins_from(clone):
     words = ["--from", "runs/e/imitate,network=gru/seed-0", "--agent", "ppo"]
     parser = train.make_parser(["--agent", "ppo"])
