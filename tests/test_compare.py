@@ -850,6 +850,32 @@ def test_evaluations_at_steps_of_their_own_are_no_single_step(tmp_path):
     assert found == [(40, 1.0), (70, 2.0), (80, 3.0), (90, 3.5), (100, 5.0)]
 
 
+def driven(home, agent, played, driver="teacher"):
+    """Runs of an agent whose training returns are a teacher's, and whose evaluations are given."""
+    for seed, own in enumerate(played):
+        folder = recorded(home, agent, seed, own[100], returns=[1.0] * 9, steps=100)
+        points = [(step, scalars({"eval/mean_reward": value})) for step, value in own.items()]
+        write_events(folder, [*points, (9, scalars({f"{driver}/ep_rew_mean": 1.0}))], 1.0)
+
+
+def test_where_a_teacher_drove_curves_are_of_greedy_evaluations(tmp_path):
+    """Also those of an agent beside it that played by itself; the teacher earns 1 throughout."""
+    driven(tmp_path, "taught", [{50: 0.0, 100: 0.5}, {50: 0.25, 100: 0.75}])
+    driven(tmp_path, "alone", [{50: 0.0, 100: 0.25}] * 2, driver="rollout")
+    table = table_of(tmp_path, threshold=0.5)
+    areas = {row.group.name: float(row.area.value) for row in table.rows}
+    assert areas == {"taught": 0.25, "alone": 0.0625}  # a mean of (0 + .25 / 2) and (.25 + .5) / 2
+    assert table.rows[1].reached.tolist() == [100, 100]
+    text = report.terminal(table)
+    assert "taught reached 0.5 (greedy evaluations) in 2 of 2 runs" in text
+    assert "a teacher had a part in training's returns" in text
+    _, values = curves(table, "G-v0")
+    assert values["taught"][:, -1].tolist() == [0.5, 0.75]
+    write_charts(tmp_path / "out", table, "")
+    assert scalar(tmp_path / "out/taught", "compare/G-v0/evaluation") == [(50, 0.125), (100, 0.625)]
+    assert not scalar(tmp_path / "out/taught", "compare/G-v0/training")
+
+
 def test_only_settings_in_which_runs_differ_are_compared(tmp_path):
     for name, config in {
         "a": {"agent_args": {"gamma": 0.9, "epsilon": 0.1}},

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -267,7 +268,9 @@ def test_a_share_of_the_actions_is_its_own(share, low, high):
         own += (decision.action == 0).tolist()
         assert decision.answer[0].tolist() == [1] * 4 and decision.answer[1].all()
     assert low <= np.mean(own) <= high
-    assert driver_of(agent) == ("rollout" if share == 1 else "teacher")
+    assert driver_of(SimpleNamespace(agent=agent, envs=envs)) == (
+        "rollout" if share == 1 else "teacher"
+    )
 
 
 def test_memory_is_kept_up_before_a_schedule_lets_it_act():

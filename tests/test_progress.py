@@ -1,12 +1,13 @@
 """How progress is shown: a bar on a terminal, lines in a file or a pipe, nothing where quiet."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from seqrl.scripts import compare, train
 from seqrl.training.runs import progress
-from seqrl.training.runs.progress import Meter
+from seqrl.training.runs.progress import Meter, Progress
 
 RUN = "--steps 600 --eval-episodes 0 --no-pictures --run-dir".split()
 
@@ -39,6 +40,20 @@ def test_a_line_comes_with_each_tenth_between_ten_seconds_and_ten_minutes(clock,
         "seqrl: 1,401 of 2,000 steps (70%) in 26 s, return 3",
         "seqrl: 1,403 of 2,000 steps (70%) in 626 s",
     ]
+
+
+@pytest.mark.parametrize(("plays", "whose"), [(True, "return"), (False, "teacher's return")])
+def test_a_return_of_training_is_said_to_be_a_teachers(plays, whose, clock, capsys):
+    agent = SimpleNamespace(teacher=None, plays=plays)
+    for name in ("meet", "form_of_turns"):
+        setattr(agent, name, lambda: None)
+    books = SimpleNamespace(ep_rew_mean=0.5, recent=[0.5])
+    loop = SimpleNamespace(agent=agent, envs=None, books=books, steps=500)
+    with Meter(1_000, "steps") as meter:
+        Progress(meter)(loop)
+        clock.now = 20
+        Progress(meter)(loop)
+    assert capsys.readouterr().err == f"seqrl: 500 of 1,000 steps (50%) in 20 s, {whose} 0.5\n"
 
 
 def test_a_quiet_one_shows_nothing(clock, capsys):

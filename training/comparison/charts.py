@@ -23,8 +23,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seqrl.training.comparison.compare import Table, curves
-from seqrl.training.comparison.recorded import Run, own_settings, varying
-from seqrl.training.runs.event_file import read_scalar
+from seqrl.training.comparison.recorded import Run, own_settings, read_evaluations, varying
 from seqrl.training.runs.folder import plain_name
 from seqrl.training.runs.hparams import session_end, session_start
 from seqrl.training.statistics import Floats, bootstrap, mean, resample
@@ -94,9 +93,11 @@ def compared(run: Run, names: Sequence[str]) -> dict[str, Any]:
 
 def curves_of(table: Table, env: str, name: str, runs: Sequence[Run]) -> dict[str, Curves]:
     """Return the curves of an algorithm's finished runs, by the keys of TITLES, if there are."""
-    grid, trained = curves(table, env)
-    training = Curves(grid, trained[name], [(grid, values) for values in trained[name]])
-    found = {"evaluation": evaluations(runs), "training": training}
+    found = {"evaluation": evaluations(runs)}
+    if "training" in kinds(table, env):
+        grid, trained = curves(table, env)
+        points = [(grid, values) for values in trained[name]]
+        found["training"] = Curves(grid, trained[name], points)
     return {kind: one for kind, one in found.items() if len(one.grid)}
 
 
@@ -107,8 +108,7 @@ def evaluations(runs: Sequence[Run]) -> Curves:
     distance apart is one step of the grid. Its name is the first of them, so that an open
     TensorBoard, which drops what a new point precedes, keeps none of fewer seeds.
     """
-    points = [read_scalar(run.folder, "eval/mean_reward") for run in runs]
-    points = [(steps, np.where(np.isfinite(values), values, np.nan)) for steps, values in points]
+    points = [read_evaluations(run.folder) for run in runs]
     distances = np.concatenate([np.diff(steps) for steps, _ in points])
     near = float(np.median(distances)) / 2 if len(distances) else 0.0
     first, last = neighbours(np.concatenate([steps for steps, _ in points]), near)
@@ -164,13 +164,18 @@ def layout(table: Table) -> Summary:
 
     TensorBoard shows an environment's charts from the last to the first.
     """
-    charts = {env: [chart(env, kind) for kind in reversed(TITLES)] for env in table.envs}
+    charts = {env: [chart(env, x) for x in reversed(kinds(table, env))] for env in table.envs}
     categories = [layout_pb2.Category(title=env, chart=own) for env, own in charts.items()]
     tensor = TensorProto(dtype=DT_STRING)
     tensor.string_val.append(layout_pb2.Layout(category=categories).SerializeToString())
     about = metadata.create_summary_metadata()
     value = Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, metadata=about, tensor=tensor)
     return Summary(value=[value])
+
+
+def kinds(table: Table, env: str) -> list[str]:
+    """Return the kinds of curves of an environment: no training returns that are a teacher's."""
+    return [kind for kind in TITLES if kind == "evaluation" or not table.evaluated(env)]
 
 
 def chart(env: str, kind: str) -> layout_pb2.Chart:

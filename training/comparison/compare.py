@@ -12,7 +12,7 @@ import numpy as np
 from seqrl.core.errors import UsageError
 from seqrl.envs.batches import brief
 from seqrl.training import statistics
-from seqrl.training.comparison.recorded import WINDOW, Run, labels
+from seqrl.training.comparison.recorded import WINDOW, Run, labels, own_returns
 from seqrl.training.runs.episodes_csv import ROWS
 from seqrl.training.statistics import Estimate, Floats, bootstrap, iqm, mean, median, normalize
 
@@ -84,6 +84,10 @@ class Table(NamedTuple):
         """Return the rows of an environment."""
         return [row for row in self.rows if row.group.env == env]
 
+    def evaluated(self, env: str) -> bool:
+        """Return whether an environment's curves are of greedy evaluations (`own_returns`)."""
+        return any(run.evaluated for row in self.within(env) for run in row.group.runs)
+
 
 def compare(
     runs: Sequence[Run],
@@ -99,7 +103,7 @@ def compare(
     Raises UsageError where no run has a score, or an environment's settings differ.
     """
     notes: list[str] = []
-    groups = group_runs(list(drop_repeats(runs, notes)), metric)
+    groups = group_runs(own_returns(list(drop_repeats(runs, notes))), metric)
     scales = scales or {}
     scored = [group for group in groups if len(group.missing) < len(group.runs)]
     if not scored:
@@ -216,6 +220,9 @@ def notes_on(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{name}: {gaps} of {len(group.runs)} learning curves hold returns not finite"
         if any(len(run.steps) > ROWS for run in group.runs):
             yield f"{name}: episodes.csv was thinned, late curve points cover more episodes"
+    for env in dict.fromkeys(group.env for group in groups for r in group.runs if r.evaluated):
+        what = f"{env}: a teacher had a part in training's returns"
+        yield f"{what}; curves and area are those of greedy evaluations"
     ends = sorted({run.end for group in groups for run in group.runs if run.summary})
     if len(ends) > 1:
         unequal = f"the runs are of unequal length, {ends[0]:,} to {ends[-1]:,} env steps"
@@ -225,7 +232,8 @@ def notes_on(groups: Sequence[Group]) -> Iterator[str]:
 def notes_on_windows(groups: Sequence[Group]) -> Iterator[str]:
     """Yield a note on each group with runs too short to reach a threshold."""
     for group in groups:
-        short = sum(len(run.steps) < WINDOW for run in group.runs if run.summary)
+        trained = [run for run in group.runs if run.summary and not run.evaluated]
+        short = sum(len(run.steps) < WINDOW for run in trained)
         if short:
             runs = f"{group.name}: {short} of {len(group.runs)} runs have fewer than"
             yield f"{runs} {WINDOW} episodes, whose mean a threshold is held against"

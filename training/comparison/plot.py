@@ -65,7 +65,8 @@ def draw_curves(panel: Any, table: Table, env: str) -> None:
     style_panel(panel, f"{env}: mean of {runs_in(table.within(env))} runs, 95 % interval")
     panel.set_xlabel("env steps")
     panel.locator_params(axis="x", nbins=5)
-    panel.set_ylabel(f"return, mean of {WINDOW} episodes")
+    what = "greedy evaluations" if table.evaluated(env) else f"{WINDOW} episodes"
+    panel.set_ylabel(f"return, mean of {what}")
     panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     panel.grid(axis="y", color="0.9", linewidth=0.6)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrl.core.errors import UsageError
+from seqrl.training.runs.event_file import read_scalar
 from seqrl.training.runs.folder import CONFIG, read_config, read_summary
 from seqrl.training.runs.hparams import UNCOMPARED, flatten
 from seqrl.training.statistics import Floats, area_under_curve, steps_to_threshold
@@ -27,13 +28,17 @@ TASK_KEYS = ("env", "env_args", "eval_env_args", "wrappers", "max_episode_steps"
 
 
 class Run(NamedTuple):
-    """One run; its curve is the mean return of the last 100 episodes at each episode's end."""
+    """One run; its curve is the mean return of the last 100 episodes at each episode's end.
+
+    Of an `evaluated` one it is the mean return of each greedy evaluation.
+    """
 
     folder: Path
     config: dict[str, Any]
     summary: dict[str, Any] | None  # None: not finished
     steps: Floats  # [P] env steps, ascending
     values: Floats  # [P], NaN where a return in the mean is not finite
+    evaluated: bool = False
 
     @property
     def end(self) -> int:
@@ -55,11 +60,12 @@ class Run(NamedTuple):
         return math.nan if score is None else float(score)
 
     def steps_to(self, threshold: float) -> float:
-        """Return the env step from which the mean of 100 episodes is at least that; else NaN.
+        """Return the env step from which the curve is at least that; else NaN.
 
-        A mean of fewer, as the curve begins with, may be that of a lucky first episode.
+        A mean of fewer than 100 episodes, as the curve begins with, may be that of a lucky first
+        episode.
         """
-        full = slice(WINDOW - 1, None)
+        full = slice(0 if self.evaluated else WINDOW - 1, None)
         return steps_to_threshold(self.steps[full], self.values[full], threshold)
 
 
@@ -112,6 +118,33 @@ def read_settings(folder: Path, config: dict[str, Any] | None = None) -> Run:
         if not isinstance(config[name], kind):
             raise UsageError(f"{folder / CONFIG}: {name} is {config[name]!r}, which is no run's")
     return Run(folder, config, read_summary(folder, config), np.empty(0), np.empty(0))
+
+
+def own_returns(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with curves of what their agents earn by themselves.
+
+    Where a teacher has driven one, the returns of its training are the teacher's: all runs in that
+    environment get the curves of their greedy evaluations, so that these can be compared.
+    """
+    taught = {run.config["env"] for run in runs if run.summary and was_driven(run.folder)}
+    return [evaluated(run) if run.config["env"] in taught else run for run in runs]
+
+
+def was_driven(folder: Path) -> bool:
+    """Return whether a teacher, or recorded episodes, had a part in a run's training returns."""
+    return len(read_scalar(folder, "teacher/ep_rew_mean")[0]) > 0
+
+
+def evaluated(run: Run) -> Run:
+    """Return the run with the curve of its greedy evaluations."""
+    steps, values = read_evaluations(run.folder)
+    return run._replace(steps=steps, values=values, evaluated=True)
+
+
+def read_evaluations(folder: Path) -> tuple[Floats, Floats]:
+    """Return env steps [P] and mean returns [P] of a run's greedy evaluations."""
+    steps, values = read_scalar(folder, "eval/mean_reward")
+    return steps, np.where(np.isfinite(values), values, np.nan)
 
 
 def read_curve(path: Path) -> tuple[Floats, Floats]:

@@ -88,12 +88,13 @@ def _scale(table: Table, env: str) -> Iterator[str]:
 
 def _reached(table: Table, env: str) -> Iterator[str]:
     """Yield how many runs reached the threshold, and after how many env steps."""
+    what = "greedy evaluations" if table.evaluated(env) else "mean of 100 episodes"
     for row in table.within(env):
         if row.reached is not None:
             n = int((~np.isnan(row.reached)).sum())
             when = f", the median of them after {_number(median(row.reached))} steps" if n else ""
             runs = f"{n} of {len(row.reached)} runs"
-            reached = f"{row.group.name} reached {_number(table.threshold)} (mean of 100 episodes)"
+            reached = f"{row.group.name} reached {_number(table.threshold)} ({what})"
             yield f"{reached} in {runs}{when}"
 
 

@@ -63,15 +63,16 @@ def next_due(step: int, spacing: int) -> int:
     return -(-step // spacing) * spacing + 1
 
 
-def driver_of(agent: Any) -> str:
+def driver_of(loop: Any) -> str:
     """Return whose returns training's are: "teacher", where one has a part in the actions."""
-    return "teacher" if isinstance(agent, Taught) and not agent.plays else "rollout"
+    taught = isinstance(loop.agent, Taught) and not loop.agent.plays
+    return "teacher" if taught or isinstance(loop.envs, Recorded) else "rollout"
 
 
 def point(loop: Any, episode: Episode, last: tuple[int, float]) -> Metrics:
     """Return a run's curves at an episode's end; `last`: env step and seconds of the last point."""
     step, seconds = last
-    driver = "teacher" if isinstance(loop.envs, Recorded) else driver_of(loop.agent)
+    driver = driver_of(loop)
     return {
         f"{driver}/episode_return": episode.total,
         f"{driver}/ep_rew_mean": loop.books.ep_rew_mean,

@@ -21,6 +21,16 @@ MEANT = {
     "n_steps": "--rollout N (ppo) or --n-step N",
     "policy": "--network NAME",
     "load": "--resume RUN",
+    # what is typed as a flag and belongs to the network or the environment
+    "attention": "--network-arg attention=NAME",
+    "core": "--network-arg core=NAME",
+    "hidden_size": "--network-arg hidden_size=N",
+    "path": "--env-arg path=FILE",
+    "file": "--env-arg path=FILE",
+    "data": "--env-arg path=FILE, of recorded episodes --dataset FOLDER",
+    "reward": "--env-arg reward=NAME",
+    "rule": "--env-arg rule=NAME",
+    "part": "--env-arg part=NAME",
 }
 
 

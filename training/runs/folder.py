@@ -114,7 +114,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the config of a run folder."""
     try:
         return tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
             f"{folder}: no {CONFIG} there; name a run folder, which `seqrl list --runs` shows"
         ) from error

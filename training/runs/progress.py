@@ -8,6 +8,7 @@ from typing import Any
 
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback
+from seqrl.training.loop.scalars import driver_of
 
 LEAST, MOST = 10.0, 600.0  # seconds between two lines
 
@@ -66,6 +67,7 @@ class Progress(Callback):
         self.meter, self.every = meter, max(1, meter.total // 500)
 
     def __call__(self, loop: Interaction) -> None:
-        """Show the mean return and the env steps done."""
-        note = f"return {loop.books.ep_rew_mean:.4g}" if loop.books.recent else ""
+        """Show the env steps done and the mean return, which may be a teacher's."""
+        whose = "teacher's return" if driver_of(loop) == "teacher" else "return"
+        note = f"{whose} {loop.books.ep_rew_mean:.4g}" if loop.books.recent else ""
         self.meter.show(loop.steps, note)
