@@ -64,6 +64,10 @@ NEAREST = {  # names of algorithms that are not here, or by another name
     **dict.fromkeys(("ql", "q", "qlearning", "td"), "q-learning"),
     "expected-sarsa": "sarsa with --expected",
     **dict.fromkeys(("imitation", "bc", "dagger", "behaviour-cloning"), "imitate"),
+    **{
+        name: f"imitate or ppo with --network {name}"
+        for name in ("seq2seq", "hred", "vhred", "rnn", "lstm", "gru", "mlp", "cnn", "attention")
+    },
 }
 
 

@@ -60,6 +60,29 @@ MISTAKES = {
     "compare --agents q-learning q-learning": r"--agents q-learning q-learning: one is named twice",
     "compare --seed 3": r"--seed: a comparison sets it for each run itself. Did you mean --seeds\?",
     "compare --runs nowhere*": r"nowhere",
+    # sequences
+    "train --agent seq2seq": r"'seq2seq'. Nearest here: imitate or ppo with --network seq2seq",
+    "train --agent imitate --attention none": r"Here it is --network-arg attention=NAME",
+    "train --agent imitate --path a.tsv": r"unknown flag --path. Here it is --env-arg path=FILE",
+    "compare --agents imitate --grid attention=none,dot": r"Here it is --network-arg attention=NA",
+    "train --agent imitate --env CartPole-v1": r"tells no right answers; give it a method answer",
+    "train --agent imitate --network hred --env CartPole-v1": r"no 'source' in Box.*expected a Di",
+    "train --agent imitate --env seqrl/Translate-v0 --network seq2seq --network-arg atention=dot": (
+        r"unknown argument 'atention'. Did you mean \"attention\"\?"
+    ),
+    "train --agent imitate --env seqrl/Corpus-v0 --env-arg path=no.tsv": r"'no.tsv': no such file",
+    "train --agent imitate --env seqrl/Corpus-v0 --env-arg path=run.yaml": (
+        r"path 'run.yaml', line 1: no tab; expected SOURCE<TAB>TARGET"
+    ),
+    "train --agent imitate --env seqrl/Corpus-v0 --env-arg reward=blue": (
+        r"reward 'blue': expected one of exact, accuracy, bleu, edit, or module:function"
+    ),
+    "train --agent imitate --dataset nowhere": r"no such folder.*name a folder, or fetch it by",
+    "train --agent ppo --from nowhere": r"--from nowhere: .*no config.toml there; name a run",
+    "train --agent ppo --from run.yaml": r"run.yaml: no config.toml there; name a run folder",
+    "talk run.yaml": r"run.yaml: no config.toml there; name a run folder",
+    "record": r"the following arguments are required: run",
+    "evaluate nowhere --beams 5": r"unknown flag --beams. Did you mean \"--beam\"\?",
     "tarin": r"Did you mean \"?train",
 }
 

@@ -106,7 +106,8 @@ def take_weights(module: Outputs, weights: Mapping[str, Any], rows: Any) -> Take
             left.append(f"{name} {shape_of(own)} (there {shape_of(found)})")
     body = [name for name in module.state_dict() if name.startswith(BODY)]
     if not any(name.startswith(BODY) or not body for name, _, _ in pairs):
-        problem = f"{', '.join(left[:SHOWN])}" if left else "it has none"
+        rest = f", and {len(left) - 1} more" if len(left) > 1 else ""
+        problem = f"{left[0]}{rest}" if left else "it has none"
         raise UsageError(f"no weight of its network fits: {problem}; take the same --network")
     for _, here, there in pairs:
         here.copy_(there)

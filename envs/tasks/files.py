@@ -12,6 +12,8 @@ def read_bytes(name: str, path: str) -> bytes:
     """Return what is in the file that the option `name` names."""
     try:
         return Path(path).expanduser().read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"{name} {path!r}: no such file in {Path.cwd()}") from error
     except (OSError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} {path!r}: it cannot be read: {explain(error)}") from error
 

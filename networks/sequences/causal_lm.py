@@ -231,7 +231,8 @@ def load_model(model: Any) -> Any:
     folder = Path(model).expanduser() if isinstance(model, str | Path) else None
     if folder is None or not (folder / "config.json").is_file():
         expected = "expected the folder of a model that save_pretrained has written"
-        raise UsageError(f"model {model!r}: {expected}; nothing is downloaded")
+        remedy = "nothing is downloaded; name one by --network-arg model=FOLDER"
+        raise UsageError(f"model {model!r}: {expected}; {remedy}")
     try:
         with _quiet(transformers.utils.logging):
             found, told = transformers.AutoModelForCausalLM.from_pretrained(
