@@ -337,6 +337,10 @@ def test_threads_change_nothing_and_stepping_neither(tmp_path, capfd):
         (["--eval-every", 100], "--eval-every with --seeds"),
         (["--threads", 0], "--threads 0: expected"),
         (["--seeds", 0], "--seeds 0: expected"),
+        (
+            "--agent imitate --network mlp --env seqrl/Gates-v0".split(),
+            "here a teacher's: take `seqrl compare --agents imitate --seeds 3`",
+        ),
     ],
 )
 def test_what_does_not_go_with_seeds_is_refused(words, said, tmp_path, capfd):

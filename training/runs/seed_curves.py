@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.agents.factory import Config
-from seqrl.agents.protocol import Agent
+from seqrl.agents.protocol import Agent, Taught
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.seeding import Streams
 from seqrl.envs.adapter import Environments
@@ -30,7 +30,10 @@ Show = Callable[[int], object]
 
 
 def make_trainer(config: Config) -> SeedTrainer:
-    """Return the trainer of a config; each agent is that of a single run of its seed."""
+    """Return the trainer of a config; each agent is that of a single run of its seed.
+
+    UsageError for an agent whose training a teacher drives: its curves would be the teacher's.
+    """
     for name in ("seed", "eval_every", "checkpoint_every"):
         if config[name] not in (0, DEFAULTS[name]):
             raise UsageError(
@@ -46,6 +49,10 @@ def make_trainer(config: Config) -> SeedTrainer:
 
     def make_agent(envs: Environments, seed: int) -> Agent:
         agent = agent_for(config, envs, Streams.of(seed))
+        if isinstance(agent, Taught) and not agent.plays:
+            problem = "--seeds shows the returns of training, here a teacher's"
+            remedy = f"seqrl compare --agents {config['agent']} --seeds {config['seeds']}"
+            raise UsageError(f"{problem}: take `{remedy}`, which evaluates each seed")
         begin(agent, config, tell)
         give_teacher(agent, config)
         return agent
