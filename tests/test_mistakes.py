@@ -64,13 +64,14 @@ MISTAKES = {
     "train --agent seq2seq": r"'seq2seq'. Nearest here: imitate or ppo with --network seq2seq",
     "train --agent imitate --attention none": r"Here it is --network-arg attention=NAME",
     "train --agent imitate --path a.tsv": r"unknown flag --path. Here it is --env-arg path=FILE",
+    "compare --agents imitate --networks gru lstm": r"several are compared by --grid network=NAME",
     "compare --agents imitate --grid attention=none,dot": r"Here it is --network-arg attention=NA",
     "train --agent imitate --env CartPole-v1": r"tells no right answers; give it a method answer",
     "train --agent imitate --network hred --env CartPole-v1": r"no 'source' in Box.*expected a Di",
     "train --agent imitate --env seqrl/Translate-v0 --network seq2seq --network-arg atention=dot": (
         r"unknown argument 'atention'. Did you mean \"attention\"\?"
     ),
-    "train --agent imitate --env seqrl/Corpus-v0 --env-arg path=no.tsv": r"'no.tsv': no such file",
+    "train --agent imitate --env seqrl/Corpus-v0 --env-arg path=no.tsv": r"'no.tsv': there is no such file",
     "train --agent imitate --env seqrl/Corpus-v0 --env-arg path=run.yaml": (
         r"path 'run.yaml', line 1: no tab; expected SOURCE<TAB>TARGET"
     ),

@@ -525,7 +525,7 @@ def test_a_run_goes_on_with_the_same_file_only(text, tmp_path):
         (NEXT, {"tokens": 40}, "40 tokens in an order of 2: expected at most 1,024 contexts"),
         (NEXT, {"unit": "line"}, "unit 'line': expected one of char, word"),
         (NEXT, {"unit": "word"}, "unit 'word': a chain has no text; give a file"),
-        (NEXT, {"path": "none.txt"}, "path 'none.txt': no such file"),
+        (NEXT, {"path": "none.txt"}, "path 'none.txt': there is no such file"),
         (NEXT, {"path": 5}, "path 5: it cannot be read"),
         (NEXT, {"path": __file__, "order": 3}, "order is of a chain, a text has none"),
         (NEXT, {"path": __file__, "length": 10**6}, r"chars, \d+ kinds; expected more than 1,000"),
@@ -538,7 +538,7 @@ def test_a_run_goes_on_with_the_same_file_only(text, tmp_path):
         (SAMPLES, {"part": "half"}, "part 'half': expected one of all, train, test"),
         (SAMPLES, {"held_out": 1}, "held_out 1: expected a share between 0 and 1"),
         (SAMPLES, {"path": "x.csv", "set": "line"}, "set 'line': path has rows of its own"),
-        (SAMPLES, {"path": "none.csv"}, "path 'none.csv': no such file"),
+        (SAMPLES, {"path": "none.csv"}, "path 'none.csv': there is no such file"),
         (SAMPLES, {"target": "label"}, "has no option 'target', it has set, path, answer"),
     ],
 )

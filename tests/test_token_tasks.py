@@ -754,10 +754,10 @@ def test_a_run_goes_on_with_the_same_corpus_only(pairs):
         (CORPUS, {"least": 10**6}, "vocabulary: no words with least=1000000; expected some"),
         (CORPUS, {"unit": "byte", "least": 2}, "unit 'byte': there are 256, known ones; leave out"),
         (CORPUS, {"vocabulary": ["a", "a"]}, "vocabulary: 'a' is there twice; expected each word"),
-        (CORPUS, {"vocabulary": "none.txt"}, "vocabulary 'none.txt': no such file"),
+        (CORPUS, {"vocabulary": "none.txt"}, "vocabulary 'none.txt': there is no such file"),
         (CORPUS, {"longest_source": 0}, "longest_source 0: expected a whole number of at least 1"),
         (CORPUS, {"longest_target": 2}, r"line \d+: \d words; expected at most 2 \(longest_target"),
-        (CORPUS, {"path": "none.tsv"}, "path 'none.tsv': no such file"),
+        (CORPUS, {"path": "none.tsv"}, "path 'none.tsv': there is no such file"),
         (CORPUS, {"reward": "rouge"}, "reward 'rouge': expected one of exact"),
     ],
 )

@@ -13,7 +13,7 @@ def read_bytes(name: str, path: str) -> bytes:
     try:
         return Path(path).expanduser().read_bytes()
     except FileNotFoundError as error:
-        raise UsageError(f"{name} {path!r}: no such file in {Path.cwd()}") from error
+        raise UsageError(f"{name} {path!r}: there is no such file") from error
     except (OSError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} {path!r}: it cannot be read: {explain(error)}") from error
 

@@ -23,6 +23,7 @@ MEANT = {
     "load": "--resume RUN",
     # what is typed as a flag and belongs to the network or the environment
     "attention": "--network-arg attention=NAME",
+    "networks": "--network NAME; several are compared by --grid network=NAME,NAME",
     "core": "--network-arg core=NAME",
     "hidden_size": "--network-arg hidden_size=N",
     "path": "--env-arg path=FILE",
