@@ -412,6 +412,8 @@ def test_algorithms_are_named_by_what_their_runs_differ_in(tmp_path):
     several(tmp_path, "a", [1], name="a2", agent_args={"gamma": 1.0, "double": True})
     several(tmp_path, "a", [1], name="a3", agent_args={"gamma": 0.9, "extra": "x"}, eval_every=9)
     several(tmp_path, "b", [1], steps=7, agent_args={"gamma": 0.5})
+    for width in (8, 9):
+        several(tmp_path, "c", [1], name=f"c{width}", network="gru", network_args={"size": width})
     runs = [read_run(folder) for folder in find_runs([str(tmp_path)])]
     assert labels(runs) == [
         "a,gamma=0.9,double=True",
@@ -419,6 +421,8 @@ def test_algorithms_are_named_by_what_their_runs_differ_in(tmp_path):
         "a,gamma=1.0,double=True",
         "a,gamma=0.9,extra=x",
         "b",
+        "c,size=8",
+        "c,size=9",
     ]
 
 

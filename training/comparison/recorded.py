@@ -179,9 +179,14 @@ def labels(runs: Sequence[Run]) -> list[str]:
     for agent, own in zip(agents, settings, strict=True):
         varying[agent] |= {name for name, _ in own.items() ^ first[agent].items()}
     return [
-        ",".join([agent, *(f"{k}={v}" for k, v in own.items() if k in varying[agent])])
+        ",".join([agent, *(f"{short(k)}={v}" for k, v in own.items() if k in varying[agent])])
         for agent, own in zip(agents, settings, strict=True)
     ]
+
+
+def short(name: str) -> str:
+    """Return a setting's name as a run's folder has it: attention of network_args.attention."""
+    return name.removeprefix("network_args.")
 
 
 def own_settings(config: dict[str, Any]) -> dict[str, Any]:
