@@ -71,7 +71,9 @@ MISTAKES = {
     "train --agent imitate --env seqrl/Translate-v0 --network seq2seq --network-arg atention=dot": (
         r"unknown argument 'atention'. Did you mean \"attention\"\?"
     ),
-    "train --agent imitate --env seqrl/Corpus-v0 --env-arg path=no.tsv": r"'no.tsv': there is no such",
+    "train --agent imitate --env seqrl/Corpus-v0 --env-arg path=no.tsv": (
+        r"'no.tsv': there is no such file"
+    ),
     "train --agent imitate --env seqrl/Corpus-v0 --env-arg path=run.yaml": (
         r"path 'run.yaml', line 1: no tab; expected SOURCE<TAB>TARGET"
     ),
