@@ -172,12 +172,12 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_end(home, agent):
 def test_a_run_holds_its_weights(home, capsys):
     """The folder says of what form the model is; its weights are those of the run."""
     assert trained("--run-dir", "run") == 0
+    assert evaluate.main(["run", "--episodes", "20"]) == 0
+    told = capsys.readouterr().out
     shutil.rmtree("model")
     tiny("llama", seed=9).save_pretrained("model")
-    capsys.readouterr()
-    assert evaluate.main(["run", "--episodes", "4"]) == 0
-    found = float(re.search(r"mean return (\S+)", capsys.readouterr().out)[1])
-    assert found == result(home / "run")[1]
+    assert evaluate.main(["run", "--episodes", "20"]) == 0
+    assert capsys.readouterr().out == told
     policy = seqrl.load("run")
     said = policy.predict({"source": [4, 5], "previous": 1})
     assert policy.action_space.contains(said)
