@@ -68,7 +68,8 @@ def shortened(script, words):
     for i, word in enumerate(words):
         if word in limits:
             cut[i + 1] = str(min(int(words[i + 1]), limits[word]))
-    if script == "train" and "--steps" not in words:
+    trains = script == "train" or (script == "compare" and "--runs" not in words)
+    if trains and "--steps" not in words:
         cut += ["--steps", str(limits["--steps"])]
     return cut + ALWAYS.get(script, [])
 
