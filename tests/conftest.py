@@ -12,7 +12,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
-from seqrl.envs import Serial, Workers
+from seqrl.core.errors import UsageError
+from seqrl.envs import Serial, Workers, make
 
 # worker processes cannot import the tests
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -177,3 +178,15 @@ def new_agent(request):
         return cls(observation_space, action_space, **numbers)
 
     return make
+
+
+@pytest.fixture
+def refused():
+    """Check that an environment with such options is refused in one line."""
+
+    def check(said, env_id, **options):
+        with pytest.raises(UsageError, match=said) as no:
+            make(env_id, 2, **options)
+        assert "\n" not in str(no.value)
+
+    return check
