@@ -26,11 +26,11 @@ def decoder(
     longest: tokens of a reply, for a beam.
     """
     drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    told = {name: x for name, x in drawn.items() if x is not None}
+    told: dict[str, Any] = {name: x for name, x in drawn.items() if x is not None}
     if beam is None:
         if length_penalty is not None:
             raise UsageError("length_penalty: no effect without beam; leave it out or add it")
-        return Sampling(agent, **told, seed=seed) if told else agent  # type: ignore[arg-type]
+        return Sampling(agent, **told, seed=seed) if told else agent
     if told:
         raise UsageError(f"{next(iter(told))}: a beam draws no tokens; leave one out")
     return Beam(agent, beam, length_penalty=length_penalty or 0.0, longest=longest, seed=seed)
