@@ -7,6 +7,7 @@ DEV := $(VENV)/installed-dev
 DOCS := $(VENV)/installed-docs
 endif
 ROOMS := agents core envs networks scripts training
+FAST := -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # test-oldest, test-newest: an interpreter to make their environment with, and more words for pip
 BASE := python3
@@ -21,7 +22,7 @@ train: $(RUN)   ## Q-learning on FrozenLake, about half a minute after installin
 	$(PYTHON) scripts/train.py --agent q-learning --env FrozenLake-v1 --steps 300000 --eval-every 60000 --eval-episodes 1000
 
 test: $(DEV)   ## the fast suite
-	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(PYTHON) -m pytest $(FAST)
 
 test-slow: $(DEV)   ## kills, soak, equality, learning: about an hour on two cores
 	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m slow
@@ -31,7 +32,7 @@ test-oldest test-newest: test-%:   ## the fast suite with the oldest packages of
 	test -e $(BESIDE) || $(BASE) -m venv $(BESIDE)
 	sed -n 's/^ *\([a-z0-9-]*\) >= \([0-9.]*\).*/\1==\2/p' setup.cfg | sort -u > $(BESIDE)/oldest.txt
 	$(BESIDE)/bin/python -m pip install -q --disable-pip-version-check $(PIP_$*) $(WITH) -e ".[dev]"
-	$(BESIDE)/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(BESIDE)/bin/python -m pytest $(FAST)
 
 planted: $(DEV)   ## ten kinds of bugs in a copy of the sources: do the tests find them?
 	$(PYTHON) tests/planted.py

@@ -17,6 +17,15 @@ from seqrl.envs import Serial, Workers, make
 
 # worker processes cannot import the tests
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+# files that take long are begun first, so that no core is left with one of them at the end
+LONG = ("checkpointer", "docs", "policy_gradient", "hostile", "cases", "scripts", "ppo")
+
+
+def pytest_collection_modifyitems(items):
+    names = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: names.get(item.path.name, len(LONG)))
+
+
 NESTED = spaces.Dict(
     {
         "a": spaces.Box(0, 100, (1,), np.float32),
