@@ -2,8 +2,9 @@
 
 `python benchmarks/figures.py [NAME ...]` runs the seeds of figures.toml that have no result yet,
 each in a process of one thread, and keeps each at once in results/NAME.json, so that it may be
-stopped anywhere. Where a figure's flags have changed its results are measured again; `--again` does
-so for those named. `--page` writes the page alone.
+stopped anywhere. Figures of the same commands are judged on the same runs. Where a figure's flags
+have changed its results are measured again; `--again` does so for those named. `--page` writes the
+page alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ def seqrl(*words: str) -> None:
     subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 
-def measure(figure: Figure, seed: int) -> Figure:
-    """Train with one seed; return the score, the seconds, the date and the versions."""
+def measure(figures: Mapping[str, Figure], seed: int) -> dict[str, Figure]:
+    """Train once, as all of the figures say; return score, seconds, date and versions of each."""
+    figure = next(iter(figures.values()))
     with tempfile.TemporaryDirectory() as folder:
         for command in figure.get("before", ()):
             seqrl(*command.format(folder=folder).split())
@@ -85,15 +87,36 @@ def measure(figure: Figure, seed: int) -> Figure:
         run = [*flags, *preset, "--seed", str(seed), "--run-dir", f"{folder}/run"]
         seqrl("train", *run, "--quiet", "--no-pictures")
         summary = json.loads(Path(folder, "run", "summary.json").read_text(encoding="utf-8"))
-        score = summary["eval_mean_reward"]
-        if "judge" in figure:
-            from judges import judged  # which imports torch: the page alone needs none
+        numbers = {"seconds": summary["seconds"]}
+        if "--stop-at" in flags:
+            numbers["steps"] = summary["steps"]
+        told = {"date": str(datetime.date.today()), "versions": versions()}
+        scores = {x: score(figure, summary, Path(folder, "run")) for x, figure in figures.items()}
+    return {name: {"score": found, **numbers, **told} for name, found in scores.items()}
 
-            score = judged(figure["judge"], Path(folder, "run"))
-    numbers = {"score": score, "seconds": summary["seconds"]}
-    if "--stop-at" in flags:
-        numbers["steps"] = summary["steps"]
-    return {**numbers, "date": str(datetime.date.today()), "versions": versions()}
+
+def score(figure: Figure, summary: Figure, run: Path) -> float:
+    """Return the mean return of a run's last evaluation, or what the figure's judge says."""
+    if "judge" not in figure:
+        return summary["eval_mean_reward"]
+    from judges import judged  # which imports torch: the page alone needs none
+
+    return judged(figure["judge"], run)
+
+
+def measure_missing(figures: Mapping[str, Figure], seed: int) -> None:
+    """Measure one seed of those figures of a training that have no result of it yet."""
+    found = {name: results(name, figure) for name, figure in figures.items()}
+    missing = {
+        name: figure
+        for name, figure in figures.items()
+        if seed < figure["seeds"] and str(seed) not in found[name]["runs"]
+    }
+    for name, run in measure(missing, seed).items() if missing else ():
+        found[name]["runs"][str(seed)] = run
+        text = json.dumps(found[name], indent=1)
+        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        print(f"{name}, seed {seed}: {run['score']:.4g}", flush=True)
 
 
 def asked(figure: Figure) -> str:
@@ -166,16 +189,14 @@ def main() -> None:
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     known = figures()
-    for name in () if args.page else args.names or known:
-        figure = known[name]
-        found = results(name, figure)
-        runs = {} if args.again else found["runs"]
-        for seed in range(figure["seeds"]):
-            if str(seed) not in runs:
-                runs[str(seed)] = measure(figure, seed)
-                text = json.dumps({"flags": commands(figure), "runs": runs}, indent=1)
-                (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-                print(f"{name}, seed {seed}: {runs[str(seed)]['score']:.4g}", flush=True)
+    named = {} if args.page else {name: known[name] for name in args.names or known}
+    for alike in {commands(figure): None for figure in named.values()}:
+        same = {name: figure for name, figure in named.items() if commands(figure) == alike}
+        if args.again:
+            for name in same:
+                (RESULTS / f"{name}.json").unlink(missing_ok=True)
+        for seed in range(max(figure["seeds"] for figure in same.values())):
+            measure_missing(same, seed)
     PAGE.write_text(page(), encoding="utf-8")
 
 

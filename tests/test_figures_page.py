@@ -110,7 +110,7 @@ def test_what_a_figure_needs_is_run_before_it(monkeypatch):
 
     monkeypatch.setattr(figures, "seqrl", run)
     figure = {"before": ["record r --out {folder}/d"], "flags": "--dataset {folder}/d"}
-    assert figures.measure(figure, 3)["score"] == 1.0
+    assert figures.measure({"one": figure}, 3)["one"]["score"] == 1.0
     (first, second) = ran
     assert first[:3] == ("record", "r", "--out") and second[1:3] == ("--dataset", first[3])
     assert figures.commands(figure) == "record r --out {folder}/d; --dataset {folder}/d"
