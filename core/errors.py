@@ -33,6 +33,20 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f' Did you mean "{lower[found[0]]}"?' if found else ""
 
 
+def told_of(flag: str, place: object, error: UserError) -> UsageError:
+    """Return a mistake as one of what a flag names, which its message may have named already."""
+    return UsageError(f"{flag} {place}: {str(error).removeprefix(f'{place}: ')}")
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "run"), counted(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def explain(error: Exception) -> str:
     """Return an exception as one line of text; of a UserError what it says, without its name."""
     text = " ".join(str(error).split())

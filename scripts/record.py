@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from seqrl.core.errors import counted
 from seqrl.scripts.options import Parser, add_run_flags, check_minimum, guarded
 
 
@@ -47,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
         raise
     write(folder, made)
     returns = made.returns
-    print(f"recorded  {len(returns):,} episodes, {made.steps:,} steps in {folder}")
+    found = f"{counted(len(returns), 'episode')}, {counted(made.steps, 'step')}"
+    print(f"recorded  {found} in {folder}")
     print(f"returns   {returns.min():g} to {returns.max():g}, {returns.mean():g} in the mean")
     return 0
 

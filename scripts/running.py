@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from seqrl.core.errors import counted
 from seqrl.scripts.options import print_note
 from seqrl.training.loop.evaluation import Evaluation
 from seqrl.training.pictures.as_text import draw_policy, verdict
@@ -67,8 +68,9 @@ def report(one: RunUnderWay, summary: Summary) -> None:
     """Print how the run ended."""
     config, loop, parts = one.config, one.loop, one.parts
     folder, _, evaluation, early_stop, interrupted, *_ = summary
-    stopped = f"{'stopped after' if interrupted else 'trained for'} {loop.steps:,} env steps"
-    spent = f"{loop.books.episodes:,} episodes, {loop.watch.seconds:.1f} s ({loop.path})"
+    done = counted(loop.steps, "env step")
+    stopped = f"{'stopped after' if interrupted else 'trained for'} {done}"
+    spent = f"{counted(loop.books.episodes, 'episode')}, {loop.watch.seconds:.1f} s ({loop.path})"
     print(f"{config['agent']} on {config['env']}: {stopped}, {spent}")
     print(*(f"{remark}\n" for remark in summary.remarks), sep="", end="")
     if evaluation is not None:

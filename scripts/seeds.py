@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from seqrl.agents.factory import Config
+from seqrl.core.errors import counted
 from seqrl.scripts import running
 from seqrl.scripts.options import print_note
 from seqrl.training.runs import folder as runs
@@ -41,10 +42,10 @@ def train_seeds(config: Config, args: argparse.Namespace, name: str) -> int:
 
 def report(config: Config, seed_trainer: SeedTrainer, results: Runs, folder: Path) -> None:
     """Print how the runs ended."""
-    threads = f"{seed_trainer.threads} thread" + "s" * (seed_trainer.threads > 1)
-    done = f"{results.steps.sum():,} env steps, {results.episodes.sum():,} episodes"
+    threads, seeds = counted(seed_trainer.threads, "thread"), counted(len(results.seed), "seed")
+    done = f"{results.steps.sum():,} env steps, {counted(results.episodes.sum(), 'episode')}"
     spent = f"{seed_trainer.seconds:.1f} s in {threads} ({seed_trainer.path})"
-    print(f"{config['agent']} on {config['env']}: {len(results.seed):,} seeds, {done}, {spent}")
+    print(f"{config['agent']} on {config['env']}: {seeds}, {done}, {spent}")
     if len(results.seed):
         low, high = np.quantile(results.ep_rew_mean, (0.25, 0.75))
         last = f"{results.ep_rew_mean.mean():.6g}, the middle half {low:.6g} to {high:.6g}"

@@ -771,16 +771,16 @@ def test_wrong_options_are_told_in_one_line(env_id, options, said, refused):
         ("a\tb\tc\n", {}, ", line 1: 2 tabs; expected SOURCE<TAB>TARGET"),
         ("a\tb\n \tc\n", {}, ", line 2: an empty source; expected text"),
         ("a\tb\nc\t\n", {}, ", line 2: an empty target; expected text"),
-        ("a\tb\n", {}, ": 1 pairs; expected two or more"),
+        ("a\tb\n", {}, ": 1 pair; expected two or more"),
         ("", {}, ": 0 pairs; expected two or more"),
         (
             "<pad> a\tb\nc\td\n",
             {"vocabulary": ["a", "b", "c", "d"]},
             ", line 1: '<pad>' is no word",
         ),
-        ("a\n", {"form": "dialogues"}, ", line 1: a dialogue of 1 lines, the last without a reply"),
+        ("a\n", {"form": "dialogues"}, ", line 1: a dialogue of 1 line, the last without a reply"),
         ("a\nb\n\na\nb\nc\n", {"form": "dialogues"}, ", line 6: a dialogue of 3 lines, the last"),
-        ("a\nb\n", {"form": "dialogues"}, ": 1 dialogues; expected two or more"),
+        ("a\nb\n", {"form": "dialogues"}, ": 1 dialogue; expected two or more"),
     ],
 )
 def test_a_file_that_is_no_corpus_is_told_in_one_line(pairs, text, options, said):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrl.core.errors import UsageError, explain
+from seqrl.core.errors import UsageError, counted, explain
 from seqrl.envs.tasks.files import read_bytes, read_text
 
 IRIS = Path(__file__).with_name("iris.csv")
@@ -51,14 +51,16 @@ def from_csv(name: str, text: str, answer: str | None) -> Rows:
     """
     lines = [row for row in csv.reader(io.StringIO(text)) if row]
     if len(lines) < 3:
-        raise UsageError(f"{name}: {len(lines)} lines; expected a header and two rows or more")
+        found = counted(len(lines), "line")
+        raise UsageError(f"{name}: {found}; expected a header and two rows or more")
     header, rows = lines[0], lines[1:]
     named = header[:-1] or header
     if all(map(is_number, named)) and named != [str(i) for i in range(len(named))]:
         raise UsageError(f"{name}: its first line has numbers; expected a header, names of columns")
     for i, row in enumerate(rows):
         if len(row) != len(header):
-            raise UsageError(f"{name}: row {i + 1} has {len(row)} cells, the header {len(header)}")
+            found = f"row {i + 1} has {counted(len(row), 'cell')}"
+            raise UsageError(f"{name}: {found}, the header {len(header)}")
     if answer == "observation":
         shown = numbers(name, header, rows)
         return Rows(shown, shown, None, [])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import UsageError, counted
 from seqrl.envs.tasks.files import read_text
 
 
@@ -46,7 +46,7 @@ def dialogues(name: str, text: str) -> list[Row]:
             lines.append((number, line.strip()))
         elif lines:
             if len(lines) % 2:
-                what = f"a dialogue of {len(lines)} lines, the last without a reply"
+                what = f"a dialogue of {counted(len(lines), 'line')}, the last without a reply"
                 raise UsageError(f"{name}, line {lines[-1][0]}: {what}; expected an even number")
             both = zip(lines[::2], lines[1::2], strict=True)
             found.append(tuple(Turn((said, reply), (i, j)) for (i, said), (j, reply) in both))
@@ -62,5 +62,5 @@ def read_turns(path: str, form: str, checksum: str) -> list[Row]:
     """Return the rows of a file, read once; UsageError for the first line that is wrong."""
     rows = FORMS[form](f"path {path!r}", read_text("path", path))
     if len(rows) < 2:
-        raise UsageError(f"path {path!r}: {len(rows)} {form}; expected two or more")
+        raise UsageError(f"path {path!r}: {counted(len(rows), form[:-1])}; expected two or more")
     return rows

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seqrl.agents.factory import Config
+from seqrl.core.errors import counted
 from seqrl.training.loop.interaction import Interaction
 
 LEARNED, FEW = 10_000, 50  # env steps after which so few updates from whole episodes are told
@@ -27,5 +28,5 @@ def remarks(config: Config, loop: Interaction, *, interrupted: bool = False) -> 
 def few_updates(length: float, steps: int, updates: int) -> str:
     """Return what helps where hardly an episode has ended; `length` is their mean, or NaN."""
     long = "none has ended" if math.isnan(length) else f"episodes are {length:,.0f} long"
-    done = f"{updates} updates in {steps:,} steps; {long}"
+    done = f"{counted(updates, 'update')} in {steps:,} steps; {long}"
     return f"{done}: more environments (--num-envs) or --agent ppo"

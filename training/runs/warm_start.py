@@ -11,7 +11,7 @@ from typing import Any
 from seqrl.agents.factory import Config
 from seqrl.agents.protocol import Agent
 from seqrl.core import schema
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import UsageError, told_of
 from seqrl.envs.wrapping import named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
@@ -44,7 +44,7 @@ def inherited(folder: Path, given: Mapping[str, Any]) -> Config:
             if table in found:
                 chosen[table] = {**found[table], **chosen.get(table, {})}
     except UsageError as error:
-        raise UsageError(f"--from {folder}: {error}") from error
+        raise told_of("--from", folder, error) from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"--from {folder}: it holds no run's settings: {error}") from error
     return {**found, **{name: x for name, x in chosen.items() if name in found}}
@@ -79,7 +79,7 @@ def begin(agent: Agent, config: Config, tell: Callable[[str], object] = LOG.warn
     try:
         taken = warm_start(agent, source)
     except UsageError as error:
-        raise UsageError(f"--from {source}: {error}") from error
+        raise told_of("--from", source, error) from error
     if taken.left:
         tell(f"seqrl: --from {source}: {taken}")
     warmup, steps = numbers.get("critic_warmup") or 0, config["steps"]
