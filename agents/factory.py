@@ -48,16 +48,27 @@ def build_network(
     try:
         cls = getattr(import_named(module), attribute)
     except Exception as error:  # whatever a module of the user's may do
-        problem = f"{type(error).__name__}: {error}"
-        raise UsageError(f"--network {name}: {problem}; expected module:Class") from error
+        raise UsageError(f"--network {name}: {explain(error)}; expected module:Class") from error
+    given = {"observation_space": space} if wants_space(cls) else {}
     try:
-        wants = "observation_space" in inspect.signature(cls).parameters
-        made = cls(**args, **({"observation_space": space} if wants else {}))
+        made = cls(**args, **given)
+    except UserError as error:  # it says itself what it expected
+        raise UsageError(f"--network {name}: {error}") from error
     except Exception as error:
-        raise UsageError(f"--network {name}: {type(error).__name__}: {error}") from error
+        made_of = f"it cannot be made of {space}" if given else "it cannot be made"
+        remedy = "name a class that can, with its --network-arg"
+        raise UsageError(f"--network {name}: {made_of}: {explain(error)}; {remedy}") from error
     if not isinstance(made, nn.Module):
         raise UsageError(f"--network {name}: expected a torch.nn.Module, got {type(made).__name__}")
     return made
+
+
+def wants_space(cls: Any) -> bool:
+    """Return whether what makes a network takes an argument observation_space."""
+    try:
+        return "observation_space" in inspect.signature(cls).parameters
+    except (TypeError, ValueError):  # nothing to be called, or nothing that tells
+        return False
 
 
 def build_agent(

@@ -175,6 +175,8 @@ class SeparateEnvs:
     def _reset_one(self, i: int, seed: int | None) -> Any:
         try:
             return batches.first_obs(self.envs[i].reset(seed=seed))
+        except UsageError:  # of its options, which it says itself
+            raise
         except Exception as error:
             problem = str(error) if isinstance(error, RunError) else explain(error)
             raise RunError(f"{self._name(i)}: {problem} at its reset") from error
@@ -314,6 +316,8 @@ class Vector:
     def _reset(self, **arguments: Any) -> Array:
         try:
             obs, _ = self.envs.reset(**arguments)
+        except UsageError:
+            raise
         except Exception as error:
             i, problem = failed_environment(self.envs.unwrapped, error)
             raise RunError(f"{self._name(i)}: {problem} at its reset") from error

@@ -163,6 +163,10 @@ def test_observation_space_is_given_to_whoever_asks_for_it(run):
         ("--network mynets:MyNet --network-arg fault=flat", r"expected output \[B, features\]"),
         ("--network mynets:MyNet --network-arg fault=pair", "features.* got tuple"),
         ("--network mynets:Spacious --network-arg observation_space=3", "multiple values"),
+        (
+            "--env FrozenLake-v1 --network mynets:Spacious",
+            r"be made of Discrete\(16\): Index",
+        ),
         ("--network lstmm", "network 'lstmm': unknown. Did you mean \"lstm\""),
         ("--network cnn", "network cnn: no image in the observation space"),
         ("--network lstm --network-arg hiden_size=3", 'Did you mean "hidden_size"'),
