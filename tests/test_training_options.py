@@ -341,6 +341,31 @@ def test_a_truncated_gradient_is_that_of_pieces_with_the_memory_carried():
     assert differ[:4] == [True] * 4 and differ[4:] == [False] * 2
 
 
+class Proud(LSTM):
+    """Adds the mean of its features over the valid steps to the loss."""
+
+    def study(self, obs, start, state, answer, valid):
+        out, state = self(obs, start, state)
+        return out, state, {"size": out.mean(-1)[valid].mean()}
+
+
+def test_a_piece_without_valid_steps_has_no_part_in_a_networks_own_terms():
+    """Of steps 0, 1, 2 | 3, 4, 5 | 6 the middle ones are not: the mean is over the other 16."""
+    torch.manual_seed(0)
+    network = Proud(3, 5)
+    module = Outputs(network, nn.Linear(5, 2))
+    obs, start = torch.randn(7, 4, 3), torch.zeros(7, 4, dtype=torch.bool)
+    valid = torch.ones(7, 4, dtype=torch.bool)
+    valid[3:6] = False
+    part = Part(module, Optim(0.1, 1.0, bptt=3), CPU, "torch")
+    out, terms = part.study(obs, start, None, torch.zeros(7, 4), valid)
+    features = network(obs, start)[0].mean(-1)
+    torch.testing.assert_close(terms["size"], features[valid].mean())
+    torch.testing.assert_close(out, module(obs, start)[0])
+    terms["size"].backward()
+    assert all(bool(w.grad.isfinite().all()) for w in network.parameters())
+
+
 def test_truncation_without_memory_is_refused():
     with pytest.raises(UsageError, match="bptt 5: MLP has no memory"):
         loop_of("ppo", bptt=5)

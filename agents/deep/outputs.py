@@ -342,7 +342,8 @@ class Part:
         assert self.optim is not None
         parts, sums = [], dict[str, Tensor]()
         length = self.optim.bptt or len(start)
-        for first in range(0, len(start), length):
+        shares = shares_of_valid(valid, length) if answer is not None else [1.0]
+        for place, first in enumerate(range(0, len(start), length)):
             rows = slice(first, first + length)
             seen, drawn = tree.map(lambda leaf, rows=rows: leaf[rows], (obs, noise))
             if answer is None:
@@ -350,8 +351,8 @@ class Part:
             else:
                 told = answer[rows], valid[rows]
                 features, state, terms = self.module.study(seen, start[rows], state, *told)
-                share = valid[rows].sum() / valid.sum().clamp(min=1) if len(start) > length else 1
-                sums |= {name: sums.get(name, 0) + share * x for name, x in terms.items()}
+                if share := shares[place]:
+                    sums |= {name: sums.get(name, 0) + share * x for name, x in terms.items()}
             state = tree.map(Tensor.detach, state)
             parts.append(features)
         return torch.cat(parts) if len(parts) > 1 else parts[0], sums
@@ -406,6 +407,17 @@ class Part:
         if self.optimizer is not None:
             load_optimizer_state(self.optimizer, state["optimizer"], f"{name}/optimizer")
         self.refresh()
+
+
+def shares_of_valid(valid: Tensor, length: int) -> list[float]:
+    """Return the share of the valid steps [T, B] in each piece of a length; of one piece 1.
+
+    A mean over the steps of a piece without any would be 0 / 0, so what is 0 here is left out.
+    """
+    if len(valid) <= length:
+        return [1.0]
+    counts: list[int] = torch.stack([piece.sum() for piece in valid.split(length)]).tolist()
+    return [count / max(sum(counts), 1) for count in counts]
 
 
 def rest(module: nn.Module) -> None:
