@@ -183,7 +183,15 @@ def test_a_run_holds_its_weights(home, capsys):
     assert policy.action_space.contains(said)
     shutil.rmtree("model")
     assert evaluate.main(["run", "--episodes", "4"]) == 2
-    assert "model 'model': expected the folder of a model" in capsys.readouterr().err
+    assert "model': expected the folder of a model" in capsys.readouterr().err
+
+
+def test_a_model_is_found_from_any_folder(home, monkeypatch):
+    assert trained("--run-dir", "run") == 0
+    assert runs.read_config(home / "run")["network_args"]["model"] == str(home / "model")
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    assert evaluate.main(["../run", "--episodes", "2"]) == 0
 
 
 # what is refused, in a line

@@ -41,7 +41,7 @@ def test_a_run_keeps_its_words(home, capsys):
     trained()
     kept = read_config(home / "run")["env_args"]
     assert kept == {
-        "path": "rows.tsv",
+        "path": str(home / "rows.tsv"),
         "vocabulary": list("abcxyz"),
         "longest_source": 2,
         "longest_target": 2,
@@ -52,8 +52,23 @@ def test_a_run_keeps_its_words(home, capsys):
     capsys.readouterr()
     assert evaluate.main(["run", "--episodes", "2"]) == 2
     told = capsys.readouterr().err
-    assert "path 'rows.tsv', line 10: unknown word 'Q'; the vocabulary has 6" in told
+    assert "rows.tsv', line 10: unknown word 'Q'; the vocabulary has 6" in told
     assert told.count("\n") == 1
+
+
+def test_a_file_is_found_from_any_folder(home, monkeypatch):
+    trained("--eval-env-arg", "path=rows.tsv")
+    assert read_config(home / "run")["eval_env_args"] == {"path": str(home / "rows.tsv")}
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    assert evaluate.main(["../run", "--episodes", "2"]) == 0
+
+
+def test_a_file_that_is_not_there_is_a_mistake_of_the_user(home, capsys):
+    trained()
+    capsys.readouterr()
+    assert evaluate.main(["run", "--env-arg", "path=none"]) == 2
+    assert capsys.readouterr().err == "seqrl: path 'none': there is no such file\n"
 
 
 def test_a_run_without_its_file_can_be_talked_to(home):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from seqrl.agents.registry import AGENTS, agent_class, on_network
 from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
-from seqrl.envs.registry import check_code, kept_options
+from seqrl.envs.registry import TASKS, check_code, kept_options
 from seqrl.envs.wrapping import named
 from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.elsewhere import here
@@ -57,6 +58,7 @@ def complete(given: Mapping[str, Any]) -> Config:
     own = AGENTS[config["agent"]].numbers if config["agent"] in AGENTS else {}
     config["agent_args"] = agent_arguments(cls, {**own, **config["agent_args"]})
     locate_teacher(config["agent_args"])
+    locate_files(config)
     complete_offline(config, cls)
     return storable(config)
 
@@ -98,6 +100,17 @@ def complete_env_args(config: Config, env_id: str) -> None:
     for table in ("env_args", "eval_env_args"):
         check_code(env_id, config[table])
     config["env_args"] = {**config["env_args"], **kept_options(env_id, config["env_args"])}
+
+
+def locate_files(config: Config) -> None:
+    """Name what our tasks and networks read by its whole path: a run may go on elsewhere."""
+    tables = {"network_args": "model"} if config.get("network") == "causal-lm" else {}
+    if config["env"].rpartition(":")[2] in TASKS:
+        tables |= dict.fromkeys(("env_args", "eval_env_args"), "path")
+    for table, option in tables.items():
+        name = config[table].get(option)
+        if isinstance(name, str) and (path := Path(name).expanduser()).exists():
+            config[table] = {**config[table], option: str(path.absolute())}
 
 
 def complete_network(config: Config, networked: bool, table: bool) -> None:
