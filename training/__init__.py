@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from seqrl.training.loop.protocol import Callback, Recorder
     from seqrl.training.loop.scalars import Scalars
     from seqrl.training.loop.train import Logger, results, run_to, train
+    from seqrl.training.runs.conversation import Conversation
     from seqrl.training.runs.executor import Executor, Job, Processes, Result
     from seqrl.training.runs.offline import load_recordings
     from seqrl.training.runs.policy import Policy, load
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Callback",
+    "Conversation",
     "Episode",
     "Evaluation",
     "Executor",
@@ -61,6 +63,7 @@ FILES = {
     "loop.protocol": ("Callback", "Recorder"),
     "loop.scalars": ("Scalars",),
     "loop.train": ("Logger", "results", "run_to", "train"),
+    "runs.conversation": ("Conversation",),
     "runs.executor": ("Executor", "Job", "Processes", "Result"),
     "runs.offline": ("load_recordings",),
     "runs.policy": ("Policy", "load"),
