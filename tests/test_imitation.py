@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 import pickle
 from types import SimpleNamespace
@@ -27,6 +28,8 @@ from seqrl.scripts import train as script
 from seqrl.training import Interaction, evaluate, train
 from seqrl.training.loop.scalars import driver_of
 from seqrl.training.runs import checkpoint
+from seqrl.training.runs.executor import code_flags
+from seqrl.training.runs.folder import read_config
 
 # the likelihoods, by hand
 
@@ -592,6 +595,22 @@ def test_a_teacher_is_found_from_any_folder(tmp_path, monkeypatch):
     assert script.main(["--resume", str(tmp_path / "run"), "--quiet"]) == 0
 
 
+def test_a_teacher_of_other_wrappers_is_told(tmp_path, caplog):
+    wrapped = " --wrapper gymnasium.wrappers:ClipReward --wrapper-arg min_reward=0"
+    teacher = f"--agent q-learning --env FrozenLake-v1 --steps 20 --no-compile{wrapped}"
+    assert typed(teacher, tmp_path / "teacher") == 0
+    config = {"agent": "imitate", "env": "FrozenLake-v1", "steps": 20, "pictures": False}
+    config |= {"agent_args": {"teacher": str(tmp_path / "teacher")}, "eval_episodes": 0}
+    caplog.set_level(logging.WARNING, "seqrl")
+    same = {"name": "gymnasium.wrappers:ClipReward", "args": {"min_reward": 0}}
+    seqrl.run({**config, "wrappers": [same]}, tmp_path / "same")
+    assert not caplog.records
+    seqrl.run(config, tmp_path / "other")
+    (told,) = (record.getMessage() for record in caplog.records)
+    learned = "it learned in wrappers gymnasium.wrappers:ClipReward(min_reward=0)"
+    assert f"teacher: {learned}, here are no wrappers; what it is shown may mean" in told
+
+
 def test_returns_of_training_are_the_teachers(tmp_path):
     words = "--agent imitate --env seqrl/TMaze-v0 --num-envs 4 --steps 400"
     assert typed(words, tmp_path / "run") == 0
@@ -612,7 +631,9 @@ def test_a_teachers_code_is_typed_again_to_resume(tmp_path, monkeypatch, capsys)
     assert f"to allow it, add {remedy}" in capsys.readouterr().err
     with pytest.raises(UsageError, match="its teacher imports code"):
         seqrl.run({"agent": "imitate"}, tmp_path / "run", resume=True)
-    assert script.main(["--resume", str(tmp_path / "run"), "--quiet", *remedy.split()]) == 0
+    flags = code_flags(read_config(tmp_path / "run"))  # as a comparison types them for its runs
+    assert flags == ["--agent=imitate", "--teacher=pushes:left"]
+    assert script.main(["--resume", str(tmp_path / "run"), "--quiet", *flags]) == 0
 
 
 def test_an_environment_without_answers_is_refused_before_there_is_a_folder(tmp_path, capsys):

@@ -133,6 +133,8 @@ def start(job: Job) -> subprocess.Popen[bytes]:
 def code_flags(config: Mapping[str, Any]) -> list[str]:
     """Return the flags that allow a run to import the code which its config names."""
     flags = [f"--{x}={config[x]}" for x in CODE if ":" in str(config.get(x) or "")]
+    if ":" in str(teacher := config["agent_args"].get("teacher")) and not Path(teacher).is_dir():
+        flags += [f"--agent={config['agent']}", f"--teacher={teacher}"]
     names = (name for name, _ in named(config.get("wrappers")) if not is_trusted(name))
     flags += [f"--wrapper={name}" for name in names]
     tables = (config.get(table) or {} for table in ("env_args", "eval_env_args"))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from seqrl.agents.protocol import Agent, Taught
 from seqrl.agents.teachers import AgentTeacher
-from seqrl.core.errors import UsageError
+from seqrl.core.errors import UsageError, told_of
 from seqrl.envs.registry import own_code
 from seqrl.envs.wrapping import named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.load import CODE
 from seqrl.training.runs.policy import load
+from seqrl.training.runs.presets import as_arguments
+
+LOG = logging.getLogger("seqrl")
 
 
 def locate_teacher(numbers: dict[str, Any]) -> None:
@@ -34,8 +38,19 @@ def give_teacher(agent: Agent, config: dict[str, Any]) -> None:
     try:
         policy = load(name, **shared_code(config, runs.read_config(Path(name))))
     except UsageError as error:
-        raise UsageError(f"--teacher {name}: {error}") from error
+        raise told_of("--teacher", name, error) from error
+    if (theirs := named(policy.config.get("wrappers"))) != (ours := named(config.get("wrappers"))):
+        found = f"it learned in {wrapped_in(theirs)}, here are {wrapped_in(ours)}"
+        LOG.warning(
+            "seqrl: --teacher %s: %s; what it is shown may mean something else", name, found
+        )
     agent.teacher = AgentTeacher(policy.agent, policy.observation_space, policy.action_space)
+
+
+def wrapped_in(wrappers: list[tuple[str, dict[str, Any]]]) -> str:
+    """Return wrappers with their arguments as one would read them."""
+    each = (f"{name}({as_arguments(args)})" for name, args in wrappers)
+    return f"wrappers {', '.join(each)}" if wrappers else "no wrappers"
 
 
 def shared_code(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
