@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from seqrl.core.errors import RunError, UsageError, closest
+from seqrl.core.errors import RunError, UsageError, closest, counted
 from seqrl.scripts import options, train
 from seqrl.scripts.options import Parser, print_note
 from seqrl.scripts.run_name import run_name
@@ -22,6 +22,7 @@ from seqrl.training.comparison.recorded import METRICS, Run, labels, read_runs
 from seqrl.training.comparison.report import terminal
 from seqrl.training.comparison.scale import score_scales
 from seqrl.training.runs.defaults import ENV, flag_of
+from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.executor import Job, Processes, Result, steps_done
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.tensorboard import command
@@ -110,10 +111,24 @@ def check_run_flags(args: argparse.Namespace, run_flags: Sequence[str], parser: 
         if args.runs:
             hint = closest(flag, parser._option_string_actions)
             raise UsageError(f"{word} with --runs, which runs nothing that could take it.{hint}")
+    check_one_value(run_flags)
     for name in ("agents", "env"):
         values = getattr(args, name)
         if len(set(values)) < len(values):
             raise UsageError(f"--{name} {' '.join(values)}: one is named twice")
+
+
+def check_one_value(run_flags: Sequence[str]) -> None:
+    """Refuse several values of a flag of the runs, with the --grid that compares them."""
+    flag, values = "", list[str]()
+    for word in [*run_flags, "--"]:
+        if not word.startswith("--"):
+            values.append(word)
+        elif len(values) > 1 and flag and not here(flag):
+            remedy = f"--grid {flag.lstrip('-')}={','.join(values)} compares them"
+            raise UsageError(f"{flag} {' '.join(values)}: a run takes one; {remedy}")
+        else:
+            flag, values = word, []
 
 
 def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> list[Planned]:
@@ -169,14 +184,14 @@ def run_planned(
     missing = [one for one, folder in zip(planned, finished, strict=True) if folder is None]
     if not args.quiet:
         done = f", {len(planned) - len(missing)} are there already" if missing != planned else ""
-        print_note(f"{len(missing)} runs to do{done}")
+        print_note(f"{counted(len(missing), 'run')} to do{done}")
     total, quiet = sum(one.config["steps"] for one in missing), args.quiet or not missing
     with Meter(total, "steps", quiet=quiet) as meter, handle_signals(lambda times: True):
 
         def show(going: Sequence[Job], over: Sequence[Job]) -> None:
             steps = sum(job.config["steps"] for job in over)
             steps += sum(steps_done(job.folder) for job in going)
-            meter.show(steps, f"{len(over)} of {len(missing)} runs")
+            meter.show(steps, f"{len(over)} of {counted(len(missing), 'run')}")
 
         executor = Processes(args.workers, progress=show)
         try:

@@ -235,6 +235,11 @@ def whole_number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number")
 
 
+def run_or_none(text: str) -> str | None:
+    """Return a run's folder, None of "none"."""
+    return None if text == "none" else text
+
+
 def whole_or_auto(text: str) -> int | str:
     """Return an int, or "auto"."""
     return AUTO if text == AUTO else whole_number(text)

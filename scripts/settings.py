@@ -8,10 +8,12 @@ from typing import Any
 
 from seqrl.agents.registry import AGENTS, carried_over
 from seqrl.core.errors import UsageError, closest
-from seqrl.scripts.options import Parser, flag_value, flag_values, normalized
+from seqrl.scripts.options import Parser, flag_value, flag_values, normalized, run_or_none
 from seqrl.training.runs.defaults import flag_of
 from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.presets import Settings, beneath, fitting, flatten, presets
+
+GOES_ON = "it goes on imitating, as --from RUN did; --agent reinforce or ppo learns by reward"
 
 
 def expanded(argv: Sequence[str]) -> list[str]:
@@ -21,18 +23,21 @@ def expanded(argv: Sequence[str]) -> list[str]:
     if preset is None or not preset.alias:
         return list(argv)
     more = ["--agent", preset.agent]
-    if not (flag_value(argv, "--network") or flag_value(argv, "--from")):
+    if not (flag_value(argv, "--network") or source_run(argv)):
         more += ["--network", preset.settings["network"]]
     return [*argv, *more, *([] if flag_value(argv, "--preset") else ["--preset", name])]
 
 
 def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     """Return the settings of preset and --config, which overrides it; and a line about it."""
-    names = ("agent", "env", "network", "dataset", "from")
+    names = ("agent", "env", "network", "dataset")
     words = {name: flag_value(argv, f"--{name}") for name in names}
     chosen = {name: word for name, word in words.items() if word}
+    if flag_values(argv, "--from"):
+        chosen["from"] = source_run(argv)
     file = read_file(flag_value(argv, "--config"), argv, chosen)
-    file, base = begun_from({**file, **chosen}, file, argv)
+    named = {**file, **chosen}
+    file, base = begun_from(named, file, argv)
     given = {**file, **chosen}
     if temperature := flag_value(argv, "--temperature"):
         given["agent_args"] = {**file.get("agent_args", {}), "temperature": temperature}
@@ -42,7 +47,8 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     numbers = carried_over(file.get("agent_args", {}), file.get("agent", agent), agent)
     if preset is None:
         own |= numbers
-        return {**base, **file, **({"agent_args": own} if own else {})}, ""
+        on = "agent" not in named and agent == "imitate" and bool(given.get("from"))
+        return {**base, **file, **({"agent_args": own} if own else {})}, GOES_ON if on else ""
     settings = beneath(preset, given)
     told = {*file, *numbers}
     flat = {name: x for name, x in flatten(settings).items() if name not in told}
@@ -76,6 +82,11 @@ def begun_from(given: Settings, file: Settings, argv: Sequence[str]) -> tuple[Se
     found = inherited(Path(given["from"]), {**given, "env_args": args})
     base = {name: found.pop(name) for name in ("num_envs",) if name in found and name not in file}
     return {**file, **found}, base
+
+
+def source_run(argv: Sequence[str]) -> str:
+    """Return the run that is typed to begin from, "" for none."""
+    return run_or_none(flag_value(argv, "--from")) or ""
 
 
 def typed_pairs(argv: Sequence[str], flag: str) -> Settings:

@@ -60,8 +60,8 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--steps", type=int, help="env steps, exactly")
     recorded = "learn from recorded episodes: a folder or an id of Minari's; repeatable"
     add("--dataset", **repeatable(str), metavar="D", help=recorded)
-    begun = "begin from a run's weights, in its environment and with its network unless typed"
-    add("--from", metavar="RUN", help=begun)
+    begun = "begin from a run's weights, in its environment and with its network unless typed; none"
+    add("--from", type=options.run_or_none, metavar="RUN", help=begun)
     add("--best-share", type=float, help="from that share of them, of the highest returns")
     seen = "return: the network also sees the return still wanted, and plays for the one asked for"
     add("--condition-on", choices=("return",), help=seen)

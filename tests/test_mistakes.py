@@ -81,7 +81,8 @@ MISTAKES = {
         r"reward 'blue': expected one of exact, accuracy, bleu, edit, or module:function"
     ),
     "train --agent imitate --dataset nowhere": r"no such folder.*name a folder, or fetch it by",
-    "train --agent ppo --from nowhere": r"--from nowhere: .*no config.toml there; name a run",
+    "train --agent ppo --from nowhere": r"^seqrl: --from nowhere: no config.toml there; name a run",
+    "compare --network mlp gru": r"--network mlp gru: a run takes one; --grid network=mlp,gru comp",
     "train --agent ppo --from run.yaml": r"run.yaml: no config.toml there; name a run folder",
     "talk run.yaml": r"run.yaml: no config.toml there; name a run folder",
     "record": r"the following arguments are required: run",

@@ -445,6 +445,26 @@ def test_environment_and_network_are_those_of_the_run(clone):
     assert other["env"] == "seqrl/RepeatPrevious-v0" and other["network"] == "lstm"
 
 
+def test_going_on_imitating_is_said(clone):
+    told = "it goes on imitating, as --from RUN did; --agent reinforce or ppo learns by reward"
+    assert config_of("--from clone")[1] == told
+    (clone.parent / "c.toml").write_text('from = "clone"\n')
+    assert config_of("--config c.toml")[1] == told
+    for asked in ("--from clone --agent imitate", "--from clone --agent ppo --preset none"):
+        assert config_of(asked)[1] == ""
+
+
+def test_none_begins_from_nothing(clone):
+    (clone.parent / "c.toml").write_text('from = "clone"\n')
+    config, note = config_of("--config c.toml --from none --agent ppo")
+    assert (config["from"], config["env"], note) == (None, "FrozenLake-v1", "")
+    args = compare.make_parser().parse_args("--agents ppo --grid from=none,clone --seeds 1".split())
+    flags = "--env seqrl/RepeatFirst-v0 --network lstm --critic-warmup 0".split()
+    planned = compare.planned_runs(args, flags)
+    assert [one.config["from"] for one in planned] == [None, str(clone)]
+    assert [one.folder_name.count("from=") for one in planned] == [1, 1]
+
+
 def test_the_note_of_a_preset_tells_nothing_that_a_file_says_otherwise(clone):
     (clone.parent / "c.toml").write_text('from = "clone"\n[agent_args]\ncritic_warmup = 100\n')
     config, note = config_of("--config c.toml --agent ppo")
@@ -477,7 +497,7 @@ def test_a_run_begins_with_the_weights_and_goes_on_without_the_other(clone, capl
     assert not caplog.records
     with pytest.raises(UsageError, match="was begun with other settings: from elsewhere"):
         training.run({**config, "from": "elsewhere"}, "cut", resume=True)
-    with pytest.raises(UsageError, match=r"--from \S+clone: .* no config.toml there"):
+    with pytest.raises(UsageError, match=r"--from \S+clone: no config.toml there"):
         training.run(config, "new")
 
 
