@@ -587,6 +587,32 @@ def test_code_of_a_run_is_not_imported_unasked(clone, monkeypatch):
 # what is kept
 
 
+def divergence(ours, theirs):
+    """KL(ours || theirs), the mean over 16 episodes of 8 observations, whatever was done before."""
+    rng, start, total = np.random.default_rng(0), np.ones(16, bool), 0.0
+    states = [None, None]
+    for _ in range(8):
+        obs, logs = rng.integers(4, size=16), []
+        for place, policy in enumerate((ours, theirs)):
+            out, states[place] = policy.agent.logits(obs, start, states[place])
+            logs.append(torch.log_softmax(torch.as_tensor(out), -1))
+        total += float((logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()) / 8
+        start = np.zeros(16, bool)
+    return total
+
+
+@pytest.mark.parametrize("agent", ["ppo", "reinforce"])
+def test_a_policy_that_is_held_stays_nearer_to_the_one_it_came_from(clone, agent):
+    found = []
+    for weight in (0.0, 1.0):
+        numbers = {"kl_coef": weight, "learning_rate": 0.02}
+        config = {"from": clone, "agent": agent, "steps": 3200, "agent_args": numbers}
+        training.run({**config, "eval_episodes": 0, "pictures": False}, f"held-{weight}")
+        found.append(divergence(training.load(f"held-{weight}"), training.load(clone)))
+    free, held = found
+    assert 0 < held < free / 4, found
+
+
 def points(folder):
     """The greedy returns of a run's evaluations, in order."""
     found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
