@@ -1,11 +1,14 @@
-"""Make the pictures of README and docs: `python docs/make_pictures.py`, some minutes."""
+"""Make the pictures of README and docs: `python docs/make_pictures.py [NAME ...]`, some minutes."""
 
 from __future__ import annotations
 
+import argparse
 import runpy
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -13,7 +16,7 @@ from matplotlib.figure import Figure
 import seqrl
 from seqrl.scripts import compare, evaluate, train
 
-HOME = Path(__file__).parent
+HOME = Path(__file__).resolve().parent
 COMPARISONS = {  # name of the picture: flags of the comparison that it shows, and its steps
     "compare": (
         "--agents q-learning sarsa --env CliffWalking-v1 --max-episode-steps 200 --seeds 10",
@@ -24,6 +27,15 @@ COMPARISONS = {  # name of the picture: flags of the comparison that it shows, a
         "--num-envs 16 --seeds 5",
         "40000",
     ),
+    "imitate_then_reinforce": (
+        "--agents imitate reinforce --grid from=none,runs/imitated --env seqrl/Translate-v0 "
+        "--network seq2seq --num-envs 64 --seeds 3",
+        "250000",
+    ),
+}
+BEFORE = {  # name of the picture: flags of the run that its comparison begins from
+    "imitate_then_reinforce": "--agent imitate --network seq2seq --env seqrl/Translate-v0 "
+    "--num-envs 64 --steps 60000 --run-dir runs/imitated",
 }
 RUNS = {  # name of the picture: flags of the run that it shows
     "policy": "--env FrozenLake-v1 --steps 300000",
@@ -31,44 +43,48 @@ RUNS = {  # name of the picture: flags of the run that it shows
     "memory": "--agent ppo --network gru --env seqrl/RepeatFirst-v0 --num-envs 16 --steps 200000",
 }
 FILMED = ("policy",)
+REPLIES = {"hred": "dialogue", "vhred": "dialogue-vhred"}  # networks and their presets
 
 
-def main(target: Path = HOME) -> int:
-    """Run COMPARISONS and RUNS in a temporary folder, and keep only the pictures."""
+def main(names: Sequence[str] = (), target: Path = HOME) -> int:
+    """Train what is shown in a temporary folder, and keep only pictures, all if none is named."""
     status = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for name, (command, steps) in COMPARISONS.items():
-            out = Path(folder) / name
-            flags = [*command.split(), "--steps", steps, "--logdir", folder, "--out", str(out)]
-            status = status or compare.main(flags)
-            shutil.copyfile(out / "compare.png", target / f"{name}.png")
-        for name in RUNS:
-            status = status or picture_run(name, Path(folder) / name, target)
-        status = status or picture_replies(Path(folder), target)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        for name in names or PICTURES:
+            status = status or PICTURES[name](name, target)
     return status
 
 
-def picture_run(name: str, run: Path, target: Path) -> int:
+def picture_comparison(name: str, target: Path) -> int:
+    """Compare, and keep the picture as `target`/name.png."""
+    status = train.main([*BEFORE[name].split(), "--no-pictures"]) if name in BEFORE else 0
+    flags, steps = COMPARISONS[name]
+    status = status or compare.main([*flags.split(), "--steps", steps, "--out", name])
+    shutil.copyfile(Path(name, "compare.png"), target / f"{name}.png")
+    return status
+
+
+def picture_run(name: str, target: Path) -> int:
     """Train a run and write its pictures to `target`/name.png, and name.gif if it is in FILMED."""
-    status = train.main([*RUNS[name].split(), "--no-pictures", "--run-dir", str(run)])
+    status = train.main([*RUNS[name].split(), "--no-pictures", "--run-dir", name])
     flags = ["--picture", str(target / f"{name}.png")]
     if name in FILMED:
         flags += ["--gif", str(target / f"{name}.gif")]
-    return status or evaluate.main([str(run), "--episodes", "1000", *flags])
+    return status or evaluate.main([name, "--episodes", "1000", *flags])
 
 
-def picture_replies(folder: Path, target: Path) -> int:
+def picture_replies(name: str, target: Path) -> int:
     """Train HRED and VHRED on Dialogue, and draw which replies to chat they give."""
     status = 0
-    for network, preset in (("hred", "dialogue"), ("vhred", "dialogue-vhred")):
+    for network, preset in REPLIES.items():
         flags = f"--agent imitate --preset {preset} --env seqrl/Dialogue-v0 --no-pictures"
-        status = status or train.main([*flags.split(), "--run-dir", str(folder / network)])
-    draw_replies({name: folder / name for name in ("hred", "vhred")}, target)
+        status = status or train.main([*flags.split(), "--run-dir", network])
+    draw_replies({network: Path(network) for network in REPLIES}, target / f"{name}.png")
     return status
 
 
-def draw_replies(folders: dict[str, Path], target: Path) -> None:
-    """Draw which replies runs, by name, give to the same chat, to `target`/replies.png."""
+def draw_replies(folders: dict[str, Path], path: Path) -> None:
+    """Draw as PNG which replies runs, by name, give to the very same dialogue."""
     judges = runpy.run_path(str(HOME.parent / "benchmarks" / "judges.py"))
     figure = Figure((6.4, 2.4), layout="constrained")
     for place, (name, run) in enumerate(folders.items()):
@@ -76,8 +92,16 @@ def draw_replies(folders: dict[str, Path], target: Path) -> None:
         count = next(row for row in given if row.any())  # of one dialogue, begun again and again
         axes = figure.add_subplot(1, len(folders), place + 1, title=name, ylim=(0, 1))
         axes.bar([f"reply{i}" for i in range(len(count))], count / count.sum())
-    figure.savefig(target / "replies.png", dpi=80)
+    figure.savefig(path, dpi=80)
 
+
+PICTURES = {
+    **dict.fromkeys(COMPARISONS, picture_comparison),
+    **dict.fromkeys(RUNS, picture_run),
+    "replies": picture_replies,
+}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(PICTURES)}; all if none is named")
+    sys.exit(main(parser.parse_args().names))

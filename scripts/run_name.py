@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from seqrl.scripts.options import Parser, flag_value, words_of
-from seqrl.training.runs.folder import shortened
+from seqrl.training.runs.folder import run_label, shortened
 
 LONGEST = 80  # bytes of a name
 UNNAMED = {  # where it is, how long it is, what is watched, and how it is executed
@@ -47,13 +47,6 @@ def typed(
         if action is not None and (flag in always or action.dest not in UNNAMED):
             switch = "false" if flag.startswith("--no-") else "true"
             yield action, switch if action.nargs == 0 else word
-
-
-def run_label(folder: Path) -> str:
-    """Return what tells a run's folder from others: also its agent, where it is named by a seed."""
-    by_seed = folder.name.startswith("seed-") and folder.parent.name
-    shown = f"{folder.parent.name}-{folder.name}" if by_seed else folder.name
-    return shown.replace(",", "+")
 
 
 def label(action: Action, word: str, parser: Parser) -> tuple[str, str]:

@@ -426,6 +426,17 @@ def test_algorithms_are_named_by_what_their_runs_differ_in(tmp_path):
     ]
 
 
+def test_algorithms_begun_from_runs_are_named_by_these_alone(tmp_path):
+    """Each has another learning rate, as a preset comes with --from."""
+    for i, place in enumerate([{}, {"from": "/x/ppo/seed-0"}, {"from": "/x/e/cloned"}]):
+        several(tmp_path, "a", [1], name=f"a{i}", agent_args={"gamma": i}, **place)
+    runs = [read_run(folder) for folder in find_runs([str(tmp_path)])]
+    assert labels(runs) == ["a", "a,from=ppo-seed-0", "a,from=cloned"]
+    several(tmp_path, "b", [1], name="b", **{"from": "/y/e/cloned"})  # of the same short name
+    runs = [read_run(folder) for folder in find_runs([str(tmp_path)])]
+    assert labels(runs) == ["a", "a,from=/x/ppo/seed-0", "a,from=/x/e/cloned", "b"]
+
+
 # --- the table -----------------------------------------------------------------------------------
 
 
@@ -701,14 +712,30 @@ def test_the_axis_cuts_only_a_clumsy_beginning():
     assert ends([0, 10], (0.0, 11.0))[1] > 11
 
 
-def test_the_readmes_pictures_are_made_by_its_commands():
-    made = runpy.run_path(str(HOME / "docs/make_pictures.py"))["COMPARISONS"]
-    readme = " ".join((HOME / "README.md").read_text().replace("\\\n", " ").split())
-    for (name, (flags, steps)), jobs in zip(made.items(), (20, 10), strict=True):
-        assert f"scripts/compare.py {flags} --steps {steps}" in readme
-        assert f"(docs/{name}.png)" in readme
-        assert (HOME / f"docs/{name}.png").stat().st_size < 100_000
-        assert len(jobs_of(f"{flags} --steps {steps}")) == jobs
+MADE = runpy.run_path(str(HOME / "docs/make_pictures.py"))
+
+
+def commands_in(page):
+    """The text of a page, a command in a line."""
+    return " ".join((HOME / page).read_text().replace("\\\n", " ").split())
+
+
+@pytest.mark.parametrize(("name", "jobs"), [("compare", 20), ("compare_networks", 10)])
+def test_the_readmes_pictures_are_made_by_its_commands(name, jobs):
+    flags, steps = MADE["COMPARISONS"][name]
+    readme = commands_in("README.md")
+    assert f"scripts/compare.py {flags} --steps {steps}" in readme
+    assert f"(docs/{name}.png)" in readme
+    assert (HOME / f"docs/{name}.png").stat().st_size < 100_000
+    assert len(jobs_of(f"{flags} --steps {steps}")) == jobs
+
+
+def test_the_picture_of_imitation_and_reward_is_made_by_its_pages_commands():
+    name = "imitate_then_reinforce"
+    page, (flags, steps) = commands_in(f"docs/{name}.md"), MADE["COMPARISONS"][name]
+    assert f"seqrl train {MADE['BEFORE'][name]}" in page
+    assert f"seqrl compare {flags} --steps {steps}" in page and f"({name}.png)" in page
+    assert (HOME / f"docs/{name}.png").stat().st_size < 100_000
 
 
 # --- TensorBoard ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 
 from seqrl.core.errors import UsageError
 from seqrl.training.runs.event_file import read_scalar
-from seqrl.training.runs.folder import CONFIG, read_config, read_summary
+from seqrl.training.runs.folder import CONFIG, read_config, read_summary, run_label
 from seqrl.training.runs.hparams import UNCOMPARED, flatten
 from seqrl.training.statistics import Floats, area_under_curve, steps_to_threshold
 
@@ -173,15 +173,36 @@ def labels(runs: Sequence[Run]) -> list[str]:
     Runs of the same name differ only in seed, task and length: within a task they may be averaged.
     """
     agents = [run.config["agent"] for run in runs]
-    settings = [own_settings(run.config) for run in runs]
-    varying = {agent: set[str]() for agent in agents}
-    first = dict(zip(reversed(agents), reversed(settings), strict=True))
+    settings = begun_shortly([own_settings(run.config) for run in runs])
+    each: dict[str, list[dict[str, Any]]] = {}
     for agent, own in zip(agents, settings, strict=True):
-        varying[agent] |= {name for name, _ in own.items() ^ first[agent].items()}
+        each.setdefault(agent, []).append(own)
+    telling = {agent: differing(owns) for agent, owns in each.items()}
     return [
-        ",".join([agent, *(f"{short(k)}={v}" for k, v in own.items() if k in varying[agent])])
+        ",".join([agent, *(f"{short(k)}={v}" for k, v in own.items() if k in telling[agent])])
         for agent, own in zip(agents, settings, strict=True)
     ]
+
+
+def differing(settings: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the names of the settings in which an agent's runs differ.
+
+    Where the runs that they begin from tell them apart it is that alone: a preset comes with it.
+    """
+    kinds = {frozenset(own.items()) for own in settings}
+    if len({own.get("from") for own in settings}) == len(kinds) > 1:
+        return {"from"}
+    first = settings[0].items()
+    return {name for own in settings for name, _ in own.items() ^ first}
+
+
+def begun_shortly(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return settings with short names of the runs that others begin from, where these differ."""
+    places = {own["from"] for own in settings if "from" in own}
+    names = {place: run_label(Path(place)) for place in places}
+    if len({*names.values()}) < len(places):
+        return settings
+    return [{**own, "from": names[own["from"]]} if "from" in own else own for own in settings]
 
 
 def short(name: str) -> str:

@@ -90,6 +90,13 @@ def shortened(name: str, most: int) -> str:
     return f"{whole[: most - 7].decode(errors='ignore')}-{sha256(whole).hexdigest()[:6]}"
 
 
+def run_label(folder: Path) -> str:
+    """Return what tells a run's folder from others: also its agent, where it is named by a seed."""
+    by_seed = folder.name.startswith("seed-") and folder.parent.name
+    shown = f"{folder.parent.name}-{folder.name}" if by_seed else folder.name
+    return shown.replace(",", "+")
+
+
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write a config to config.toml, without its entries that are None."""
     try:
