@@ -81,7 +81,7 @@ def measure(figures: Mapping[str, Figure], seed: int) -> dict[str, Figure]:
     figure = next(iter(figures.values()))
     with tempfile.TemporaryDirectory() as folder:
         for command in figure.get("before", ()):
-            seqrl(*command.format(folder=folder).split())
+            seqrl(*command.format(folder=folder, seed=seed).split())
         flags = figure["flags"].format(folder=folder, seed=seed).split()
         preset = [] if "--preset" in flags else ["--preset", "none"]
         run = [*flags, *preset, "--seed", str(seed), "--run-dir", f"{folder}/run"]

@@ -16,6 +16,8 @@ from seqrl.envs.making import first_of
 from seqrl.envs.optimum import policy_value, start_value
 from seqrl.envs.tasks.dialogue import WORDS
 from seqrl.training.loop.interaction import Interaction
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs.event_file import read_scalar
 
 
 def task_of(run: Any, **options: Any) -> Any:
@@ -149,6 +151,18 @@ def share_of_teacher(run: Any) -> float:
     return worth(run.agent) / worth(seqrl.load(run.config["agent_args"]["teacher"]).agent)
 
 
+def gain_kept(folder: Path) -> float:
+    """Return how far greedy evaluations rose above the run that a run began from, at its end.
+
+    Where one on the way was more than a twentieth below it, the deepest fall.
+    """
+    before = Path(runs.read_config(folder)["from"])
+    start = runs.read_summary(before, runs.read_config(before))
+    assert start is not None
+    change = read_scalar(folder, "eval/mean_reward")[1] - start["eval_mean_reward"]
+    return float(change[-1] if change.min() >= -0.05 else change.min())
+
+
 JUDGES: dict[str, Callable[[Any], float]] = {
     "exact sums": exact_sums,
     "cross entropy": cross_entropy,
@@ -165,4 +179,6 @@ JUDGES: dict[str, Callable[[Any], float]] = {
 
 def judged(judge: str, folder: Path) -> float:
     """Return what a judge says of a run's folder."""
+    if judge == "gain kept":
+        return gain_kept(folder)
     return JUDGES[judge](seqrl.load(folder))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from seqrl.training.runs.folder import write_config
+
 HOME = Path(__file__).parents[1] / "benchmarks"
 spec = importlib.util.spec_from_file_location("figures", HOME / "figures.py")
 figures = importlib.util.module_from_spec(spec)
@@ -82,18 +84,21 @@ def test_results_of_other_flags_are_none(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", figures.figures())
-def test_flags_are_those_of_a_run(name):
+def test_flags_are_those_of_a_run(name, tmp_path):
     from seqrl.scripts import train
 
-    figure = figures.figures()[name]
-    words = [*figure["flags"].split(), "--seed", "0"]
+    figure, places = figures.figures()[name], {"folder": tmp_path, "seed": 0}
+    before = [line.format(**places).split() for line in figure.get("before", ())]
+    for command, *flags in before:
+        assert command in ("train", "record")
+        if command == "train":  # a run of its settings, of which nothing is trained
+            folder = Path(flags[flags.index("--run-dir") + 1])
+            folder.mkdir()
+            write_config(folder, train.make_config(train.make_parser(flags).read(flags)))
+    words = [*figure["flags"].format(**places).split(), "--seed", "0"]
     args = train.make_parser(words).read(words)
     assert args.agent == words[words.index("--agent") + 1]
-    for command, *flags in (line.split() for line in figure.get("before", ())):
-        assert command in ("train", "record")
-        if command == "train":
-            train.make_config(train.make_parser(flags).read(flags))
-    if "before" not in figure:  # what those record is not there yet
+    if "record" not in [command for command, *_ in before]:  # what that writes is not there yet
         train.make_config(args)
 
 

@@ -11,6 +11,8 @@ import pytest
 from seqrl.core.tokens import BEGIN, END
 from seqrl.core.types import Decision
 from seqrl.envs.making import first_of, make
+from seqrl.training.comparison.charts import scalars, write_events
+from seqrl.training.runs import folder as folders
 
 HOME = Path(__file__).parents[1] / "benchmarks"
 spec = importlib.util.spec_from_file_location("judges", HOME / "judges.py")
@@ -72,3 +74,16 @@ def test_the_share_of_slots_is_of_those_that_were_asked():
     assert [first_of(envs).unwrapped.task.turns for envs in asked] == [6, 12]
     says = SimpleNamespace(agent=Says([-1] * 1000, 0), make_envs=make_envs)
     assert judges.slots(says) == 0
+
+
+def test_what_is_gained_counts_where_nothing_was_lost_on_the_way(tmp_path):
+    begun = tmp_path / "begun"
+    for folder, config, score in ((begun, {}, 0.75), (tmp_path / "run", {"from": str(begun)}, 0.9)):
+        folder.mkdir()
+        folders.write_config(folder, {"env": "G-v0", "steps": 100, **config})
+        folders.write_summary(folder, {"steps": 100, "eval_mean_reward": score})
+    for low, found in ((0.71, 0.15), (0.6, -0.15)):
+        points = [(40, low), (70, 0.8), (100, 0.9)]
+        told = [(step, scalars({"eval/mean_reward": value})) for step, value in points]
+        write_events(tmp_path / "run", told, 1.0)
+        assert judges.judged("gain kept", tmp_path / "run") == pytest.approx(found, abs=1e-6)
