@@ -43,7 +43,7 @@ RUNS = {  # name of the picture: flags of the run that it shows
     "memory": "--agent ppo --network gru --env seqrl/RepeatFirst-v0 --num-envs 16 --steps 200000",
 }
 FILMED = ("policy",)
-REPLIES = {"hred": "dialogue", "vhred": "dialogue-vhred"}  # networks and their presets
+REPLIES = "hred", "vhred"
 
 
 def main(names: Sequence[str] = (), target: Path = HOME) -> int:
@@ -76,8 +76,8 @@ def picture_run(name: str, target: Path) -> int:
 def picture_replies(name: str, target: Path) -> int:
     """Train HRED and VHRED on Dialogue, and draw which replies to chat they give."""
     status = 0
-    for network, preset in REPLIES.items():
-        flags = f"--agent imitate --preset {preset} --env seqrl/Dialogue-v0 --no-pictures"
+    for network in REPLIES:
+        flags = f"--agent imitate --network {network} --env seqrl/Dialogue-v0 --no-pictures"
         status = status or train.main([*flags.split(), "--run-dir", network])
     draw_replies({network: Path(network) for network in REPLIES}, target / f"{name}.png")
     return status

@@ -310,7 +310,7 @@ def likelihood(layer, out, answer):
 @torch.no_grad()
 def test_the_bound_is_that_of_numerical_integration():
     """log p = bound + KL from the posterior to p(latent|answer), all three by their integrals."""
-    network = VHRED(SPACE, 16, latent=1, kl_weight=1.0, kl_anneal=0, word_drop=0.0).eval()
+    network = VHRED(SPACE, 16, latent=1, free_bits=0.0, word_drop=0.0).eval()
     layer = torch.nn.Linear(16, V)
     for weight in (*network.prior.parameters(), *network.posterior.parameters()):
         weight *= 3
@@ -358,7 +358,7 @@ def studied(network, **options):
 
 
 def test_the_divergence_is_weighted_annealed_and_free_up_to_a_point():
-    network = VHRED(SPACE, 16, latent=2, kl_weight=1.0, kl_anneal=0).train()
+    network = VHRED(SPACE, 16, latent=2, free_bits=0.0).train()
     whole = studied(network)[2]["kl"]
     assert studied(network, kl_weight=0.5)[2]["kl"] == pytest.approx(0.5 * whole.item())
     assert studied(network, kl_weight=1.0, kl_anneal=100)[2]["kl"] == 0
@@ -374,6 +374,15 @@ def test_the_divergence_is_weighted_annealed_and_free_up_to_a_point():
     assert int(network.state_dict()["studied"]) == 525
 
 
+def test_only_what_is_beyond_the_free_nats_is_pushed_back():
+    network = VHRED(SPACE, 16, latent=2, free_bits=0.25)
+    divergence = torch.tensor([[0.1, 0.5], [0.3, 0.3]], requires_grad=True)  # means 0.2 and 0.4
+    term = network._term(divergence, torch.tensor(8))
+    term.backward()
+    assert term.item() == pytest.approx(2 * (0.25 + 0.4) / 8)
+    assert divergence.grad.tolist() == [[0, 0.125], [0, 0.125]]
+
+
 def test_words_are_dropped_in_training_alone():
     network = VHRED(SPACE, 16, word_drop=0.5)
     kept = studied(network.eval())[0]
@@ -382,7 +391,7 @@ def test_words_are_dropped_in_training_alone():
 
 
 def test_replies_that_nobody_told_cost_nothing():
-    network = VHRED(SPACE, 16, kl_anneal=0)
+    network = VHRED(SPACE, 16)
     obs, start = rollout(12, 6, 0.3)
     *_, terms = network.study(obs, start, None, obs["previous"], start & False)
     assert terms["kl"] == 0

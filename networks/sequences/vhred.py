@@ -30,9 +30,10 @@ class VHRED(HRED):
 
     latent: numbers of it, at least 1.
     kl_weight: of the divergence from posterior to prior, at least 0; it grows from 0 on over the
-        first `kl_anneal` steps learned from, and each number's first `free_bits` nats are free
-        (Bowman et al. 2016; Kingma et al. 2016). While it costs nothing the latent tells what the
-        context should; where it costs much from the start it tells nothing.
+        first `kl_anneal` steps learned from (Bowman et al. 2016).
+    free_bits: nats of each number, of the mean over replies, that cost nothing (Kingma et al.
+        2016): room for a choice between replies. Without it the latent stays unused. What it may
+        tell beyond, as while the weight grows, the context is late to learn.
     word_drop: share of the tokens before that are hidden where right answers are learned, so that
         the latent is used (Bowman et al. 2016).
     Other arguments are those of Seq2Seq.
@@ -46,10 +47,10 @@ class VHRED(HRED):
         space: Space,
         hidden_size: int = 64,
         *,
-        latent: int = 8,
-        kl_weight: float = 0.7,
-        kl_anneal: int = 100_000,
-        free_bits: float = 0.0,
+        latent: int = 4,
+        kl_weight: float = 1.0,
+        kl_anneal: int = 0,
+        free_bits: float = 0.12,
         word_drop: float = 0.25,
         **others: Any,
     ) -> None:
