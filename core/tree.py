@@ -32,3 +32,15 @@ def leaves(tree: Any) -> Iterator[Any]:
 def take(tree: Any, i: int) -> Any:
     """Return entry i of every leaf."""
     return map(lambda leaf: leaf[i], tree)
+
+
+def put(tree: Any, i: int, values: Any) -> None:
+    """Write the leaves of `values`, a tree of the same structure, into entry i of every leaf."""
+    if isinstance(values, dict):
+        for key, part in values.items():
+            put(tree[key], i, part)
+    elif isinstance(values, tuple):
+        for inner, part in zip(tree, values, strict=True):
+            put(inner, i, part)
+    elif values is not None:
+        tree[i] = values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ class Batch(NamedTuple):
     reward: Array  # float32
     discount: Array  # float32, of the next row's value: gamma (gamma^n), 0 where terminated
     final: Array  # bool: nothing was done here
-    valid: Array  # bool: to be learned from
+    valid: Array  # bool: to be learned from; None for all
     answer: Answer | None = None  # where a teacher told it
     noise: Array | None = None  # [T + 1, B, K] what a network that draws was handed
     state: State = None  # memory before row 0; None for an initial one
@@ -61,12 +62,15 @@ class Batch(NamedTuple):
 
     def columns(self, index: Any) -> Batch:
         """Return some of the columns."""
-        if isinstance(index, np.ndarray) and not isinstance(self.valid, np.ndarray):
+        if isinstance(index, np.ndarray) and not isinstance(self.start, np.ndarray):
             import torch  # imported here, as tabular agents must not need it
 
-            index = torch.from_numpy(index).to(self.valid.device)  # once, not for every leaf
-        timed, extra = tree.map(lambda leaf: leaf[:, index], (self[:TIMED], dict(self.extra)))
-        state, weight = tree.map(lambda leaf: leaf[index], (self.state, self.weight))
+            sent = torch.from_numpy(index).to(self.start.device)  # once, not for every leaf
+            pick: Any = partial(torch.index_select, index=sent)  # half the time of leaf[:, index]
+        else:
+            pick = partial(indexed, index=index)
+        timed, extra = tree.map(lambda leaf: pick(leaf, 1), (self[:TIMED], dict(self.extra)))
+        state, weight = tree.map(lambda leaf: pick(leaf, 0), (self.state, self.weight))
         return Batch(*timed, state, weight, extra=extra)  # type: ignore
 
     def steps(self) -> Batch:
@@ -82,15 +86,20 @@ class Batch(NamedTuple):
 
     def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield all columns once, in random order, `size` at a time."""
-        order = rng.permutation(self.valid.shape[1])
+        order = rng.permutation(self.start.shape[1])
         for first in range(0, len(order), size):
             yield self.columns(order[first : first + size])
 
     def split(self, count: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield all columns once, in random order, in so many parts, or one a column if fewer."""
-        order = rng.permutation(self.valid.shape[1])
+        order = rng.permutation(self.start.shape[1])
         for part in np.array_split(order, min(count, len(order))):
             yield self.columns(part)
+
+
+def indexed(leaf: Array, axis: int, index: Any) -> Array:
+    """Return some of a leaf's entries along axis 0 or 1."""
+    return leaf[:, index] if axis else leaf[index]
 
 
 TIMED = Batch._fields.index("state")  # of a batch's fields so many have time in front

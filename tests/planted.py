@@ -160,8 +160,8 @@ BUGS = {
     ),
     "value of the next episode at a truncation (PPO)": Bug(
         "agents/deep/targets.py",
-        "where(over[t], following[t], value[t + 1] + decay * advantages[-1])",
-        "value[t + 1] + decay * advantages[-1] * ~over[t]",
+        "behind = where(over[:-1], following[:-1], value[1:])",
+        "behind = value[1:]",
     ),
     "ratio from the wrong memory (PPO)": Bug(
         "agents/deep/policy_agent.py",
@@ -185,7 +185,7 @@ BUGS = {
     ),
     "ratio never clipped (PPO)": Bug(
         "agents/deep/ppo.py",
-        "gain = torch.minimum(ratio * advantage, clipped * advantage)",
+        "gain = torch.minimum(ratio * advantage, most)",
         "gain = ratio * advantage",
     ),
     "memory not reset in the GRU's kernel": Bug(

@@ -71,6 +71,8 @@ def test_log_probabilities_and_entropies_are_those_of_torch(name, lead):
     assert isinstance(on_host, np.ndarray) and on_host.shape == lead
     np.testing.assert_allclose(on_host, got.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(head.entropy(out), expected.entropy())
+    for both, alone in zip(head.evaluate(out, action), (got, head.entropy(out)), strict=True):
+        assert torch.equal(both, alone)
 
 
 @pytest.mark.parametrize("name", SPACES)

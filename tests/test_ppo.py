@@ -126,6 +126,13 @@ def test_padding_counts_nowhere():
         assert float(numbers[name]) == pytest.approx(float(others[name]))
 
 
+def test_without_a_mask_every_step_counts():
+    agent, numbers = bare(), ([1.0, -1.0], [0.5, 0.25], [1.0, 2.0])
+    one, same = agent.loss(rows(*numbers)), agent.loss(rows(*numbers)._replace(valid=None))
+    assert one.total.item() == same.total.item() and one.count == same.count
+    assert one.metrics() == same.metrics()
+
+
 def test_advantages_are_normalised_over_what_is_valid():
     each = torch.tensor([[1.0, 3.0], [2.0, 100.0]])
     valid = torch.tensor([[True, True], [True, False]])

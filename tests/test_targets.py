@@ -100,3 +100,4 @@ def test_means_are_of_what_counts():
     mask = torch.tensor([[True, False], [True, False]])
     assert targets.mean(each, mask).item() == 3.0
     assert targets.mean(each, torch.zeros_like(mask)).item() == 0.0
+    assert targets.mean(each[:, 0], None).item() == 3.0 and targets.count(each[:, 0], None) == 2

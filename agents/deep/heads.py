@@ -74,6 +74,18 @@ class Head(nn.Module):
         """Return what is worth watching besides the entropy, by tag."""
         return {}
 
+    def log_prob(self, out: Array, action: Array) -> Array:
+        """Return the log-probability (density) of actions [..., *shape] by numbers [..., size]."""
+        raise NotImplementedError
+
+    def entropy(self, out: Tensor) -> Tensor:
+        """Return the entropy in nats [...] of numbers [..., size]."""
+        raise NotImplementedError
+
+    def evaluate(self, out: Tensor, action: Tensor) -> tuple[Array, Array]:
+        """Return the log-probability of actions and the entropy, each [...]."""
+        return self.log_prob(out, action), self.entropy(out)
+
     def negative_log_likelihood(
         self, out: Tensor, action: Tensor, mask: Tensor, smoothing: float = 0.0
     ) -> Tensor:
@@ -122,17 +134,33 @@ class Categorical(Head):
             logs = [log_softmax(part) for part in self._groups(rows)]
             parts = [log[each, chosen[:, i]] for i, log in enumerate(logs)]
             return sum(parts[1:], parts[0]).reshape(out.shape[:-1])
-        groups = zip(self._groups(out), self._chosen(action), self.counts, strict=True)
-        # where nothing was done stands any number
-        chances = [
-            torch.log_softmax(part, -1).gather(-1, index[..., None].long().clamp(0, n - 1))[..., 0]
-            for part, index, n in groups
-        ]
-        return sum(chances[1:], chances[0])
+        return self._taken(self._logs(out), action)
 
     def entropy(self, out: Tensor) -> Tensor:
         """The sum over the groups."""
-        logs = [torch.log_softmax(part, -1) for part in self._groups(out)]
+        return self._spread(self._logs(out))
+
+    def evaluate(self, out: Tensor, action: Tensor) -> tuple[Array, Array]:
+        """Both from one softmax of each group."""
+        logs = self._logs(out)
+        return self._taken(logs, action), self._spread(logs)
+
+    def _logs(self, out: Tensor) -> list[Tensor]:
+        """Return the log-probability of every choice, by group."""
+        return [torch.log_softmax(part, -1) for part in self._groups(out)]
+
+    def _taken(self, logs: list[Tensor], action: Tensor) -> Tensor:
+        """Return the log-probability of what was chosen [...]."""
+        groups = zip(logs, self._chosen(action), self.counts, strict=True)
+        # where nothing was done stands any number
+        each = [
+            log.gather(-1, index[..., None].long().clamp(0, n - 1)).squeeze(-1)
+            for log, index, n in groups
+        ]
+        return sum(each[1:], each[0])
+
+    def _spread(self, logs: list[Tensor]) -> Tensor:
+        """Return the entropy [...]."""
         each = [-(log.exp() * log).sum(-1) for log in logs]
         return sum(each[1:], each[0])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -262,6 +263,8 @@ class NetworkAgent(Scheduled):
 
     def drawing(self) -> Any:
         """Let layers such as dropout draw from the agent's own random numbers."""
+        if all(part.learns_in_numpy for part in self.parts.values()):
+            return nullcontext()  # plain networks draw nothing
         return drawing_from(self.torch_rng)
 
     def now(self, number: Schedule) -> float:

@@ -238,7 +238,7 @@ class PolicyAgent(NetworkAgent):
         if self.shares_network:
             return out[..., :-1], out[..., -1]
         value = self.critic.learn(batch.obs, batch.start, other, batch.valid)
-        return out, value[..., -1]
+        return out, value.squeeze(-1)
 
     def follow_returns(self, returns: Tensor) -> None:
         """Learn values in the units of more returns [B]; the critic's values stay what they are.

@@ -23,6 +23,8 @@ from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Batch, Metrics
 
+NO_CLIP = 1e30  # in place of infinity, so that no advantage gives no gain
+
 
 class PPO(PolicyAgent):
     """Proximal policy optimisation (Schulman et al., 2017), with generalised advantages.
@@ -128,8 +130,9 @@ class PPO(PolicyAgent):
             "return": (returns - self.returns.mean) / self.returns.std,
             **self.anchored(whole),
         }
-        whole = whole._replace(extra=extra)
-        rows = whole if self.memory else whole.steps()
+        # what returns and advantages were made of is not learned from
+        whole = whole._replace(reward=None, discount=None, final=None, extra=extra)
+        rows = whole if self.memory else whole.steps()._replace(valid=None)  # all of them are
         for minibatch in (
             x for _ in range(self.epochs) for x in rows.split(self.minibatches, self.rng)
         ):
@@ -147,12 +150,13 @@ class PPO(PolicyAgent):
         """
         out, value = self.learn_both(batch)
         valid, advantage = batch.valid, batch.extra["advantage"]
-        log_ratio = torch.where(valid, self.head.log_prob(out, batch.action) - batch.log_prob, 0.0)
+        log_prob, entropy = self.head.evaluate(out, batch.action)
+        log_ratio = targets.kept(log_prob - batch.log_prob, valid)
         ratio = log_ratio.exp()
-        clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
-        gain = torch.minimum(ratio * advantage, clipped * advantage)
+        # min(r A, clip(r) A) in fewer operations: a gain is only ever cut from above
+        most = advantage + min(self.clip, NO_CLIP) * advantage.abs()
+        gain = torch.minimum(ratio * advantage, most)
         error = (batch.extra["return"] - value).square()
-        entropy = self.head.entropy(out)
         divergence = self.divergence(out, batch)
         each = self.value_coef * error
         if not self.warming:
@@ -167,15 +171,14 @@ class PPO(PolicyAgent):
                 "value_loss": error,
                 "entropy": entropy,
                 "approx_kl": ratio - 1 - log_ratio,
-                "clip_fraction": (ratio != clipped).float(),
+                "clip_fraction": ((ratio - 1).abs() > self.clip).float(),
             }
             if divergence is not None:
                 numbers["anchor_kl"] = divergence
             means = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
             return {**means, "train/max_ratio": (ratio - 1).abs().max() + 1}
 
-        total = torch.where(valid, each, 0.0).sum()
-        return Loss(total, valid.sum().clamp(min=1), metrics=metrics)
+        return Loss(targets.kept(each, valid).sum(), targets.count(each, valid), metrics=metrics)
 
     def update(self, batch: Batch) -> Callable[[], Metrics]:
         """Take a gradient step."""

@@ -115,19 +115,20 @@ def gae(
 ) -> Array:
     """Return generalised advantages [T + 1, B], of either kind; 0 in final rows and in the last.
 
-    A_t = R_{t+1} + discount_t (V_{t+1} + decay A_{t+1}) - V_t. Behind a step with which an episode
-    was `over` the bracket is `following`, the value of what followed it.
-    Schulman et al. (2016), eq. 16.
+    A_t = delta_t + discount_t decay A_{t+1}, delta_t = R_{t+1} + discount_t V_{t+1} - V_t. Behind a
+    step with which an episode was `over` no advantage follows, and V_{t+1} is `following`, the
+    value of what followed it. Schulman et al. (2016), eq. 16.
     """
     if not isinstance(reward, np.ndarray) and reward.device.type == "cpu":
         leaves = (x.numpy() for x in (reward, discount, final, over, value, following))
         return torch.from_numpy(gae(*leaves, decay))  # type: ignore
     where = np.where if isinstance(reward, np.ndarray) else torch.where
+    behind = where(over[:-1], following[:-1], value[1:])
+    delta = where(final[:-1], 0.0, reward[:-1] + discount[:-1] * behind - value[:-1])
+    factor = where(over[:-1] | final[:-1], 0.0, decay * discount[:-1])
     advantages = [value[-1] * 0]
-    for t in range(len(reward) - 2, -1, -1):
-        behind = where(over[t], following[t], value[t + 1] + decay * advantages[-1])
-        advantage = reward[t] + discount[t] * behind - value[t]
-        advantages.append(where(final[t], advantages[0], advantage))
+    for t in range(len(delta) - 1, -1, -1):
+        advantages.append(delta[t] + factor[t] * advantages[-1])
     return (np.stack if where is np.where else torch.stack)(advantages[::-1])
 
 
@@ -195,9 +196,19 @@ def _regression(
     return Loss(each.sum(), count, error, valid, gradient)
 
 
-def mean(each: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of what is valid; 0 where nothing is."""
-    return torch.where(valid, each, 0.0).sum() / valid.sum().clamp(min=1)
+def kept(each: Tensor, valid: Tensor | None) -> Tensor:
+    """Return what is valid, 0 elsewhere; None for all."""
+    return each if valid is None else torch.where(valid, each, 0.0)
+
+
+def count(each: Tensor, valid: Tensor | None) -> Any:
+    """Return how many are valid, at least 1; None for all."""
+    return each.numel() if valid is None else valid.sum().clamp(min=1)
+
+
+def mean(each: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean of what is valid, None for all; 0 where nothing is."""
+    return kept(each, valid).sum() / count(each, valid)
 
 
 def normalized(each: Tensor, valid: Tensor) -> Tensor:

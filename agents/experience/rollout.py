@@ -68,14 +68,9 @@ class Rollout:
             self.state = step.state
         else:
             self.rows["valid"][self.filled - 1] = valid & (over | ~step.start)
-
-        def write(column: Array, leaf: Array) -> None:
-            column[self.filled] = leaf
-
-        tree.map(write, self.rows, turn)
+        tree.put(self.rows, self.filled, turn)
         self.filled, self.split = self.filled + 1, not step.whole
-        column = self.rows["obs"], self.rows["start"]
-        tree.map(write, column, (step.next_obs, turn["over"]))
+        tree.put(self.rows, self.filled, {"obs": step.next_obs, "start": turn["over"]})
 
     def _turn(self, step: Transition) -> dict[str, Any]:
         if step.log_prob is None:
