@@ -17,6 +17,7 @@ SCRIPTS = {
     "record": "play a trained agent and keep its episodes, to learn from",
     "export": "write a trained agent to a file that runs without seqrl",
     "compare": "which algorithm is better, and how sure that is",
+    "search": "which settings are best, by Optuna",
     "doctor": "what is wrong with environment, network or agent, and what mends it",
     "list": "agents and environments, a line each",
 }

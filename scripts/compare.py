@@ -142,7 +142,7 @@ def planned_runs(args: argparse.Namespace, run_flags: Sequence[str]) -> list[Pla
         found.append(planned)
         if note and not args.quiet:
             print_note(f"{name}: {note}")
-    return seeded(found, args.seeds)
+    return seeded(found, range(args.seeds))
 
 
 def settings(part: tuple[str, list[str]]) -> list[tuple[str, str]]:

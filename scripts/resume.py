@@ -9,14 +9,14 @@ from pathlib import Path
 from seqrl.core.errors import UsageError
 from seqrl.scripts import options
 from seqrl.scripts.running import execute
+from seqrl.training.loop.protocol import Callback
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.load import CODE
-from seqrl.training.runs.run_one import continued, reopened
+from seqrl.training.runs.run_one import RunUnderWay, continued, reopened
 
-ALLOWED = {
-    f"--{name}" for name in ("resume", "wrapper", "env-arg", "teacher", "quiet", "debug", *CODE)
-}
+ALLOWED = {f"--{name}" for name in ("resume", "wrapper", "env-arg", "teacher", *CODE)}
+ALLOWED |= {"--quiet", "--debug", "--search-trial"}
 
 
 def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -36,7 +36,17 @@ def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
         if not args.quiet:
             steps = 0 if saved is None else saved["loop"]["steps"]
             options.print_note(f"{folder}: going on from env step {steps:,}")
-        return execute(one, folder, quiet=args.quiet, saved=saved)
+        callbacks = reporters(one, args.search_trial)
+        return execute(one, folder, quiet=args.quiet, saved=saved, callbacks=callbacks)
+
+
+def reporters(one: RunUnderWay, told: str | None) -> list[Callback]:
+    """Return what reports the run of a search's trial to its study; of another run nothing."""
+    if told is None:
+        return []
+    from seqrl.training.comparison.search_pruning import Reporter, read_report
+
+    return [Reporter(one, read_report(told))]
 
 
 def check_flags(argv: Sequence[str]) -> None:

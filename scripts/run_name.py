@@ -12,7 +12,16 @@ from seqrl.training.runs.folder import run_label, shortened
 LONGEST = 80  # bytes of a name
 UNNAMED = {  # where it is, how long it is, what is watched, and how it is executed
     *("agent", "env", "seed", "seeds", "steps", "episodes"),
-    *("logdir", "run_dir", "quiet", "debug", "pictures", "checkpoint_every", "resume"),
+    *(
+        "logdir",
+        "run_dir",
+        "quiet",
+        "debug",
+        "pictures",
+        "checkpoint_every",
+        "resume",
+        "search_trial",
+    ),
     *("eval_every", "eval_episodes", "eval_env_args", "stop_at", "patience"),
     *("processes", "worker_timeout", "restart_workers", "threads", "compile"),
     *("deterministic", "device", "backend"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from seqrl.core.errors import counted
 from seqrl.scripts.options import print_note
 from seqrl.training.loop.evaluation import Evaluation
+from seqrl.training.loop.protocol import Callback
 from seqrl.training.pictures.as_text import draw_policy, verdict
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.executor import code_flags
@@ -23,10 +24,17 @@ from seqrl.training.runs.tensorboard import command
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-def execute(one: RunUnderWay, folder: Path, *, quiet: bool, saved: Checkpoint | None = None) -> int:
+def execute(
+    one: RunUnderWay,
+    folder: Path,
+    *,
+    quiet: bool,
+    saved: Checkpoint | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> int:
     """Train in a locked run folder, from `saved` on; only a second signal saves nothing."""
     with Meter(one.config["steps"], "steps", quiet=quiet) as meter:
-        one.begin(folder, [] if quiet else [Progress(meter)], saved)
+        one.begin(folder, [*callbacks, *([] if quiet else [Progress(meter)])], saved)
         with handle_signals(one.interrupt, lambda: setattr(one.loop, "paused", True)) as signals:
             summary = one.finish()
     if not summary.saved:

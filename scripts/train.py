@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from seqrl.core.errors import UsageError
 from seqrl.scripts import options
 from seqrl.scripts.options import Parser, print_note, repeatable
 from seqrl.scripts.run_name import run_name
@@ -27,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
         from seqrl.scripts.resume import resume
 
         return resume(args, argv)
+    if args.search_trial is not None:
+        raise UsageError("--search-trial: `seqrl search` sets it, beside --resume; leave it out")
     config = make_config(args)
     note = "" if args.quiet else parser.note
     if config["seeds"]:
@@ -105,6 +108,7 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--patience", type=int, help="end it after as many evaluations without a better one")
     add("--checkpoint-every", type=int, help="save the run every so many env steps")
     add("--resume", metavar="RUN", help="go on with an interrupted run; it knows its own flags")
+    add("--search-trial", help=argparse.SUPPRESS)  # set by `seqrl search` for the runs of a trial
     left_out: dict[str, Any] = {"action": "store_false"}
     step = "step where compiled turns give the same bits"
     add("--no-compile", dest="compile", **left_out, help=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import gymnasium as gym
 import torch
@@ -27,6 +28,11 @@ class DeepMonteCarlo(ValueAgent):
     with the value of what followed it under the exploring policy. It takes what
     every `ValueAgent` takes.
     """
+
+    search_space: ClassVar[dict[str, str]] = {
+        "learning_rate": "linear:{log:1e-4:0.01}:0",
+        "updates": "choice:1,2,4,8",
+    }
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
@@ -62,6 +62,13 @@ class DeepQ(ValueAgent):
         replay: what batches are drawn from.
         sequences: what a network with memory learns from.
     """
+
+    search_space: ClassVar[dict[str, str]] = {
+        "learning_rate": "linear:{log:1e-4:0.01}:0",
+        "n_step": "choice:1,3,5,10",
+        "target_every": "choice:50,100,300,1000",
+        "updates": "choice:1,2,4",
+    }
 
     learns_from_others = True
 

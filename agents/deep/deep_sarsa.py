@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -29,6 +30,12 @@ class DeepSarsa(ValueAgent):
         n_step: rewards before bootstrapping, at least 1.
         target: the target network; none by default.
     """
+
+    search_space: ClassVar[dict[str, str]] = {
+        "learning_rate": "linear:{log:1e-4:0.01}:0",
+        "n_step": "choice:1,8,64",
+        "updates": "choice:1,2,4,8",
+    }
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -58,6 +58,11 @@ class Imitation(PolicyAgent):
         device: "auto", "cpu", "cuda" or "cuda:0".
         seed: of the agent's own random numbers.
     """
+
+    search_space: ClassVar[dict[str, str]] = {
+        "learning_rate": "linear:{log:3e-4:0.05}:0",
+        "max_grad_norm": "log:0.1:10",
+    }
 
     draws_in_learning = learns_from_others = True
 

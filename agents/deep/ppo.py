@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
@@ -59,6 +59,12 @@ class PPO(PolicyAgent):
     """
 
     learns_turns = True
+    search_space: ClassVar[dict[str, str]] = {
+        "learning_rate": "linear:{log:1e-4:3e-2}:0",
+        "entropy_coef": "linear:{log:1e-4:0.3}:0",
+        "gamma": "choice:0.98,0.99,0.995,0.999",
+        "gae_lambda": "uniform:0.8:1",
+    }
 
     def __init__(
         self,

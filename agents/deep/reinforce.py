@@ -61,6 +61,13 @@ class Reinforce(PolicyAgent):
         seed: of the agent's own random numbers.
     """
 
+    search_space: ClassVar[dict[str, str]] = {
+        "learning_rate": "linear:{log:3e-4:0.03}:0",
+        "entropy_coef": "log:1e-4:0.1",
+        "batch_episodes": "choice:4,8,16,32",
+        "gamma": "choice:0.98,0.99,0.995,0.999",
+    }
+
     def __init__(
         self,
         network: nn.Module,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -116,6 +117,11 @@ class MonteCarlo(TabularAgent):
         initial_value: of every entry.
         seed: of the agent's own random numbers.
     """
+
+    search_space: ClassVar[dict[str, str]] = {
+        "epsilon": "log:0.01:0.5",
+        "first_visit": "choice:true,false",
+    }
 
     learn_step = staticmethod(monte_carlo)
     on_policy = True

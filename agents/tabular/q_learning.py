@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import gymnasium as gym
 import numpy as np
 
@@ -58,6 +60,12 @@ class QLearning(TabularAgent):
         initial_value: of every entry; above all returns it is optimistic (2.6).
         seed: of the agent's own random numbers.
     """
+
+    search_space: ClassVar[dict[str, str]] = {
+        "learning_rate": "linear:{log:0.02:1}:0.01",
+        "epsilon": "log:0.01:0.5",
+        "n_step": "choice:1,2,4,8",
+    }
 
     learn_step = staticmethod(q_learning)
     learns_from_others = True

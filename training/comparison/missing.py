@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ class Planned(NamedTuple):
     config: dict[str, Any]
 
 
-def seeded(planned: Sequence[Planned], seeds: int) -> list[Planned]:
-    """Return these runs with seeds 0 to `seeds` - 1, seed by seed; no two may share a folder."""
+def seeded(planned: Sequence[Planned], seeds: Iterable[int]) -> list[Planned]:
+    """Return these runs with each of the seeds, seed by seed; no two may share a folder."""
     if len({(one.config["env"], plain_name(one.folder_name)) for one in planned}) < len(planned):
         raise UsageError("--grid: two of its values give the same folder name")
-    return [one._replace(config={**one.config, "seed": s}) for s in range(seeds) for one in planned]
+    return [one._replace(config={**one.config, "seed": s}) for s in seeds for one in planned]
 
 
 def find_finished(planned: Sequence[Planned], logdir: str) -> list[Path | None]:

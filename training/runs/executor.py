@@ -32,6 +32,7 @@ class Job(NamedTuple):
     config: Mapping[str, Any]  # as `run` takes it
     folder: Path | str  # new, empty, or that of a run of this config, which goes on
     name: str = ""  # what to call it
+    flags: Sequence[str] = ()  # further ones for the command of the run's process
 
 
 class Result(NamedTuple):
@@ -121,7 +122,7 @@ def start(job: Job) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "seqrl", "train", f"--resume={folder}", "--quiet"]
     with open(log_path(folder), "wb") as log:
         return subprocess.Popen(
-            [*command, *code_flags(config)],
+            [*command, *code_flags(config), *job.flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

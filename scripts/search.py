@@ -1,0 +1,278 @@
+"""`seqrl search`: trials of settings that are drawn, bad ones ended early, the best run again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqrl.core.errors import RunError, UsageError, closest
+from seqrl.scripts import options, train
+from seqrl.scripts.compare import plan, run_planned, settings
+from seqrl.scripts.options import Parser, flag_value, print_note, words_of
+from seqrl.scripts.run_name import UNNAMED
+from seqrl.scripts.running import handle_signals
+from seqrl.scripts.settings import default_settings, expanded
+from seqrl.training.comparison.compare import compare
+from seqrl.training.comparison.files import make_folder, write
+from seqrl.training.comparison.missing import Planned, seeded
+from seqrl.training.comparison.recorded import METRICS
+from seqrl.training.comparison.report import terminal
+from seqrl.training.comparison.scale import score_scales
+from seqrl.training.comparison.search import Search
+from seqrl.training.comparison.search_files import write_best, write_search
+from seqrl.training.comparison.search_space import FORMS, Range, Values, read_range
+from seqrl.training.comparison.search_study import PRUNERS, RUNGS, SAMPLERS, Study, import_optuna
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs.defaults import AGENT, AUTO, flag_of
+from seqrl.training.runs.executor import Job, Processes
+from seqrl.training.runs.progress import Meter
+from seqrl.training.runs.tensorboard import command
+
+EPILOG = (
+    "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --env, "
+    "--steps, --network, --eval-episodes ... The same command again goes on where the search "
+    "stopped; the same command at the same time, here or elsewhere, shares its trials."
+)
+RESERVED = {"--seeds": "--seeds-per-trial", "--run-dir": "--out", "--resume": ""}
+RESERVED |= {"--search-trial": ""}
+EVAL_EPISODES = 10  # an evaluation that a pruner looks at, where nobody asked for others
+
+
+@options.guarded
+def main(argv: Sequence[str]) -> int:
+    """Search, run the best trials again, write and print the results."""
+    argv = [options.normalized(argument) for argument in argv]
+    parser = make_parser(argv)
+    args, flags = parser.parse_known_args(argv)
+    counts = ("trials", "seeds_per_trial", "best", "fresh_seeds", "workers")
+    options.check_minimum(args, {**dict.fromkeys(counts, 1), "seed": 0})
+    for flag, _ in words_of(flags):
+        if flag in RESERVED:
+            hint = f" Did you mean {RESERVED[flag]}?" if RESERVED[flag] else ""
+            raise UsageError(f"{flag}: a search sets it for each run itself.{hint}")
+    import_optuna()  # its absence is told before anything else is made
+    flags = ["--no-pictures", *flags]
+    space = search_space(args.search, flags)
+    base, note = plan("search", flags, [], args.metric)
+    trial_flags = [*flags, *evaluations(base.config, flags, args)]
+    check_space(space, trial_flags, args.metric)
+    name = runs.plain_name(f"search-{base.config['env']}-{base.folder_name}")
+    out = search_folder(Path(args.out or Path(args.logdir) / name))
+    if not args.quiet:
+        print_note(note)
+    study = open_study(args, name, out, trial_flags, space)
+    if not search(study, out, trial_flags, args):
+        return 0
+    print_note(write_search(study, out))
+    return run_again(study, out, flags, args)
+
+
+def make_parser(argv: Sequence[str]) -> Parser:
+    """Return the parser of a search's own flags; its help shows the space of the agent named."""
+    about = "Search the settings of an agent: trials, pruning, the best again on fresh seeds."
+    agent = flag_value(argv, "--agent")
+    lines = [f"  {name}={text}" for name, text in own_space(argv).items()] if agent else []
+    shown = ["\n", f"Searched of {agent} where no --search is typed:", *lines] if agent else []
+    parser = Parser(prog="seqrl search", description=about, epilog=" ".join([EPILOG, *shown]))
+    add = parser.add_argument
+    found = f"{FORMS}; of any flag, or argument of the network; repeatable"
+    add("--search", **options.repeatable(searched), metavar="NAME=RANGE", help=found)
+    add("--trials", type=int, default=50, help="settings tried, in all")
+    add("--seeds-per-trial", type=int, default=1, help="runs a trial; its score is their mean")
+    add("--sampler", choices=SAMPLERS, default="tpe", help="what draws the settings")
+    ended = "what ends trials early, by their evaluations"
+    add("--pruner", choices=PRUNERS, default="hyperband", help=ended)
+    add("--metric", choices=(*METRICS,), default="eval_mean_reward", help="what is searched for")
+    add("--best", type=int, default=3, help="as many of the best trials are run again")
+    add("--fresh-seeds", type=int, default=5, help="seeds of these runs, which no trial had")
+    add("--seed", type=int, default=0, help="of the draws; the trials' seeds are this and the next")
+    kept = "journal of the trials, or URL of a database of Optuna's (default: study.log in --out)"
+    add("--study", metavar="PATH|URL", help=kept)
+    add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    add("--logdir", default="runs", help="where the folders of the search and its best runs go")
+    add("--out", help="its folder, LOGDIR/search-ENV-AGENT,SETTINGS if left out")
+    add("--quiet", action="store_true", help="print nothing but mistakes")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def searched(text: str) -> tuple[str, Range]:
+    """Parse NAME=RANGE."""
+    name, _, values = text.partition("=")
+    name = name.strip("-").replace("-", "_")
+    try:
+        if not name.isidentifier():
+            raise UsageError(f"{text!r}: expected NAME={FORMS}")
+        return name, read_range(values)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def own_space(argv: Sequence[str]) -> dict[str, str]:
+    """Return what the agent's class says is worth searching, as texts by name."""
+    from seqrl.agents.registry import agent_class
+
+    argv = expanded(argv)
+    settings, _ = default_settings(argv)
+    agent = flag_value(argv, "--agent", settings.get("agent", AGENT))
+    network = bool(flag_value(argv, "--network", settings.get("network") or ""))
+    return dict(getattr(agent_class(agent, network), "search_space", {}))
+
+
+def search_space(asked: Sequence[tuple[str, Range]], flags: Sequence[str]) -> dict[str, Range]:
+    """Return the ranges by name: those asked for, else the agent's own of what is not typed."""
+    typed = {flag for flag, _ in words_of(flags)}
+    space = dict(asked)
+    if len(space) < len(asked):
+        twice = next(name for i, (name, _) in enumerate(asked) if name in dict(asked[:i]))
+        raise UsageError(f"--search {twice}: it is named twice")
+    for name in space:
+        if flag_of(name) in typed:
+            raise UsageError(f"{flag_of(name)}: it is searched for and typed; leave one out")
+    if asked:
+        return space
+    own = {name: x for name, x in own_space(flags).items() if flag_of(name) not in typed}
+    if not own:
+        expected = "name what to search for, as in --search learning_rate=log:1e-4:1e-2"
+        raise UsageError(f"the agent has no search space of its own; {expected}")
+    return {name: read_range(text) for name, text in own.items()}
+
+
+def evaluations(
+    config: Mapping[str, Any], flags: Sequence[str], args: argparse.Namespace
+) -> list[str]:
+    """Return flags that let a run be evaluated where a pruner looks, where nobody asked for it."""
+    if args.pruner == "none" or args.metric != "eval_mean_reward" or config["eval_every"] != AUTO:
+        return []
+    every = -(-config["steps"] * args.seeds_per_trial // RUNGS)
+    typed = {flag for flag, _ in words_of(flags)}
+    fewer = [] if "--eval-episodes" in typed else [f"--eval-episodes={EVAL_EPISODES}"]
+    return [f"--eval-every={min(every, config['steps'])}", *fewer]
+
+
+def check_space(space: Mapping[str, Range], flags: Sequence[str], metric: str) -> None:
+    """Refuse what no run takes: unknown names, and ends of ranges, each with what is typed."""
+    parser = train.make_parser(expanded(flags))
+    names = {action.dest for action in parser._actions if action.dest not in UNNAMED}
+    for name, each in space.items():
+        if name in UNNAMED:
+            raise UsageError(f"--search {name}: it is the same in all trials; leave it out")
+        for end in each.ends:
+            try:
+                plan(f"--search {name}", flags, flags_for({name: end}, names), metric)
+            except UsageError as error:
+                if name in names:
+                    raise
+                hint = closest(name, names) or f" {error}"
+                raise UsageError(f"--search {name}: no flag has this name.{hint}") from error
+
+
+def flags_for(values: Mapping[str, str], names: set[str]) -> list[str]:
+    """Return values as flags of `train`; what is no flag's is an argument of the network."""
+    return [
+        settings((name, [value]))[0][1] if name in names else f"--network-arg={name}={value}"
+        for name, value in values.items()
+    ]
+
+
+def planned(values: Values, flags: Sequence[str], args: argparse.Namespace) -> Planned:
+    """Return the run that these values and flags make."""
+    parser = train.make_parser(expanded(flags))
+    names = {action.dest for action in parser._actions}
+    name = ",".join(f"{key}={value}" for key, value in values.items())
+    return plan(name, flags, flags_for(values, names), args.metric)[0]
+
+
+def search_folder(out: Path) -> Path:
+    """Make the folder of a search, new, empty, or that of an earlier one, which goes on."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        runs.check_writable(out)
+        if any(out.iterdir()) and not (out / "trials").exists():
+            raise UsageError(f"{out} holds something else than a search: name another --out")
+        (out / "trials").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out}: {error.strerror}; name another --out") from error
+    return out
+
+
+def open_study(
+    args: argparse.Namespace, name: str, out: Path, flags: Sequence[str], space: dict[str, Range]
+) -> Study:
+    """Open the study, or begin it."""
+    config = runs.as_stored(plan("search", flags, [], args.metric)[0].config)
+    config["seed"] = args.seed
+    parameters = {**config, "metric": args.metric, "seeds_per_trial": args.seeds_per_trial}
+    parameters["search"] = {name: each.text for name, each in space.items()}
+    where = args.study or str(out / "study.log")
+    return Study(where, name, parameters, space, sampler=args.sampler, seed=args.seed)
+
+
+def search(study: Study, out: Path, flags: Sequence[str], args: argparse.Namespace) -> bool:
+    """Do the trials that are left; return whether all are over, in other processes too."""
+    first, there = args.seed, len(study.trials("COMPLETE", "PRUNED", "FAIL"))
+    under_way = Search(
+        study,
+        out,
+        lambda values: planned(values, flags, args).config,
+        trials=args.trials,
+        seeds=range(first, first + args.seeds_per_trial),
+        metric=args.metric,
+        pruner=args.pruner,
+        heard=print_note,
+    )
+    if there and not args.quiet:
+        print_note(f"{there} of {args.trials} trials are there already")
+    quiet = args.quiet or there >= args.trials
+    with Meter(args.trials, "trials", quiet=quiet) as meter, handle_signals(lambda times: True):
+
+        def show(going: Sequence[Job], over: Sequence[Job]) -> None:
+            meter.show(there + under_way.over, f"{len(going)} runs go on")
+
+        try:
+            under_way.run(Processes(args.workers, progress=show))
+        except KeyboardInterrupt:
+            print_note("what is under way is saved; the same command goes on")
+            raise
+    elsewhere = len(study.trials("RUNNING"))
+    if elsewhere:
+        last = "the search that ends last runs the best again"
+        print_note(f"{elsewhere} trials are under way in another process: {last}")
+    return not elsewhere
+
+
+def run_again(study: Study, out: Path, flags: Sequence[str], args: argparse.Namespace) -> int:
+    """Run the best trials over fresh seeds, and report these alone; return the exit status."""
+    best = study.best(args.best)
+    if not best:
+        raise RunError("no trial has a score, so there is nothing to run again")
+    first = args.seed + args.seeds_per_trial
+    fresh = range(first, first + args.fresh_seeds)
+    again = [planned(values, flags, args) for _, values in best]
+    found, failures = run_planned(seeded(again, fresh), args)
+    for failure in failures:
+        print_note(failure.told)
+    folder = make_folder(out / "best")
+    scales = score_scales([run.config for run in found], trusted=True)
+    table = compare(found, args.metric, scales=scales)
+    print_note(write(table, folder))
+    row = max(table.rows, key=lambda row: float(row.score["mean"].value))
+    which = [run.folder for run in found].index(row.group.runs[0].folder) % len(again)
+    write_best(again[which].config, out / "best.toml")
+    if not args.quiet:
+        value, low, high = (float(part) for part in row.score["mean"])
+        score = f"{value:.5g} ({low:.5g} to {high:.5g}) over seeds {fresh[0]} to {fresh[-1]}"
+        print(f"{terminal(table)}\n\nbest:     {again[which].name}")
+        print(f"          {score}, which no trial had")
+        print(f"again:    seqrl train --config {out / 'best.toml'}")
+        print(f"saved in  {out}")
+        print(f"see it:   {command(out)}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The study of a search, kept by Optuna: opened, shared by processes, its trials asked for."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrl.core.errors import UsageError, explain
+from seqrl.training.comparison.search_space import Range, Values
+from seqrl.training.runs.saved_run import differences
+
+SAMPLERS, PRUNERS = ("tpe", "random"), ("hyperband", "median", "none")
+PARAMETERS = "parameters"  # attribute of a study: what all its trials have in common
+RUNGS = 12  # the first decision of a pruner is after this part of a trial
+KEPT = 4  # one in so many goes on at a rung of Hyperband's
+
+
+def import_optuna() -> Any:
+    """Return the package, quiet; UsageError with the command that installs it."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise UsageError('a search takes Optuna: pip install "seqrl[search]"') from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def open_storage(where: str) -> Any:
+    """Return Optuna's storage at a URL, or in a journal at a path."""
+    optuna = import_optuna()
+    if "://" in where:
+        return optuna.storages.get_storage(where)
+    backend = optuna.storages.journal.JournalFileBackend(where)
+    return optuna.storages.JournalStorage(backend)
+
+
+def make_pruner(name: str, resource: int) -> Any:
+    """Return what decides which trials end early, those of `resource` env steps at most."""
+    pruners, first = import_optuna().pruners, max(1, resource // RUNGS)
+    if name == "hyperband":
+        return pruners.HyperbandPruner(first, resource, reduction_factor=KEPT)
+    if name == "median":
+        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first)
+    return pruners.NopPruner()
+
+
+class Study:
+    """A study of Optuna's whose trials are shared by all processes that open it.
+
+    `where` is a URL or the path of a journal. `parameters` are the same in all processes;
+    UsageError where the study has others. What trial N draws follows from `seed`, N and the scores
+    that there are.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        name: str,
+        parameters: Mapping[str, Any],
+        space: Mapping[str, Range],
+        *,
+        sampler: str = "tpe",
+        seed: int = 0,
+    ):
+        optuna = import_optuna()
+        self.where = where if "://" in where else str(Path(where).absolute())
+        self.name, self.space, self.sampler, self.seed = name, dict(space), sampler, seed
+        try:
+            self.storage = open_storage(self.where)
+            options = {"study_name": name, "direction": "maximize", "load_if_exists": True}
+            self.study = optuna.create_study(storage=self.storage, **options)
+        except Exception as error:  # of whatever database it is
+            raise UsageError(f"--study {where}: {explain(error)}") from error
+        stored = self.study.user_attrs.get(PARAMETERS)
+        if stored is None:
+            self.study.set_user_attr(PARAMETERS, dict(parameters))
+        elif found := differences(dict(parameters), stored):
+            begun = f"--study {where} was begun with other settings: {found}"
+            raise UsageError(f"{begun}; name another --study, or another --out")
+
+    def trials(self, *states: str) -> list[Any]:
+        """Return the trials, by number; `states`: those in one of them."""
+        wanted = [import_optuna().trial.TrialState[state] for state in states]
+        return self.study.get_trials(deepcopy=False, states=wanted or None)
+
+    def again(self, number: int) -> Any:
+        """Return the trial of a number, which a process has begun that is gone."""
+        of = self.storage.get_study_id_from_name(self.name)
+        known = self.storage.get_trial_id_from_study_id_trial_number(of, number)
+        return import_optuna().trial.Trial(self.study, known)
+
+    def draw(self, trial: Any) -> Values:
+        """Return the values of a trial, drawn where it has none by a sampler of its own.
+
+        Samplers of one seed in two processes would draw the same.
+        """
+        samplers = import_optuna().samplers
+        make = {"tpe": samplers.TPESampler, "random": samplers.RandomSampler}[self.sampler]
+        entropy = np.random.SeedSequence([self.seed, trial.number])
+        self.study.sampler = make(seed=int(entropy.generate_state(1)[0]))
+        return {name: each.draw(name, trial) for name, each in self.space.items()}
+
+    def values_of(self, trial: Any) -> Values:
+        """Return the values of a trial that is over."""
+        fixed = import_optuna().trial.FixedTrial(trial.params)
+        return {name: each.draw(name, fixed) for name, each in self.space.items()}
+
+    def best(self, most: int) -> list[tuple[Any, Values]]:
+        """Return the trials of the highest scores, no two of the same values."""
+        found: dict[tuple[str, ...], tuple[Any, Values]] = {}
+        for trial in sorted(self.trials("COMPLETE"), key=lambda trial: -trial.value):
+            values = self.values_of(trial)
+            found.setdefault(tuple(values.values()), (trial, values))
+        return [*found.values()][:most]
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Let one process after the other do what is inside, of those that share the file."""
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
