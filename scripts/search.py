@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     out = search_folder(Path(args.out or Path(args.logdir) / name))
     if not args.quiet:
         print_note(note)
-    study = open_study(args, name, out, trial_flags, space)
+    study = open_study(args, out, trial_flags, space)
     if not search(study, out, trial_flags, args):
         return 0
     print_note(write_search(study, out))
@@ -201,14 +201,15 @@ def search_folder(out: Path) -> Path:
 
 
 def open_study(
-    args: argparse.Namespace, name: str, out: Path, flags: Sequence[str], space: dict[str, Range]
+    args: argparse.Namespace, out: Path, flags: Sequence[str], space: dict[str, Range]
 ) -> Study:
-    """Open the study, or begin it."""
+    """Open the study, or begin it: that of a journal, or of the name of `out` in a database."""
     config = runs.as_stored(plan("search", flags, [], args.metric)[0].config)
     config["seed"] = args.seed
     parameters = {**config, "metric": args.metric, "seeds_per_trial": args.seeds_per_trial}
     parameters["search"] = {name: each.text for name, each in space.items()}
     where = args.study or str(out / "study.log")
+    name = out.absolute().name if "://" in where else "search"
     return Study(where, name, parameters, space, sampler=args.sampler, seed=args.seed)
 
 

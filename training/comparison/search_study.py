@@ -16,8 +16,8 @@ from seqrl.training.runs.saved_run import differences
 
 SAMPLERS, PRUNERS = ("tpe", "random"), ("hyperband", "median", "none")
 PARAMETERS = "parameters"  # attribute of a study: what all its trials have in common
-RUNGS = 12  # the first decision of a pruner is after this part of a trial
-KEPT = 4  # one in so many goes on at a rung of Hyperband's
+RUNGS = 16  # the first decision of a pruner is after this part of a trial
+KEPT = 5  # one in so many goes on at a rung of Hyperband's, but the first ones go on more easily
 
 
 def import_optuna() -> Any:

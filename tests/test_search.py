@@ -1,0 +1,389 @@
+"""Searches: spaces, trials told and pruned, interrupted and shared, the best run again."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.trial import FixedTrial
+
+from seqrl.agents.arguments import agent_parameters
+from seqrl.agents.registry import AGENTS, agent_class
+from seqrl.core import UsageError
+from seqrl.scripts import compare, search, train
+from seqrl.training.comparison import search_study
+from seqrl.training.comparison.search import Search
+from seqrl.training.comparison.search_pruning import Report, read_report
+from seqrl.training.comparison.search_space import read_range
+from seqrl.training.comparison.search_study import Study
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs.config import complete
+from seqrl.training.runs.executor import Result
+
+CLIFF = "--env CliffWalking-v1 --max-episode-steps 40 --steps 480 --eval-episodes 2".split()
+CLIFF += ["--metric", "ep_rew_mean"]
+CLIFF += "--search learning_rate=log:0.01:1 --search epsilon=uniform:0.05:0.5".split()
+CLIFF += ["--seeds-per-trial", "2"]
+AGAIN = ["--best", "2", "--fresh-seeds", "2"]
+COMMON = {"config": {}, "metric": "eval_mean_reward"}
+
+
+class Here:
+    """An engine in this process: each job is the command that an executor would start."""
+
+    taken = ()  # names of the jobs so far
+    most = 10**6  # of them before Ctrl-C
+
+    def __init__(self, workers=1, progress=None):
+        pass
+
+    def map(self, jobs):
+        for job in jobs:
+            if len(Here.taken) == Here.most:
+                raise KeyboardInterrupt
+            Here.taken = (*Here.taken, job.name)
+            if not (Path(job.folder) / "config.toml").exists():
+                config = complete(job.config)
+                runs.write_config(runs.new_folder("", "", "", 0, str(job.folder)), config)
+            words = ["--resume", str(job.folder), "--quiet", *job.flags]
+            status = train.main(words)
+            yield Result(job, f"exit status {status}" if status else "")
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    for script in (search, compare):
+        monkeypatch.setattr(script, "Processes", Here)
+    monkeypatch.setattr(Here, "taken", ())
+    monkeypatch.setattr(Here, "most", 10**6)
+    return Here
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No pictures, which take most of the time."""
+    for module in ("search_files", "files"):
+        monkeypatch.setattr(f"seqrl.training.comparison.{module}.draw", lambda *args: None)
+
+
+def searched(home, *words, status=0):
+    """The rows of search.csv after a command."""
+    assert search.main([*CLIFF, *AGAIN, "--out", str(home), *words]) == status
+    return rows_of(home)
+
+
+def rows_of(home):
+    with open(Path(home) / "search.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def summary(folder):
+    return json.loads((Path(folder) / "summary.json").read_text())
+
+
+# --- spaces --------------------------------------------------------------------------------------
+
+
+def test_a_range_draws_what_one_would_type():
+    log = read_range("linear:{log:1e-4:3e-2}:0")
+    assert log.ends == ["linear:0.0001:0", "linear:0.03:0"]
+    assert log.draw("x", FixedTrial({"x": 0.00123456})) == "linear:0.001235:0"
+    assert log.draw("x", FixedTrial({"x": 0.03})) == "linear:0.03:0"
+    assert read_range("uniform:0.9:0.99999").draw("x", FixedTrial({"x": 0.99999})) == "0.99999"
+    assert read_range("int:2:9").draw("x", FixedTrial({"x": 3})) == "3"
+    assert read_range("int:2:9").ends == ["2", "9"]
+    assert read_range("choice:32,64").draw("x", FixedTrial({"x": "64"})) == "64"
+    assert read_range("choice:linear:1:0,0.5").ends == ["linear:1:0", "0.5"]
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("loog:1:2", "expected log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH or choice:A,B,C"),
+        ("log:1", "expected log:LOW:HIGH"),
+        ("int:1.5:3", "expected log:LOW:HIGH"),
+        ("uniform:2:1", "two finite ends, the lower one first"),
+        ("uniform:0:inf", "two finite ends"),
+        ("log:0:1", "log takes ends above 0"),
+        ("choice:a,a", "no value twice"),
+        ("choice:", "no value twice"),
+    ],
+)
+def test_a_range_that_means_nothing_is_refused(text, told):
+    with pytest.raises(UsageError, match=told):
+        read_range(text)
+
+
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_says_what_is_worth_searching(agent, network):
+    if network or AGENTS[agent].table:
+        cls = agent_class(agent, network)
+        assert cls.search_space and cls.search_space.keys() <= agent_parameters(cls).keys()
+        env = "seqrl/RepeatFirst-v0" if network else "FrozenLake-v1"
+        flags = ["--agent", agent, "--env", env, *(["--network", "mlp"] if network else [])]
+        space = search.search_space([], flags)
+        search.check_space(space, flags, "eval_mean_reward")
+        fixed = next(iter(space))
+        assert fixed not in search.search_space([], [*flags, f"--{fixed.replace('_', '-')}=1"])
+
+
+def test_help_shows_the_space_of_an_agent(capsys):
+    with pytest.raises(SystemExit):
+        search.main(["--agent", "ppo", "--help"])
+    assert "learning_rate=linear:{log:1e-4:3e-2}:0" in capsys.readouterr().out
+
+
+# --- a search ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A search, in this process: its folder, and the names of its jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("search"))
+        patch.setattr(search, "Processes", Here)
+        patch.setattr(compare, "Processes", Here)
+        patch.setattr(Here, "taken", ())
+        home = Path("out").absolute()
+        rows = searched(home, "--trials", "8", "--quiet")
+        yield home, rows, Here.taken
+
+
+def test_trials_are_runs_whose_mean_is_their_score(done):
+    home, rows, jobs = done
+    states = [row["state"] for row in rows]
+    assert [row["trial"] for row in rows] == [*"01234567"]
+    assert set(states) == {"complete", "pruned"}
+    for row in rows:
+        assert row["folder"] == str(home / "trials" / f"{int(row['trial']):04}")
+        assert 0.01 <= float(row["learning_rate"]) <= 1 and 0.05 <= float(row["epsilon"]) <= 0.5
+        if row["state"] == "complete":
+            found = [summary(Path(row["folder"]) / f"seed-{seed}") for seed in (0, 1)]
+            mean = np.mean([one["ep_rew_mean"] for one in found])
+            assert float(row["score"]) == mean and int(row["steps"]) == 960
+    assert sum(name.startswith("trial") for name in jobs) <= 16
+
+
+def test_a_pruned_trial_is_stopped_and_saved_and_can_go_on(done):
+    _, rows, _ = done
+    row = next(row for row in rows if row["state"] == "pruned")
+    folder = sorted(Path(row["folder"]).glob("seed-?"))[-1]
+    before = summary(folder)
+    assert not before["finished"] and (folder / "checkpoint").is_dir()
+    in_all = before["steps"] + 480 * int(folder.name[-1])
+    assert int(row["steps"]) <= in_all < 960
+    assert train.main(["--resume", str(folder), "--quiet"]) == 0
+    assert summary(folder)["finished"] and summary(folder)["steps"] == 480
+
+
+def test_a_trial_run_again_by_its_config_alone_has_its_digest(done, tmp_path):
+    _, rows, _ = done
+    row = next(row for row in rows if row["state"] == "complete")
+    first = Path(row["folder"]) / "seed-1"
+    assert not {"search_trial", "trial"} & runs.read_config(first).keys()
+    words = ["--config", str(first / "config.toml"), "--run-dir", str(tmp_path / "again")]
+    assert train.main([*words, "--quiet"]) == 0
+    assert summary(tmp_path / "again")["digest"] == summary(first)["digest"]
+
+
+def test_the_best_are_run_again_over_fresh_seeds(done, tmp_path):
+    home, rows, jobs = done
+    found = json.loads((home / "best" / "compare.json").read_text())
+    seeds = [run["seed"] for row in found["rows"] for run in row["runs"]]
+    assert sorted(seeds) == [2, 2, 3, 3]  # the trials had 0 and 1
+    best = max(found["rows"], key=lambda row: row["mean"]["value"])
+    of_best = runs.read_config(Path(best["runs"][0]["folder"]))
+    settings = home / "best.toml"
+    assert train.main(["--config", str(settings), "--run-dir", str(tmp_path / "x"), "--quiet"]) == 0
+    again = runs.read_config(tmp_path / "x")
+    assert {**of_best, "seed": 0} == again
+    scores = {(r["learning_rate"], r["epsilon"]): float(r["score"]) for r in rows if r["score"]}
+    own = again["agent_args"]
+    complete_ones = sorted(float(r["score"]) for r in rows if r["state"] == "complete")
+    assert scores[str(own["learning_rate"]), str(own["epsilon"])] in complete_ones[-2:]
+    assert len([name for name in jobs if not name.startswith("trial")]) == 4
+
+
+def test_a_search_has_a_picture_and_rows_under_hparams(done):
+    home, rows, _ = done
+    assert (home / "search.png").read_bytes().startswith(b"\x89PNG")
+    files = [*(home / "hparams").rglob("events.out.tfevents.*")]
+    assert len(files) == len(rows)
+    text = b"".join(file.read_bytes() for file in files)
+    assert text.count(b"search/score") == len(rows) and b"learning_rate" in text
+
+
+def test_the_same_command_again_runs_nothing(done, capsys, undrawn):
+    home, rows, _ = done
+    assert searched(home, "--trials", "8") == rows
+    assert Here.taken == ()
+    out, err = capsys.readouterr()
+    assert "8 of 8 trials are there already" in err and "0 runs to do, 4 are there already" in err
+    assert "over seeds 2 to 3, which no trial had" in out
+    assert f"seqrl train --config {home / 'best.toml'}" in out
+
+
+def test_a_study_of_other_parameters_is_refused(done, capsys):
+    home, _, _ = done
+    words = [*CLIFF, "--out", str(home)]
+    assert search.main([*words, "--seed", "1", "--gamma", "0.9"]) == 2
+    told = capsys.readouterr().err
+    assert "begun with other settings: " in told and "name another --study" in told
+    assert "gamma 0.9 (then 0.99)" in told and "seed 1 (then 0)" in told
+    assert search.main([*words, "--search", "n_step=choice:1,2"]) == 2
+    assert "search.n_step choice:1,2 (then None)" in capsys.readouterr().err
+
+
+def test_values_that_were_tried_are_not_run_again(tmp_path, undrawn):
+    words = "--env FrozenLake-v1 --steps 240 --eval-episodes 2 --search n_step=choice:1,2".split()
+    words += ["--trials", "6", "--pruner", "none", "--best", "1", "--fresh-seeds", "1", "--quiet"]
+    assert search.main([*words, "--out", str(tmp_path / "x"), "--logdir", str(tmp_path)]) == 0
+    rows = rows_of(tmp_path / "x")
+    assert len({(row["n_step"], row["score"]) for row in rows}) == 2
+    assert [row["state"] for row in rows] == ["complete"] * 6
+    assert sum(name.startswith("trial") for name in Here.taken) == 2
+
+
+def test_values_that_no_run_takes_together_fail_alone(tmp_path, capsys, undrawn):
+    words = "--env FrozenLake-v1 --steps 240 --eval-episodes 2 --search n_step=choice:1,4".split()
+    words += ["--search", "trace_decay=choice:0.0,0.9", "--trials", "8", "--sampler", "random"]
+    words += ["--best", "1", "--fresh-seeds", "1", "--quiet", "--logdir", str(tmp_path)]
+    assert search.main([*words, "--out", str(tmp_path / "x")]) == 0
+    failed = [row for row in rows_of(tmp_path / "x") if row["state"] == "failed"]
+    assert failed and {(row["n_step"], row["trace_decay"]) for row in failed} == {("4", "0.9")}
+    assert "n_step=4,trace_decay=0.9: " in capsys.readouterr().err
+
+
+# --- interrupted and shared ----------------------------------------------------------------------
+
+
+def test_an_interrupted_search_goes_on_and_repeats_nothing(done, tmp_path, monkeypatch, undrawn):
+    _, whole, _ = done
+    monkeypatch.setattr(Here, "most", 5)
+    words = ["--trials", "8", "--quiet", "--out", str(tmp_path / "x"), "--logdir", str(tmp_path)]
+    assert search.main([*CLIFF, *AGAIN, *words]) == 130
+    assert len(Here.taken) == 5
+    monkeypatch.setattr(Here, "most", 10**6)
+    assert search.main([*CLIFF, *AGAIN, *words]) == 0
+    names = ("trial", "state", "score", "steps", "learning_rate", "epsilon")
+    same = [[row[name] for name in names] for row in rows_of(tmp_path / "x")]
+    assert same == [[row[name] for name in names] for row in whole]
+    assert max(Here.taken.count(f"trial {n}") for n in range(8)) <= 2  # its two seeds
+
+
+def of_study(home, **more):
+    space = {"learning_rate": read_range("log:0.01:1"), "n_step": read_range("choice:1,2,4,8")}
+    return Study(str(home / "study.log"), "s", COMMON, space, **more)
+
+
+def of_search(home, **more):
+    config = {"env": "FrozenLake-v1", "steps": 240, "eval_episodes": 2, "pictures": False}
+    given = {"trials": 3, "seeds": [0], "metric": "eval_mean_reward", "pruner": "none", **more}
+    return Search(of_study(home), home, lambda values: config, **given)
+
+
+def test_two_searches_share_trials_and_one_takes_over_what_the_other_has_left(tmp_path):
+    first, second = of_search(tmp_path), of_search(tmp_path)
+    one, two, three = first.next_trial(), second.next_trial(), first.next_trial()
+    assert [x.trial.number for x in (one, two, three)] == [0, 1, 2]
+    assert second.next_trial() is None  # all three are under way, and no more are wanted
+    values = dict(one.trial.params)
+    one.lock.close()  # as the system does where its process is killed
+    third = of_search(tmp_path)
+    taken = third.next_trial()
+    assert taken.trial.number == 0 and taken.trial.params == values
+    assert third.next_trial() is None
+
+
+def test_a_trial_under_way_on_another_machine_is_left_alone(tmp_path, monkeypatch):
+    first = of_search(tmp_path, trials=1)
+    one = first.next_trial()
+    one.trial.set_user_attr("place", ["elsewhere", "/nowhere/trials/0000"])
+    one.lock.close()
+    assert of_search(tmp_path, trials=1).next_trial() is None
+
+
+def test_what_a_trial_draws_follows_from_seed_and_number(tmp_path):
+    def drawn(home, seed):
+        (tmp_path / home).mkdir()
+        study = of_study(tmp_path / home, sampler="random", seed=seed)
+        return [study.draw(study.study.ask())["learning_rate"] for _ in range(3)]
+
+    assert drawn("a", 0) == drawn("b", 0) != drawn("c", 1)
+    assert len(set(drawn("d", 0))) == 3
+
+
+def test_a_run_whose_parent_is_gone_stops_saved(tmp_path, monkeypatch):
+    search_of_one = of_search(tmp_path, trials=1)
+    job = next(search_of_one.jobs())
+    parents = iter([1, 1])  # when the run begins, and at the first call
+    monkeypatch.setattr(os, "getppid", lambda: next(parents, 2))
+    runs.write_config(runs.new_folder("", "", "", 0, str(job.folder)), complete(job.config))
+    assert train.main(["--resume", str(job.folder), "--quiet", *job.flags]) == 0
+    assert 0 < summary(job.folder)["steps"] < 240 and not summary(job.folder)["finished"]
+    search_of_one.take(Result(job))
+    (trial,) = search_of_one.study.trials()
+    assert trial.state.name == "FAIL" and "interrupted" in trial.user_attrs["reason"]
+
+
+def test_what_is_reported_counts_all_seeds_of_a_trial(tmp_path):
+    """The second of two runs of 240 steps, after a score of 0.5, with the training mean 0."""
+    told = Report("x", "s", 3, "median", "ep_rew_mean", 2, [0.5])
+    assert read_report(told.text) == told
+    study = of_study(tmp_path)
+    trial = study.study.ask()
+    config = {"env": "FrozenLake-v1", "steps": 240, "eval_episodes": 2, "pictures": False}
+    config |= {"env_args": {"map_name": "8x8"}, "seed": 3}  # no episode there has a reward
+    folder = runs.new_folder("", "", "", 0, str(tmp_path / "run"))
+    runs.write_config(folder, complete(config))
+    report = told._replace(storage=study.where, trial=trial.number)
+    assert train.main(["--resume", str(folder), "--quiet", "--search-trial", report.text]) == 0
+    (found,) = study.trials()
+    assert {*found.intermediate_values.values()} == {0.25}
+    steps = sorted(found.intermediate_values)
+    assert steps[0] >= 240 and steps[-1] < 480 and all(step % 15 == 0 for step in steps)
+
+
+def test_pruners_are_those_asked_for():
+    hyperband = search_study.make_pruner("hyperband", 1600)
+    assert (hyperband._min_resource, hyperband._max_resource) == (100, 1600)
+    median = search_study.make_pruner("median", 1600)
+    assert median._n_warmup_steps == 100
+    assert type(search_study.make_pruner("none", 1600)).__name__ == "NopPruner"
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+
+
+def test_without_optuna_the_command_that_installs_it_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert search.main([*CLIFF, "--out", str(tmp_path / "x")]) == 2
+    assert capsys.readouterr().err == (
+        'seqrl: a search takes Optuna: pip install "seqrl[search]"\n'
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_of_something_else_is_not_taken(tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    assert search.main([*CLIFF, "--out", str(tmp_path)]) == 2
+    assert "holds something else than a search: name another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", ["nothing://x", "sqlite:////nowhere/x.db", "/nowhere/x.log"])
+def test_a_study_that_cannot_be_opened_is_told(study, tmp_path, capsys):
+    assert search.main([*CLIFF, "--out", str(tmp_path / "x"), "--study", study]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"seqrl: --study {study}: ") and err.count("\n") == 1
+
+
+def test_a_search_without_any_score_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Here, "map", lambda self, jobs: (Result(job, "killed") for job in jobs))
+    assert search.main([*CLIFF, "--trials", "2", "--out", str(tmp_path / "x"), "--quiet"]) == 1
+    err = capsys.readouterr().err
+    assert "trial 1 on CliffWalking-v1, seed 0, failed, killed" in err
+    assert "no trial has a score, so there is nothing to run again" in err
