@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from seqrl.scripts import compare, doctor, evaluate, export, record, talk, train
+from seqrl.scripts import compare, doctor, evaluate, export, record, search, talk, train
 from seqrl.scripts import list as listing
 from seqrl.scripts.options import ALIASES
 
@@ -33,6 +33,7 @@ SCRIPTS = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    "search": search,
     "doctor": doctor,
     "export": export,
     "record": record,
@@ -46,11 +47,13 @@ AT_MOST = {
     "evaluate": {"--episodes": 3},
     "record": {"--episodes": 3},
     "compare": {"--steps": 600, "--seeds": 1},
+    "search": {"--steps": 600, "--trials": 2},
 }
 ALWAYS = {
     "train": ["--eval-episodes", "2", "--quiet"],
     "evaluate": [],
     "compare": ["--eval-episodes", "2", "--workers", "2", "--quiet"],
+    "search": "--eval-episodes 2 --workers 2 --best 1 --fresh-seeds 1 --quiet".split(),
 }
 READS_ONLY = {"--help", "--resume", "--runs"}  # nothing may be added to these
 
@@ -204,7 +207,7 @@ def test_every_link_and_picture_is_there(page):
 def flags_of_ours(capsys):
     """Every flag that --help shows, with these agents, and the aliases."""
     agents = ("ppo", "reinforce", "q-learning", "q-learning --network mlp", "sarsa --network mlp")
-    others = ((evaluate.main, ""), (compare.main, ""), (record.main, ""))
+    others = ((evaluate.main, ""), (compare.main, ""), (search.main, ""), (record.main, ""))
     for main, words in (*others, *((train.main, f"--agent {x}") for x in agents)):
         with pytest.raises(SystemExit):
             main([*words.split(), "--help"])

@@ -60,6 +60,24 @@ MISTAKES = {
     "compare --agents q-learning q-learning": r"--agents q-learning q-learning: one is named twice",
     "compare --seed 3": r"--seed: a comparison sets it for each run itself. Did you mean --seeds\?",
     "compare --runs nowhere*": r"nowhere",
+    "search --trials 0": r"--trials 0: expected a whole number of at least 1",
+    "search --search learning_rate=log:1": r"--search: 'log:1': expected log:LOW:HIGH, uniform:LOW",
+    "search --search learning_rate=uniform:2:1": r"expected two finite ends, the lower one first",
+    "search --search learning_rat=log:0.1:1": (
+        r"--search learning_rat: no flag has this name. Did you mean \"learning_rate\"\?"
+    ),
+    "search --agent ppo --env CartPole-v1 --search hiden=choice:32,64": (
+        r"--search hiden: no flag has .*unknown argument 'hiden'. Did you mean \"hidden\"\?"
+    ),
+    "search --search gamma=uniform:0.9:2": r"gamma 2.0: expected a number from 0 to 1",
+    "search --search steps=int:10:20": r"--search steps: it is the same in all trials; leave",
+    "search --gamma 1 --search gamma=uniform:0:1": r"--gamma: it is searched for and typed; leave",
+    "search --search gamma=uniform:0:1 --search gamma=choice:1": r"--search gamma: it is named",
+    "search --seeds 3": r"--seeds: a search sets it .*Did you mean --seeds-per-trial\?",
+    "search --metric reward": r"--metric: invalid choice: '?reward'? .*eval_mean_reward",
+    "search --eval-episodes 0": r"--eval-episodes 0 leaves nothing for --metric eval_mean_reward",
+    "search --agent pp0": r"unknown agent 'pp0'. Did you mean \"ppo\"\?",
+    "train --search-trial x": r"--search-trial: `seqrl search` sets it, beside --resume",
     # sequences
     "train --agent seq2seq": r"'seq2seq'. Nearest here: imitate or ppo with --network seq2seq",
     "train --agent imitate --attention none": r"Here it is --network-arg attention=NAME",

@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from seqrl.training.comparison.search_space import read_range
 from seqrl.training.comparison.search_study import Study
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.config import complete
-from seqrl.training.runs.executor import Result
+from seqrl.training.runs.executor import Job, Processes, Result
 
 CLIFF = "--env CliffWalking-v1 --max-episode-steps 40 --steps 480 --eval-episodes 2".split()
 CLIFF += ["--metric", "ep_rew_mean"]
@@ -387,3 +390,113 @@ def test_a_search_without_any_score_says_so(tmp_path, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "trial 1 on CliffWalking-v1, seed 0, failed, killed" in err
     assert "no trial has a score, so there is nothing to run again" in err
+
+
+# --- real processes ------------------------------------------------------------------------------
+
+
+def test_a_job_hands_its_flags_to_its_process(tmp_path):
+    config = {"env": "FrozenLake-v1", "steps": 60, "pictures": False}
+    job = Job(config, tmp_path / "run", flags=["--nonsense"])
+    ((_, reason),) = Processes(1).map([job])
+    assert "unknown flag --nonsense" in reason
+
+
+REAL = "--env CliffWalking-v1 --max-episode-steps 40 --steps 12000 --no-compile --eval-episodes 2"
+REAL += " --search learning_rate=log:0.01:1 --pruner none --trials 6 --best 1 --fresh-seeds 1"
+REAL += " --workers 2 --out out"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A function that begins the search REAL in a process of its own."""
+    script = Path(search.__file__)
+    going = []
+
+    def begin():
+        words = [sys.executable, str(script), *REAL.split()]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        going.append(subprocess.Popen(words, cwd=tmp_path, **pipes))
+        return going[-1]
+
+    yield begin
+    for process in going:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(met, seconds=240):
+    until = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def processes_in(folder):
+    """The processes whose command names a folder."""
+    lines = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    return [line for line in lines if str(folder).encode() in line]
+
+
+def events_of(home):
+    """How many runs were begun, or gone on with, in each trial's folder."""
+    folders = sorted((home / "trials").glob("*/seed-0"))
+    return [len([*folder.glob("events.out.tfevents.*")]) for folder in folders]
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_goes_on_and_loses_nothing(tmp_path, start):
+    home, first = tmp_path / "out", start()
+
+    def done():
+        return {file: file.stat().st_mtime_ns for file in home.glob("trials/*/seed-0/summary.json")}
+
+    wait_for(lambda: len(done()) >= 2)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before = Study(str(home / "study.log"), "search", parameters(home), {}).trials()
+    wait_for(lambda: not processes_in(home), 60)  # those under way stop by themselves
+    there = {file: at for file, at in done().items() if json.loads(file.read_text())["finished"]}
+    second = start()
+    out, _ = second.communicate(timeout=400)
+    assert second.returncode == 0, out
+    assert "over seeds 1 to 1, which no trial had" in out
+    rows = rows_of(home)
+    assert [row["state"] for row in rows] == ["complete"] * 6
+    assert there and there.items() <= done().items()  # not run again
+    for trial in before:  # those under way have gone on, with what they drew
+        assert float(rows[trial.number]["learning_rate"]) == pytest.approx(
+            trial.params["learning_rate"], rel=1e-3
+        )
+    assert not processes_in(home)
+
+
+def parameters(home):
+    """What the study of a search has kept of its settings."""
+    return search_study.open_storage(str(home / "study.log")).get_study_user_attrs(0)["parameters"]
+
+
+@pytest.mark.slow
+def test_two_searches_at_once_share_the_trials_and_repeat_none(tmp_path, start):
+    first, second = start(), start()
+    said = [process.communicate(timeout=500)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    rows = rows_of(tmp_path / "out")
+    assert [row["state"] for row in rows] == ["complete"] * 6
+    assert len({row["learning_rate"] for row in rows}) == 6
+    assert events_of(tmp_path / "out") == [1] * 6
+    assert sum("which no trial had" in text for text in said) >= 1
+
+
+@pytest.mark.slow
+def test_a_search_mends_a_learning_rate_that_learns_nothing(tmp_path):
+    (tmp_path / "bad.toml").write_text("[agent_args]\nlearning_rate = 1e-6\n")
+    words = "--agent ppo --env CartPole-v1 --num-envs 8 --steps 40000 --trials 20".split()
+    words += "--search learning_rate=log:1e-6:0.1 --best 1 --fresh-seeds 3 --quiet".split()
+    words += ["--config", str(tmp_path / "bad.toml"), "--logdir", str(tmp_path)]
+    assert search.main([*words, "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "best" / "compare.json").read_text())
+    assert all(run["score"] >= 475 for run in found["rows"][0]["runs"])
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 20
+    assert sum(int(row["steps"]) for row in rows) <= 20 * 40_000 / 2

@@ -9,7 +9,6 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any, NamedTuple
 
-from seqrl.agents.factory import Config
 from seqrl.core.errors import UsageError
 from seqrl.training.comparison.recorded import read_run, read_settings
 from seqrl.training.comparison.search_pruning import PRUNED, Report
@@ -26,7 +25,7 @@ class UnderWay(NamedTuple):
     """A trial that this process works on."""
 
     trial: Any
-    config: Config
+    config: dict[str, Any]
     folder: Path  # of its runs
     lock: ExitStack  # tells other processes so; closed by the system where this one is killed
     scores: list[float]  # of the seeds that are done
@@ -50,7 +49,7 @@ class Search:
         self,
         study: Study,
         folder: Path,
-        config_of: Callable[[Values], Config],
+        config_of: Callable[[Values], dict[str, Any]],
         *,
         trials: int,
         seeds: Sequence[int],

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrl.agents.factory import Config
 from seqrl.core.errors import UsageError
 from seqrl.training.comparison.charts import EVENT_FILES, scalars, write_events
 from seqrl.training.comparison.plot import COLOURS, label, style_panel
@@ -90,7 +89,7 @@ def write_rows(trials: Sequence[Tried], folder: Path) -> None:
         write_events(folder / f"trial-{one.number:04}", told, time.time())
 
 
-def write_best(config: Config, path: Path) -> None:
+def write_best(config: dict[str, Any], path: Path) -> None:
     """Write settings for `train --config`, without the seed."""
     own = {name: value for name, value in config.items() if name != "seed"}
     path.write_text(config_text(own), encoding="utf-8")
