@@ -65,10 +65,9 @@ def main(argv: Sequence[str]) -> int:
     if not args.quiet:
         print_note(note)
     study = open_study(args, out, trial_flags, space)
-    if not search(study, out, trial_flags, args):
-        return 0
+    over = search(study, out, trial_flags, args)
     print_note(write_search(study, out))
-    return run_again(study, out, flags, args)
+    return run_again(study, out, flags, args) if over else 0
 
 
 def make_parser(argv: Sequence[str]) -> Parser:

@@ -422,7 +422,7 @@ def start(tmp_path):
     yield begin
     for process in going:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def wait_for(met, seconds=240):
@@ -455,6 +455,7 @@ def test_a_search_that_was_killed_goes_on_and_loses_nothing(tmp_path, start):
     first.send_signal(signal.SIGKILL)
     first.communicate()
     before = Study(str(home / "study.log"), "search", parameters(home), {}).trials()
+    assert any(trial.state.name == "RUNNING" for trial in before)
     wait_for(lambda: not processes_in(home), 60)  # those under way stop by themselves
     there = {file: at for file, at in done().items() if json.loads(file.read_text())["finished"]}
     second = start()
