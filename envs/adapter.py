@@ -92,10 +92,11 @@ class SeparateEnvs:
     """N single environments, each with a seed of its own."""
 
     unkept: str | None = None  # why their state cannot be kept, where that was looked at
+    first = 0  # they are the `num_envs` from there on, `of` so many in all processes of a run
 
     def __init__(self, envs: list[Any]):
         self.envs = envs
-        self.num_envs = len(envs)
+        self.num_envs = self.of = len(envs)
         self.single_observation_space = envs[0].observation_space
         self.single_action_space = envs[0].action_space
         self.seeds: list[int | None] = [None] * self.num_envs
@@ -108,7 +109,7 @@ class SeparateEnvs:
     def reset(self, seed: np.random.SeedSequence | None = None) -> Array:
         """Begin new episodes everywhere; return the first observations [N, ...]."""
         if seed is not None:
-            self.seeds = [*ints(seed, self.num_envs)]
+            self.seeds = [*ints(seed, self.of)[self.first :][: self.num_envs]]
         return self._batch(self._reset_all(self.seeds if seed else [None] * self.num_envs))
 
     def step(self, action: Array) -> Outcome:
@@ -211,7 +212,7 @@ class SeparateEnvs:
     def _name(self, i: int) -> str:
         spec = self.envs[i].spec
         name = f"{spec.id} " if spec else ""
-        return f"environment {name}{i} (seed {self.seeds[i]})"
+        return f"environment {name}{self.first + i} (seed {self.seeds[i]})"
 
 
 class Serial(SeparateEnvs):

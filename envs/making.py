@@ -14,7 +14,7 @@ from gymnasium.wrappers import TimeLimit
 from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import UsageError, UserError, closest, explain
 from seqrl.core.named_code import import_named
-from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
+from seqrl.envs.adapter import Environments, Serial, Vector
 from seqrl.envs.batched import BatchedEnv, SingleEnv
 from seqrl.envs.registry import rules_of
 from seqrl.envs.workers import TIMEOUT, Workers
@@ -57,8 +57,7 @@ def make(
     try:
         if vectorization == "async":
             return Workers([one] * num_envs, timeout=worker_timeout, restarts=restart_workers)
-        batched = (num_envs > 1 or "device" in env_args) and not wrappers
-        if vectorization == "auto" and batched and spec.vector_entry_point is not None:
+        if vectorization == "auto" and is_batched(spec, num_envs, wrappers, env_args):
             return Vector(gym.make_vec(spec, num_envs, "vector_entry_point", **env_args))
         if num_envs > LIMIT:
             raise UsageError(f"num_envs {num_envs:,}: at most {LIMIT:,} are stepped one by one")
@@ -67,6 +66,12 @@ def make(
         raise
     except Exception as problem:
         raise UsageError(f"environment {env} cannot be made: {explain(problem)}") from problem
+
+
+def is_batched(spec: EnvSpec, n: int, wrappers: Sequence[Wrap], env_args: dict[str, Any]) -> bool:
+    """Return whether N environments are taken as a batch, which has one seed for all of them."""
+    batched = (n > 1 or "device" in env_args) and not wrappers
+    return batched and spec.vector_entry_point is not None
 
 
 def single(
@@ -138,7 +143,8 @@ def horizon(envs: Environments) -> int | None:
 
 def first_of(envs: Environments) -> Any:
     """Return the first environment, or the VectorEnv, inside the adapter."""
-    return envs.envs[0] if isinstance(envs, SeparateEnvs) else getattr(envs, "envs", None)
+    inner = getattr(envs, "envs", None)
+    return inner[0] if isinstance(inner, list) else inner
 
 
 def time_limit(envs: Environments) -> int | None:

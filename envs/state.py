@@ -17,11 +17,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from seqrl.core import schema, tree
+from seqrl.core import schema, team, tree
 from seqrl.core.action_mask import sample
 from seqrl.core.errors import RunError, explain
 from seqrl.envs.adapter import Environments, SeparateEnvs, Serial, Vector
 from seqrl.envs.attributes import Unkept
+from seqrl.envs.gathered import Gathered
 from seqrl.envs.layers import VALUES, env_state, has_own_state, is_listed, layers, set_env_state
 from seqrl.envs.recorded import Recorded
 from seqrl.envs.workers import Workers
@@ -31,6 +32,8 @@ TRIAL = 20  # random steps
 
 def get_state(envs: Environments) -> dict[str, Any] | None:
     """Return the full state of the environments, or None where it cannot be kept."""
+    if isinstance(envs, Gathered):
+        return side_by_side(team.all_of("a save", lambda: get_state(envs.own)))
     if why_unkept(envs):
         return None
     try:
@@ -40,6 +43,15 @@ def get_state(envs: Environments) -> dict[str, Any] | None:
     if any(state is None for state in states):
         return None
     return {"rows": states, "seeds": envs.seeds, "filler": getattr(envs, "_filler", None)}
+
+
+def side_by_side(parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the states of the processes' environments as that of all; None where one has none."""
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        return None
+    rows, seeds = ([row for part in found for row in part[name]] for name in ("rows", "seeds"))
+    return {"rows": rows, "seeds": seeds, "filler": None}
 
 
 def set_state(envs: Environments, state: dict[str, Any]) -> None:
@@ -55,6 +67,9 @@ def set_state(envs: Environments, state: dict[str, Any]) -> None:
     }
     with schema.loading("envs"):
         schema.check("envs", state, expected)
+        if isinstance(envs, Gathered):
+            mine = {name: state[name][envs.rows] for name in ("rows", "seeds")}
+            return set_state(envs.own, {**state, **mine})
         envs.seeds = list(state["seeds"])
         if isinstance(envs, Vector):
             envs._filler = state["filler"]
@@ -64,11 +79,11 @@ def set_state(envs: Environments, state: dict[str, Any]) -> None:
 def rows_of(envs: Environments) -> list[dict[str, Any] | None]:
     """Return the states of the environments, or of a VectorEnv as a whole; Unkept, RunError."""
     if isinstance(envs, Workers):
-        return envs.each(state_or_none, [VALUES // envs.num_envs] * envs.num_envs)
+        return envs.each(state_or_none, [VALUES // envs.of] * envs.num_envs)
     if isinstance(envs, Recorded):
         return [envs.state_dict()]
     if isinstance(envs, Serial):
-        return [env_state(env, VALUES // envs.num_envs) for env in envs.envs]
+        return [env_state(env, VALUES // envs.of) for env in envs.envs]
     assert isinstance(envs, Vector)
     state = env_state(envs.envs)
     return [state if "wrappers" in state else state["inner"]]
@@ -107,16 +122,18 @@ def load_env_state(env: gym.Env, state: dict[str, Any]) -> None:
 
 def why_unkept(envs: Environments) -> str:
     """Return why the state of environments cannot be kept, "" where it can; tried out once."""
-    assert isinstance(envs, SeparateEnvs | Vector | Recorded)
+    assert isinstance(envs, SeparateEnvs | Vector | Recorded | Gathered)
     if envs.unkept is None:
         assert not isinstance(envs, Recorded)
-        most = VALUES // envs.num_envs
         try:
-            if isinstance(envs, Workers):
-                reasons = envs.each(why, [most] * envs.num_envs)
+            if isinstance(envs, Gathered):
+                reasons = team.all_of("a look at the state", lambda: why_unkept(envs.own))
+            elif isinstance(envs, Workers):
+                reasons = envs.each(why, [VALUES // envs.of] * envs.num_envs)
             elif isinstance(envs, Vector):
                 reasons = [why(envs.envs, VALUES)]
             else:  # one of each kind
+                most = VALUES // envs.of
                 kinds = {tuple(map(type, layers(env))): env for env in envs.envs}
                 reasons = [why(env, most) for env in kinds.values()]
         except RunError as error:  # a worker has ended

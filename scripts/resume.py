@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from seqrl.core import team
 from seqrl.core.errors import UsageError
 from seqrl.scripts import options
 from seqrl.scripts.running import execute
@@ -29,11 +30,11 @@ def resume(args: argparse.Namespace, argv: Sequence[str]) -> int:
         raise UsageError(f"{folder} holds many seeds, which are not saved half-way: run it anew")
     with one_at_a_time(config), runs.locked(folder):
         if runs.read_summary(folder, config) is not None:
-            if not args.quiet:
+            if team.is_first() and not args.quiet:
                 print(f"{folder} is finished: there is nothing left to do")
             return 0
         one, saved = continued(folder, config)
-        if not args.quiet:
+        if team.is_first() and not args.quiet:
             steps = 0 if saved is None else saved["loop"]["steps"]
             options.print_note(f"{folder}: going on from env step {steps:,}")
         callbacks = reporters(one, args.search_trial)

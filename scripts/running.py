@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from seqrl.core import team
 from seqrl.core.errors import counted
 from seqrl.scripts.options import print_note
 from seqrl.training.loop.evaluation import Evaluation
@@ -33,14 +34,15 @@ def execute(
     callbacks: Sequence[Callback] = (),
 ) -> int:
     """Train in a locked run folder, from `saved` on; only a second signal saves nothing."""
-    with Meter(one.config["steps"], "steps", quiet=quiet) as meter:
+    shown = team.is_first() and not quiet
+    with Meter(one.config["steps"], "steps", quiet=not shown) as meter:
         one.begin(folder, [*callbacks, *([] if quiet else [Progress(meter)])], saved)
         with handle_signals(one.interrupt, lambda: setattr(one.loop, "paused", True)) as signals:
             summary = one.finish()
     if not summary.saved:
         again = f"make room, then `seqrl train --resume {folder}`"
         print_note(f"the end of the run is not saved: {again}")
-    if not quiet:
+    if shown:
         report(one, summary)
     return STATUS[signals[0]] if signals else 0
 

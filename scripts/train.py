@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from seqrl.core import team
 from seqrl.core.errors import UsageError
 from seqrl.scripts import options
 from seqrl.scripts.options import Parser, print_note, repeatable
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     config = make_config(args)
     note = "" if args.quiet else parser.note
     if config["seeds"]:
+        team.refuse_several("--seeds")
         from seqrl.scripts.seeds import train_seeds
 
         print_note(note)
@@ -46,10 +48,11 @@ def main(argv: Sequence[str]) -> int:
     with one_at_a_time(config):
         one = RunUnderWay(build(config))  # an error here leaves the folder unmade
         name = run_name(typed, parser, config["agent"])
-        folder = runs.new_folder(args.logdir, config["env"], name, config["seed"], args.run_dir)
+        named = args.logdir, config["env"], name, config["seed"], args.run_dir
+        folder = team.of_first("a folder", lambda: runs.new_folder(*named))
         with runs.locked(folder):
             runs.write_config(folder, config)
-            print_note(note)
+            print_note(note if team.is_first() else "")
             return execute(one, folder, quiet=args.quiet)
 
 

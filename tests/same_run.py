@@ -28,6 +28,9 @@ COMMANDS = {
     "REINFORCE": "--agent reinforce --env CartPole-v1 --steps 20000 --num-envs 16",
     "REINFORCE, LSTM": f"--agent reinforce --env seqrl/RepeatFirst-v0 --network lstm {SMALL} "
     "--steps 12000 --num-envs 8 --preset none",
+    "PPO": "--agent ppo --env CartPole-v1 --steps 8000 --num-envs 8 --rollout 64",
+    "PPO, memory": f"--agent ppo --env seqrl/TMaze-v0 --network gru {SMALL} --steps 6000 "
+    "--num-envs 8 --rollout 32 --target-kl 0.1 --preset none",
     "replay": "--agent q-learning --network mlp --env CartPole-v1 --steps 6000 --num-envs 3 "
     "--priority 0.5 --preset none",
     "replay, memory": f"--agent q-learning --network gru {SMALL} --env CartPole-v1 --steps 4000 "

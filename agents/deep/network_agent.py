@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -20,7 +21,7 @@ from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.deep.warm_start import Taken, acting_weights, take_weights, units_of_rewards
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
-from seqrl.core import action_mask, schema, tree
+from seqrl.core import action_mask, schema, team, tree
 from seqrl.core.arrays import host_copy, to_tensor
 from seqrl.core.checks import check_choice, check_unit
 from seqrl.core.errors import RunError, UsageError
@@ -32,6 +33,7 @@ from seqrl.networks.base import Network, as_network, has_memory, kept_outputs, n
 from seqrl.networks.contract import attempt, probe
 
 DROPOUTS = "dropout", "input_dropout", "recurrent_dropout"  # what layers of ours name them
+COMPARED = 64  # updates after which the weights of a run's processes are compared
 RNG_SIZES = (16, 5056)  # bytes of a torch generator's state on a GPU, on a CPU
 
 
@@ -72,6 +74,8 @@ class NetworkAgent(Scheduled):
     what, and in `loss` what is minimised; it calls `_prepare` at the end of its constructor.
     """
 
+    # Whether torchrun's processes may share its gradients; a subclass has to say so itself.
+    data_parallel = False
     store: Any  # add(step), state_dict, load_state_dict
     parts: dict[str, Part]  # what is trained, by name; the first one acts
 
@@ -168,7 +172,11 @@ class NetworkAgent(Scheduled):
         if self.optim.bptt and not self.memory:
             raise UsageError(f"bptt {self.optim.bptt}: {name_of(self.network)} has no memory")
         drawing = [part for part in self.parts.values() if part.draws and part.optim]
-        noise = self.optim.regularisation.input_noise
+        regular = self.optim.regularisation
+        if regular.sparsity and team.size() > 1:
+            reason = "the activity of a batch is nowhere whole in torchrun's processes"
+            raise UsageError(f"sparsity {regular.sparsity}: {reason}; leave it out")
+        noise = regular.input_noise
         for name, number in (("input_noise", noise), ("dropout", own_dropout(self.network))):
             if number and not drawing:
                 reason = "a policy learns as it acts, without draws, and there is no value network"
@@ -200,12 +208,21 @@ class NetworkAgent(Scheduled):
         if not step.whole:
             return {}
         told: Metrics | Callable[[], Metrics] = {}
+        before = self.updates
         for batch in self.batches():
             told = self.update(batch)
+        if team.size() > 1 and self.updates // COMPARED > before // COMPARED:
+            team.check_alike("the weights", team.all_of("a comparison", self._weights_digest))
         metrics = told() if callable(told) else told
         self.end_turn()
         self.turn_steps = 0
         return metrics
+
+    def _weights_digest(self) -> str:
+        """Return what differs where weights or running statistics differ in a bit."""
+        modules = (part.module.state_dict() for part in self.parts.values())
+        leaves = (host_copy(leaf).tobytes() for module in modules for leaf in module.values())
+        return sha256(b"".join(leaves)).hexdigest()
 
     @property
     def reward_unit(self) -> float:
@@ -242,7 +259,7 @@ class NetworkAgent(Scheduled):
         """
         average = loss.total / loss.count
         terms = [term for part in parts for term in part.take_activity()]
-        size = average.item()
+        size = team.total(average).item()
         if not math.isfinite(size):
             remedy = "try a smaller --learning-rate, or --normalize-reward where rewards are large"
             raise RunError(f"the {name} is {size} at update {self.updates + 1}: {remedy}")

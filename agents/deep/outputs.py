@@ -18,7 +18,7 @@ from seqrl.agents.deep.optim import (
     load_weights,
     optimizer_state,
 )
-from seqrl.core import action_mask, schema, tree
+from seqrl.core import action_mask, schema, team, tree
 from seqrl.core.arrays import joined, to_numpy, to_tensor
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array, State
@@ -209,10 +209,12 @@ class Part:
         if by_outputs is None:
             assert self.optim is not None
             weights = self.weights
+            team.add_up(weight.grad for weight in weights if weight.grad is not None)
             self.optim.regularisation.add_penalties(weights)
             return clip_gradients(self.module, weights, most, self.optim.max_grad_value)
         assert self.mlp is not None
         flat = self.mlp.backward(self.activations, by_outputs.reshape(-1, by_outputs.shape[-1]))
+        team.add_up([flat])
         norm = math.sqrt(flat @ flat)
         if not math.isfinite(norm):
             for weight, view in zip(self.mlp.parameters, self.mlp.views(flat), strict=True):

@@ -17,6 +17,7 @@ from seqrl.agents.deep.targets import Loss
 from seqrl.agents.deep.warm_start import WarmStart
 from seqrl.agents.experience.rollout import Rollout
 from seqrl.agents.schedules import Rate, schedule
+from seqrl.core import team
 from seqrl.core.arrays import on_device
 from seqrl.core.checks import check_unit, check_whole
 from seqrl.core.errors import UsageError
@@ -59,6 +60,7 @@ class PPO(PolicyAgent):
     """
 
     learns_turns = True
+    data_parallel = True
     search_space: ClassVar[dict[str, str]] = {
         "learning_rate": "linear:{log:1e-4:3e-2}:0",
         "entropy_coef": "linear:{log:1e-4:0.3}:0",
@@ -154,6 +156,7 @@ class PPO(PolicyAgent):
 
         With `kl_coef` also KL to the policy it came from; in the critic's warm-up the error alone.
         """
+        batch = team.share(batch)
         out, value = self.learn_both(batch)
         valid, advantage = batch.valid, batch.extra["advantage"]
         log_prob, entropy = self.head.evaluate(out, batch.action)
@@ -182,7 +185,7 @@ class PPO(PolicyAgent):
             if divergence is not None:
                 numbers["anchor_kl"] = divergence
             means = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
-            return {**means, "train/max_ratio": (ratio - 1).abs().max() + 1}
+            return {**means, "train/max_ratio": team.largest((ratio - 1).abs().max()) + 1}
 
         return Loss(targets.kept(each, valid).sum(), targets.count(each, valid), metrics=metrics)
 
@@ -201,7 +204,7 @@ class PPO(PolicyAgent):
         assert self.newest is not None
         loss, norm = self.newest
         return {
-            "train/loss": (loss.total / loss.count).detach(),
+            "train/loss": team.total((loss.total / loss.count).detach()),
             "train/grad_norm": norm,
             "train/learning_rate": self.now(self.learning_rate),
             **self.head.metrics(),

@@ -18,7 +18,7 @@ from seqrl.agents.deep.targets import Loss
 from seqrl.agents.deep.warm_start import WarmStart
 from seqrl.agents.experience.episodes import Episodes
 from seqrl.agents.schedules import Rate, schedule
-from seqrl.core import tree
+from seqrl.core import team, tree
 from seqrl.core.arrays import on_device
 from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import RunError
@@ -61,6 +61,7 @@ class Reinforce(PolicyAgent):
         seed: of the agent's own random numbers.
     """
 
+    data_parallel = True
     search_space: ClassVar[dict[str, str]] = {
         "learning_rate": "linear:{log:3e-4:0.03}:0",
         "entropy_coef": "log:1e-4:0.1",
@@ -159,14 +160,14 @@ class Reinforce(PolicyAgent):
         out = out / self.temperature
         gain = torch.where(valid, self.head.log_prob(out, batch.action) * advantage, 0.0).sum()
         entropy = torch.where(valid, self.head.entropy(out), 0.0).sum()
-        count = valid.sum().clamp(min=1)
+        count = team.total(valid.sum()).clamp(min=1)
         metrics = {"train/policy_loss": -gain / count, "train/entropy": entropy / count}
         total = -gain - self.now(self.entropy_coef) * entropy
         if (divergence := self.divergence(out, batch)) is not None:
             divergence = torch.where(valid, divergence, 0.0).sum()
             metrics["train/anchor_kl"] = divergence / count
             total = total + self.now(self.kl_coef) * divergence
-        detached = {name: number.detach() for name, number in metrics.items()}
+        detached = {name: team.total(number.detach()) for name, number in metrics.items()}
         return Loss(total, self.count, metrics=detached)
 
     def value_loss(self, batch: Batch) -> Loss:
@@ -178,19 +179,20 @@ class Reinforce(PolicyAgent):
 
     def update(self, batch: Batch) -> Metrics:
         """Take a step of the policy, but in the critic's warm-up, and some of the critic."""
+        mine = team.share(batch)
         with self.drawing():
             metrics: dict[str, Any] = {"train/loss": 0.0}
             if not self.warming:
-                loss = self.loss(batch)
+                loss = self.loss(mine)
                 norm = self.gradient_step(loss, self.policy, name="policy loss")
                 metrics = {"train/loss": loss.metrics["train/policy_loss"]}
                 metrics |= {**loss.metrics, "train/grad_norm": norm}
             metrics["train/learning_rate"] = self.now(self.learning_rate)
             for _ in range(self.value_passes if self.has_critic else 0):
-                loss = self.value_loss(batch)
+                loss = self.value_loss(mine)
                 self.gradient_step(loss, self.critic, name="value loss")
             if self.has_critic:
-                metrics["train/value_loss"] = (loss.total / loss.count).detach()
+                metrics["train/value_loss"] = team.total((loss.total / loss.count).detach())
                 metrics["train/loss"] = metrics["train/loss"] + metrics["train/value_loss"]
         self.update_statistics(batch)
         self.updates += 1

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrl.agents.protocol import Agent
+from seqrl.core import team
 from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams, check_seed
 from seqrl.envs.adapter import adapt
@@ -210,14 +211,26 @@ class Evaluator:
         seed: np.random.SeedSequence | None,
         most: float = math.inf,
     ) -> int:
-        """Let a loop's agent play, as the player does, unless the loop is to stop."""
-        self.playing = True
-        try:
-            compiled, stop = loop.compiled, loop.stop
-            with self.apart():
-                return player.play(loop.agent, share, seed, most=most, stop=stop, compile=compiled)
-        finally:
-            self.playing = False
+        """Let a loop's agent play, as the player does, unless the loop is to stop.
+
+        Of a run's processes the first one plays, and all are told what that brought.
+        """
+
+        def played() -> tuple[int, dict[str, Any]]:
+            self.playing = True
+            try:
+                compiled, stop = loop.compiled, loop.stop
+                with self.apart():
+                    spent = player.play(
+                        loop.agent, share, seed, most=most, stop=stop, compile=compiled
+                    )
+                return spent, vars(share)
+            finally:
+                self.playing = False
+
+        spent, found = team.of_first("an evaluation", played)
+        vars(share).update(found)
+        return spent
 
     def log(self, loop: Interaction, found: Evaluation) -> None:
         """Write a point of `eval/`."""

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from seqrl.agents.protocol import Agent, Taught
-from seqrl.core import schema, tree
+from seqrl.core import schema, team, tree
 from seqrl.core.arrays import arange, like
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
 from seqrl.envs.adapter import adapt
@@ -92,6 +92,7 @@ class Interaction:
     def path(self) -> str:
         """Which way the turns go, what takes the gradient steps, and why."""
         ways = ["compiled" if self.compiled else "stepped", self.agent.learner]
+        ways += [f"{team.size()} processes"] if team.size() > 1 else []
         return f"{', '.join(filter(None, ways))}: {self.reason}"
 
     def reset(self, seed: np.random.SeedSequence | None = None) -> None:
@@ -126,12 +127,10 @@ class Interaction:
 
     def _advance(self, target: int, compiled: CompiledTurns | None) -> None:
         """Play turns up to env step `target`, and call the callbacks that are due between them."""
-        interrupt, halted = self.interrupt, self.stop.is_set
+        interrupt = self.interrupt
         due = min(self._due.next_due(), self._long.next_look)
         self.watch.start()
-        while self.steps < target and not (
-            self.stopped or self.paused or interrupt.held or halted()
-        ):
+        while self.steps < target and not self._halted():
             before = self.steps
             whole = self.stepped.surplus is None and target - before >= self._n
             interrupt.in_turn = True
@@ -147,6 +146,24 @@ class Interaction:
                 due = min(self._due.next_due(), self._long.next_look)
                 self.watch.start()
         self.watch.stop()
+
+    def _halted(self) -> bool:
+        """Return whether to end here; of several processes all do where one has been asked to."""
+        asked: tuple[bool, ...]
+        asked = self.stopped, self.paused, self.interrupt.held or self.stop.is_set()
+        if self.learning and team.size() > 1:
+            asked = team.agreed("a turn's end", *asked)
+            self._take_over(*asked)
+        return any(asked)
+
+    def _take_over(self, stopped: bool, paused: bool, stop: bool) -> None:
+        """Do what any process was asked to; nothing is set to False: a signal may come between."""
+        if stopped:
+            self.stopped = True
+        if paused:
+            self.paused = True
+        if stop:
+            self.stop.set()
 
     def _prepare_compiled(self, steps: int) -> CompiledTurns | None:
         """Return compiled turns where they are possible and the run is long enough to pay."""

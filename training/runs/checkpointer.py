@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seqrl.core import schema
+from seqrl.core import schema, team
 from seqrl.envs.state import why_unkept
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.protocol import Callback
@@ -15,7 +15,7 @@ from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.global_state import global_random_state, set_global_random_state
 from seqrl.training.runs.saved_run import CHECKPOINT_SCHEMA, SCHEMA_VERSION, differences
-from seqrl.training.runs.tensorboard import TensorBoard
+from seqrl.training.runs.tensorboard import NoLog, TensorBoard
 
 LOG = logging.getLogger("seqrl")
 KEPT = 3  # checkpoints, besides the best
@@ -32,7 +32,12 @@ class Checkpointer(Callback):
     """
 
     def __init__(
-        self, folder: Path, logger: TensorBoard, config: dict[str, Any], *, every: int | None = None
+        self,
+        folder: Path,
+        logger: TensorBoard | NoLog,
+        config: dict[str, Any],
+        *,
+        every: int | None = None,
     ):
         self.folder, self.logger = folder, logger
         self.config = runs.as_stored(config)
@@ -43,9 +48,13 @@ class Checkpointer(Callback):
 
     def __call__(self, loop: Interaction) -> None:
         """Save, unless that exceeds the share of time."""
-        elapsed = time.perf_counter() - self._began
-        if not (self.automatic and self._spent + self._cost > TIME_SHARE * elapsed):
+        if not self.automatic or team.of_first("a checkpoint", self._has_room):
             self.save(loop)
+
+    def _has_room(self) -> bool:
+        """Return whether a save would stay in the share of time."""
+        elapsed = time.perf_counter() - self._began
+        return self._spent + self._cost <= TIME_SHARE * elapsed
 
     def announce(self, loop: Interaction) -> None:
         """Say what no checkpoint of the run will hold, before it begins."""
@@ -68,8 +77,11 @@ class Checkpointer(Callback):
     def _write(self, loop: Interaction, *, best: bool = False) -> bool:
         """Write a checkpoint; return whether it was possible. A full disk is logged once."""
         try:
+            state = self._state(loop)  # of a run of several processes by all
+            if not team.is_first():
+                return True
             path = runs.checkpoint_path(self.folder, loop.steps)
-            checkpoint.save(runs.best_path(self.folder) if best else path, self._state(loop))
+            checkpoint.save(runs.best_path(self.folder) if best else path, state)
             for path in runs.checkpoints(self.folder)[KEPT:]:
                 path.unlink()
         except OSError as error:
@@ -81,6 +93,7 @@ class Checkpointer(Callback):
         return True
 
     def _state(self, loop: Interaction) -> dict[str, Any]:
+        played = loop.state_dict()  # first, as nothing may come between what processes exchange
         return {
             "schema": SCHEMA_VERSION,
             "config": self.config,
@@ -88,7 +101,7 @@ class Checkpointer(Callback):
             "seconds": loop.watch.seconds,
             "log": self.logger.state_dict(),
             "random": global_random_state(),
-            "loop": loop.state_dict(),
+            "loop": played,
         }
 
     def restore(self, loop: Interaction, saved: dict[str, Any]) -> None:
@@ -105,6 +118,6 @@ class Checkpointer(Callback):
         if saved["log"] is not None:
             with schema.loading("log"):
                 self.logger.resume(saved["log"], loop.steps)
-        for path in runs.checkpoints(self.folder):
+        for path in runs.checkpoints(self.folder) if team.is_first() else ():
             if path > runs.checkpoint_path(self.folder, loop.steps):  # damaged or outdated
                 path.unlink()

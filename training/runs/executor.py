@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from seqrl.agents.factory import Config
+from seqrl.core import team
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, explain
 from seqrl.envs.registry import own_code
@@ -70,6 +71,7 @@ class Processes:
         *,
         progress: Callable[[Sequence[Job], Sequence[Job]], object] = lambda going, over: None,
     ):
+        team.refuse_several("many runs")
         self.workers = check_whole("workers", workers or os.cpu_count() or 1)
         self.progress = progress
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import tomli_w
 
+from seqrl.core import team
 from seqrl.core.errors import UsageError
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoint"
@@ -99,6 +100,8 @@ def run_label(folder: Path) -> str:
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write a config to config.toml, without its entries that are None."""
+    if not team.is_first():
+        return
     try:
         (folder / CONFIG).write_text(config_text(config), encoding="utf-8")
     except OSError as error:
@@ -188,6 +191,8 @@ def best_path(folder: Path) -> Path:
 
 def clear_unsaved_run(folder: Path) -> None:
     """Remove the files of a run that ended before its first checkpoint, except its config."""
+    if not team.is_first():
+        return
     leftovers = ("events.out.tfevents.*", "episodes.csv", SUMMARY, f"{CHECKPOINTS}/*")
     for path in (path for pattern in leftovers for path in folder.glob(pattern)):
         path.unlink()
@@ -196,7 +201,8 @@ def clear_unsaved_run(folder: Path) -> None:
 def clear_temporary_files(folder: Path) -> None:
     """Remove the temporary files of a save that was killed."""
     for path in [*folder.glob("*.part"), *(folder / CHECKPOINTS).glob("*.part")]:
-        path.unlink()
+        if team.is_first():
+            path.unlink()
 
 
 def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
@@ -209,6 +215,9 @@ def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a run's folder against other processes; the lock of a dead process is void."""
+    if not team.is_first():  # which holds the lock for all
+        yield
+        return
     path = folder / LOCK
     while True:
         file = open(path, "a+b", buffering=0)

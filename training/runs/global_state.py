@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from seqrl.agents.factory import Config, uses_torch
+from seqrl.core import team
 from seqrl.core.errors import UsageError
 
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "SDL_VIDEODRIVER")  # of the environment, that a run may set
@@ -23,13 +24,14 @@ UNDER_WAY = threading.Lock()
 def one_at_a_time(config: Config) -> Iterator[None]:
     """Keep other runs out of this process, and restore its global state; any thread will do.
 
-    A second run is refused (UsageError): both would draw from one global generator.
+    A second run is refused (UsageError): both would draw from one global generator. Started by
+    torchrun, the process shares the run with the others.
     """
     if not UNDER_WAY.acquire(blocking=False):
         remedy = "wait for it, or use training.Processes(workers).map(jobs), a process each"
         raise UsageError(f"a run is under way in this process, which holds one at a time: {remedy}")
     try:
-        with restored(config):
+        with team.joined(), restored(config):
             yield
     finally:
         UNDER_WAY.release()

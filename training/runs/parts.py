@@ -14,11 +14,12 @@ from seqrl.agents.experience.recording import Recording
 from seqrl.agents.factory import Config, build_agent
 from seqrl.agents.protocol import Agent
 from seqrl.agents.tabular.tabular_agent import TabularAgent
-from seqrl.core import action_mask
+from seqrl.core import action_mask, team
 from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Streams
-from seqrl.envs.adapter import Environments
-from seqrl.envs.making import make
+from seqrl.envs.adapter import Environments, SeparateEnvs
+from seqrl.envs.gathered import Gathered
+from seqrl.envs.making import find, is_batched, make
 from seqrl.envs.reference import reference_scores
 from seqrl.envs.workers import TIMEOUT
 from seqrl.envs.wrapping import wrappers
@@ -56,7 +57,7 @@ class RunParts(NamedTuple):
             return None
         if every in (None, 0, AUTO):
             every, room = config["steps"], config["steps"] if episodes is None else room
-        if config.get("pictures"):
+        if config.get("pictures") and logger is not None:
             from seqrl.training.pictures.picture_logger import PictureLogger
 
             drawn = agent_pictures(config, seed)
@@ -99,14 +100,42 @@ class RunParts(NamedTuple):
 def build(config: Config) -> RunParts:
     """Build the environments and the agent of a run; raise UsageError for a bad config."""
     streams = Streams.of(config["seed"])
+    processes = config.get("processes", False)
     if config.get("dataset"):
+        team.refuse_several("--dataset")
         return build_offline(config, streams)
-    envs = build_envs(config, processes=config.get("processes", False))
+    envs = build_own_envs(config) if team.size() > 1 else build_envs(config, processes=processes)
     check_evaluated(config, envs)
     agent = agent_for(config, envs, streams)
+    if team.size() > 1:
+        check_data_parallel(agent, config)
     if isinstance(agent, TabularAgent):
         agent.prepare(envs.num_envs)  # here, so that a lack of memory shows at once
     return RunParts(config, streams, envs, agent)
+
+
+def build_own_envs(config: Config) -> Environments:
+    """Return the environments of a run of several processes, of which this one plays its share."""
+    n, size = config["num_envs"], team.size()
+    if n % size:
+        remedy = f"take a multiple of {size}"
+        raise UsageError(f"--num-envs {n}: {size} processes cannot share them evenly; {remedy}")
+    args, processes = config["env_args"], config.get("processes", False)
+    if args.get("vectorization", "auto") == "auto" and not processes:
+        around = wrappers(config.get("wrappers"))
+        if is_batched(find(config["env"]), n, around, args):
+            problem = f"{config['env']} is a batch with one seed, which processes cannot share"
+            raise UsageError(f"{problem}; add --env-arg vectorization=serial, or --processes")
+    own = build_envs({**config, "num_envs": n // size}, processes=processes)
+    assert isinstance(own, SeparateEnvs)
+    return Gathered(own)
+
+
+def check_data_parallel(agent: Agent, config: Config) -> None:
+    """Refuse an agent whose gradients processes cannot share, whatever its base class can."""
+    if not vars(type(agent)).get("data_parallel"):
+        known = "torchrun's processes share a run of ppo, a2c or reinforce; start it without"
+        raise UsageError(f"--agent {config['agent']}: {known}")
 
 
 def build_offline(config: Config, streams: Streams) -> RunParts:

@@ -13,6 +13,7 @@ import numpy as np
 
 from seqrl.agents.factory import Config
 from seqrl.agents.protocol import Taught
+from seqrl.core import team
 from seqrl.core.errors import RunError, UsageError, UserError, explain
 from seqrl.envs.state import why_unkept
 from seqrl.envs.wrapping import named
@@ -35,7 +36,7 @@ from seqrl.training.runs.parts import RunParts, build
 from seqrl.training.runs.remarks import remarks
 from seqrl.training.runs.teaching import check_teacher_code, give_teacher
 from seqrl.training.runs.telling import telling
-from seqrl.training.runs.tensorboard import TensorBoard
+from seqrl.training.runs.tensorboard import NoLog, TensorBoard
 from seqrl.training.runs.warm_start import begin
 
 EVALUATION = "evaluation.npz"  # the last one: returns, lengths and cuts of its episodes
@@ -85,7 +86,7 @@ def run(
             parts = build(config)
             at_the_end.callback(parts.envs.close)
             one = RunUnderWay(parts, stop)
-            runs.new_folder("", "", "", 0, str(folder))
+            team.of_first("a folder", lambda: runs.new_folder("", "", "", 0, str(folder)))
         with runs.locked(folder):
             saved = None
             if not resume:
@@ -132,11 +133,13 @@ class RunUnderWay:
     ) -> None:
         """Open the log, evaluate and save on the way, and go to where a checkpoint was written."""
         self.folder, config, loop = folder, self.config, self.loop
-        self.logger = logger = TensorBoard(folder, append=saved is not None)
+        writes = team.is_first()
+        recorder = TensorBoard(folder, append=saved is not None) if writes else None
+        self.logger = logger = recorder or NoLog()
         self.checkpointer = Checkpointer(
             folder, logger, config, every=config.get("checkpoint_every")
         )
-        self.evaluator = self.parts.evaluator(logger)
+        self.evaluator = self.parts.evaluator(recorder)
         if self.evaluator and config.get("eval_every") == AUTO:
             self.curve = self.parts.evaluation_curve(self.evaluator)
             loop.callbacks.append(self.curve)
@@ -145,7 +148,7 @@ class RunUnderWay:
             save_best = self.checkpointer.save_best
             self.early_stopping = EarlyStopping(self.evaluator, save_best, **limits)
             loop.callbacks += [self.evaluator, self.early_stopping]
-        loop.recorder = logger
+        loop.recorder = recorder
         loop.callbacks += [*listed(callbacks), self.checkpointer]
         logger.begin(loop, config["steps"])
         if saved is None:
@@ -189,10 +192,12 @@ class RunUnderWay:
     def finish(self) -> Summary:
         """Run to the end, save and evaluate; raise RunError for what failed, saved before it."""
         problem, _ = self._attempt(self._play)
+        if team.size() > 1 and (self.abandoned or team.is_own(problem)):
+            self._leave(problem)
         if not self.abandoned:
             self.checkpointer.save(self.loop)
         evaluation = None
-        if self.evaluator and not (problem or self.interrupted):
+        if self.evaluator and not any(team.agreed("the end", bool(problem), self.interrupted)):
             problem, evaluation = self._attempt(self.evaluator.final, self.loop)
         if self.evaluator:
             self.evaluator.envs.close()
@@ -206,6 +211,13 @@ class RunUnderWay:
         ended = self.folder, contents, evaluation, self.early_stop, self.interrupted
         said = list(remarks(self.config, self.loop, interrupted=self.interrupted))
         return Summary(*ended, saved=self._write(contents, evaluation), remarks=said)
+
+    def _leave(self, problem: Exception | None) -> NoReturn:
+        """End apart from the run's other processes, from which nothing can be had any more."""
+        self.logger.close(success=False)
+        if problem is None:
+            raise KeyboardInterrupt
+        fail(problem, f"what was saved until then is in {self.folder}")
 
     def _play(self) -> None:
         """Run to the end that the config names, and save at each pause."""
@@ -245,6 +257,8 @@ class RunUnderWay:
 
     def _write(self, contents: dict[str, Any], evaluation: Evaluation | None) -> bool:
         """Write summary.json, which marks the run as ended; return whether all could be saved."""
+        if not team.is_first():
+            return True
         try:
             if not self.checkpointer.failing:
                 if evaluation is not None:
@@ -274,7 +288,7 @@ def continued(
 ) -> tuple[RunUnderWay, Checkpoint | None]:
     """Return a run, not begun, and its newest checkpoint; None where it is to start anew."""
     runs.clear_temporary_files(folder)
-    saved = saved_run.newest(folder)
+    saved = team.of_first("the newest checkpoint", lambda: saved_run.newest(folder))
     if saved is not None:
         saved_run.check_same_config(runs.as_stored(config), saved["config"])
     one = RunUnderWay(build_parts(folder, config), stop, anew=saved is None)

@@ -168,6 +168,32 @@ class TensorBoard:
         self._events.write(event.SerializeToString())
 
 
+class NoLog:
+    """In place of a TensorBoard in those processes of a run that write nothing."""
+
+    def begin(self, loop: Interaction, steps: int) -> None:
+        """Write nothing."""
+
+    def describe(self, *args: Any) -> None:
+        """Write nothing."""
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Write nothing."""
+
+    def flush(self) -> None:
+        """Write nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def resume(self, state: dict[str, Any], step: int) -> None:
+        """Write nothing."""
+
+    def close(self, success: bool = True) -> None:
+        """Write nothing."""
+
+
 POSITION = ("_spacing", "due", "_last")  # attributes that decide when the next point is due
 
 

@@ -1,0 +1,371 @@
+"""One run in several processes, as torchrun starts them: the same as in one, whoever dies."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from seqrl.agents.deep.ppo import PPO as PPOAgent
+from seqrl.core import team
+from seqrl.core.errors import RunError, UsageError
+from seqrl.core.types import Batch
+from seqrl.networks import MLP
+from seqrl.scripts import train
+from seqrl.training.runs import folder as runs
+from seqrl.training.runs import saved_run
+from seqrl.training.runs.config import complete
+from seqrl.training.runs.executor import Processes
+from seqrl.training.runs.parts import build, check_data_parallel
+from seqrl.training.runs.run_one import RunUnderWay
+
+FORKS = multiprocessing.get_context("fork")
+SERIAL = "--env CartPole-v1 --env-arg vectorization=serial --num-envs 4 --preset none --quiet"
+SMALL = "--network-arg hidden_size=8"
+PPO = f"--agent ppo {SERIAL} --rollout 16 --eval-episodes 2 --no-pictures"
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(action, *args, size=2):
+    """Processes forked from this one, with what torchrun would tell them, and a pipe to each."""
+    port, started = free_port(), []
+    for rank in range(size):
+        here, there = FORKS.Pipe(duplex=False)
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+        told |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+        process = FORKS.Process(target=child, args=(there, told, action, args))
+        process.start()
+        there.close()
+        started.append((process, here))
+    return started
+
+
+def child(there, told, action, args):
+    os.environ.update({name: str(value) for name, value in told.items()})
+    try:
+        there.send(action(*args))
+    except BaseException:
+        there.send(traceback.format_exc())
+
+
+def end(started, seconds=60):
+    """What the action gave in each process, None where it was killed."""
+    found = []
+    for process, here in started:
+        assert here.poll(seconds), "a process hangs"
+        try:
+            found.append(here.recv())
+        except EOFError:
+            found.append(None)
+        process.join()
+    return found
+
+
+def together(action, *args, size=2):
+    """What an action gives in each of several processes that share a run."""
+
+    def joined():
+        with team.joined():
+            return action(*args)
+
+    return end(start(joined, size=size))
+
+
+def trained(words, *more, size=2):
+    """The exit statuses of `seqrl train` in several processes."""
+    argv = [*words.split(), *map(str, more)]
+    return [train.main(argv)] if size == 1 else end(start(train.main, argv, size=size))
+
+
+def as_one(n=2, rank=0):
+    """Let this process take itself for one of several, without the others."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(team.HERE, "size", n)
+    patch.setattr(team.HERE, "rank", rank)
+    return patch
+
+
+@pytest.fixture
+def two():
+    patch = as_one()
+    yield
+    patch.undo()
+
+
+# ---- what is sent
+
+
+def exchanges():
+    rank, found = team.rank(), {}
+    x = torch.tensor([1.0, 2.0]) * (1 + 9 * rank)
+    array = np.float32([rank, 5])
+    found["total"] = team.total(x).tolist(), x.tolist()
+    found["largest"] = team.largest(x).tolist()
+    team.add_up([x, array])
+    found["add_up"] = x.tolist(), array.tolist()
+    found["gather"] = team.gather("ranks", rank)
+    large = team.gather("much", np.full(100_000 * rank, rank))
+    found["much"] = [(len(one), one.sum().item()) for one in large]
+    found["first"] = team.of_first("rank", team.rank)
+    found["agreed"] = team.agreed("flags", rank == 1, False)
+    try:
+        team.all_of("an error", fails_in_the_second)
+    except RunError as error:
+        found["error"] = str(error)
+    try:
+        team.gather(f"place {rank}", 0)
+    except team.Lost as error:
+        found["lost"] = str(error)
+    return found
+
+
+def fails_in_the_second():
+    if team.rank() == 1:
+        raise RunError("no more")
+
+
+def test_what_is_sent_arrives_in_both():
+    first, second = together(exchanges)
+    for found in (first, second):
+        assert found["total"][0] == [11.0, 22.0]
+        assert found["largest"] == [10.0, 20.0]
+        assert found["add_up"] == ([11.0, 22.0], [1.0, 10.0])
+        assert found["gather"] == [0, 1]
+        assert found["much"] == [(0, 0), (100_000, 100_000)]
+        assert found["first"] == 0
+        assert found["agreed"] == (True, False)
+        assert found["error"] == "no more"
+    assert second["total"][1] == [10.0, 20.0]  # what was added up is left as it is
+    assert first["lost"].startswith("process 1 is at place 1, process 0 at place 0: go on")
+
+
+def test_alone_nothing_is_sent_and_nothing_copied():
+    x, batch = torch.ones(2), object()
+    assert team.total(x) is x and team.largest(x) is x and team.share(batch) is batch
+    team.add_up(iter(()))
+    assert team.gather("x", 1) == [1] and team.of_first("x", team.size) == 1
+    assert team.agreed("x", True, False) == (True, False)
+
+
+def batch_of(columns):
+    leaf = torch.arange(2.0 * columns).view(2, columns)
+    yes = torch.ones(2, columns, dtype=torch.bool)
+    leaves = [leaf, yes, leaf, leaf, leaf, leaf, ~yes, yes]
+    return Batch(*leaves, state=leaf[0], extra={"return": leaf})
+
+
+@pytest.mark.parametrize(
+    ("columns", "n", "expected"),
+    [
+        (4, 2, [([0, 2], [1, 1]), ([1, 3], [1, 1])]),
+        (5, 2, [([0, 2, 4], [1, 1, 1]), ([1, 3, 0], [1, 1, 0])]),
+        (1, 3, [([0], [1]), ([0], [0]), ([0], [0])]),  # who has no column takes part
+    ],
+)
+def test_the_shares_of_a_batch_are_as_large_and_make_it_up(columns, n, expected):
+    for rank, (index, valid) in enumerate(expected):
+        patch = as_one(n, rank)
+        mine = team.share(batch_of(columns))
+        patch.undo()
+        assert mine.obs[0].tolist() == mine.state.tolist() == index
+        assert mine.extra["return"][1].tolist() == [columns + i for i in index]
+        assert mine.valid.tolist() == [list(map(bool, valid))] * 2
+
+
+# ---- a run in two is a run in one
+
+
+def newest(folder):
+    return saved_run.newest(folder)["loop"]
+
+
+def differences(one, other, path=""):
+    """The largest difference of reals in two trees, of which all else has to be equal."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        return max([differences(one[key], other[key], f"{path}/{key}") for key in one], default=0)
+    if isinstance(one, list | tuple):
+        pairs = enumerate(zip(one, other, strict=True))
+        return max([differences(a, b, f"{path}/{i}") for i, (a, b) in pairs], default=0)
+    a, b = np.asarray(one), np.asarray(other)
+    if a.dtype.kind != "f":
+        assert np.array_equal(a, b), path
+        return 0.0
+    assert a.shape == b.shape, path
+    return float(np.abs(a - b).max(initial=0.0))
+
+
+def check_same_run(words, home, size=2):
+    """In several processes it is what it is in one, but for the order of sums; return the loop."""
+    one, other = home / "one", home / "other"
+    assert trained(words, "--run-dir", one, size=1) == [0]
+    assert trained(words, "--run-dir", other, size=size) == [0] * size
+    assert (one / "episodes.csv").read_text() == (other / "episodes.csv").read_text()
+    told = [json.loads((each / "summary.json").read_text()) for each in (one, other)]
+    assert told[0]["eval_mean_reward"] == told[1]["eval_mean_reward"]
+    assert f"{size} processes" in told[1]["path"] and "processes" not in told[0]["path"]
+    found = newest(one), newest(other)
+    assert found[0]["agent"]["updates"] > 2
+    assert differences(*({**each, "metrics": {}} for each in found)) < 1e-5
+    assert found[0]["metrics"].keys() == found[1]["metrics"].keys()
+    for tag, number in found[0]["metrics"].items():
+        assert found[1]["metrics"][tag] == pytest.approx(number, rel=1e-3, abs=1e-5), tag
+    return found[1]
+
+
+RUNS = {
+    "mlp": f"{PPO} --steps 500 --normalize-reward",
+    # as many minibatches as columns: one process has none
+    "gru": f"{PPO} --steps 500 --network gru {SMALL} --normalize-obs --target-kl 0.05",
+    "reinforce": f"--agent reinforce {SERIAL} --steps 600 --eval-episodes 2 --batch-episodes 4",
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_in_two_processes_is_that_in_one(name, tmp_path):
+    check_same_run(RUNS[name], tmp_path)
+
+
+@pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_checkpoint_of_two_goes_on_in_any_number_of_processes(size, tmp_path):
+    words = f"{RUNS['mlp']} --checkpoint-every 200"
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert trained(words, "--run-dir", whole, size=1) == [0]
+    assert trained(words, "--run-dir", folder) == [0, 0]
+    (folder / "summary.json").unlink()
+    for path in runs.checkpoints(folder)[:-1]:
+        path.unlink()
+    assert trained(f"--resume {folder} --quiet", size=size) == [0] * size
+    loops = ({**newest(each), "metrics": {}} for each in (whole, folder))
+    assert differences(*loops) < 1e-5
+
+
+# ---- who dies, who is asked to stop, who drifts
+
+
+def watched(argv, step, number):
+    """A run whose second process gets a signal at an env step."""
+    advance = RunUnderWay._play
+
+    def play(self):
+        class Signal:
+            every = step
+
+            def __call__(self, loop):
+                if team.rank() == 1 and loop.steps // step == 1:
+                    os.kill(os.getpid(), number)
+
+        self.loop.callbacks.insert(0, Signal())
+        return advance(self)
+
+    RunUnderWay._play = play
+    return train.main(argv)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    home = tmp_path_factory.mktemp("unbroken")
+    words = f"{PPO} --steps 500 --network gru {SMALL} --checkpoint-every 100"
+    assert trained(words, "--run-dir", home / "run") == [0, 0]
+    return words, home / "run"
+
+
+@pytest.mark.parametrize(
+    ("number", "statuses"), [(signal.SIGKILL, [1, None]), (signal.SIGTERM, [0, 143])]
+)
+def test_a_run_goes_on_after_the_end_of_a_process_to_the_same_weights(
+    number, statuses, unbroken, tmp_path, capfd
+):
+    words, whole = unbroken
+    folder = tmp_path / "run"
+    argv = [*words.split(), "--run-dir", str(folder)]
+    assert end(start(watched, argv, 250, number)) == statuses
+    if number == signal.SIGKILL:
+        told = capfd.readouterr().err.splitlines()
+        assert len(told) == 1 and "another process of the run has ended: go on from" in told[0]
+        assert newest(folder)["steps"] == 200
+    assert trained(f"--resume {folder} --quiet") == [0, 0]
+    digests = [json.loads((x / "summary.json").read_text())["digest"] for x in (whole, folder)]
+    assert digests[0] == digests[1]
+    assert (whole / "episodes.csv").read_text() == (folder / "episodes.csv").read_text()
+    assert not (folder / "lock").exists()
+
+
+def drifting(argv, what):
+    """A run in which something of the second process changes by itself."""
+    advance = RunUnderWay._play
+
+    def play(self):
+        if team.rank() == 1:
+            if what == "the weights":
+                with torch.no_grad():
+                    self.loop.agent.critic.module.layer.bias += 1e-3
+            else:
+                self.loop.agent.rng.random()
+        return advance(self)
+
+    RunUnderWay._play = play
+    return train.main(argv)
+
+
+@pytest.mark.parametrize("what", ["the weights", "the actions"])
+def test_drift_ends_a_run_by_name(what, tmp_path, capfd):
+    words = f"{PPO} --steps 200 --epochs 16 --eval-episodes 0"
+    argv = [*words.split(), "--run-dir", str(tmp_path / "run")]
+    assert end(start(drifting, argv, what)) == [1, 1]
+    told = capfd.readouterr().err.splitlines()
+    found = f"seqrl: drift: {what} of process 1 are not those of process 0; take machines of one"
+    assert len(told) == 2 and all(line.startswith(found) for line in told)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"num_envs": 5}, "--num-envs 5: 2 processes cannot share them evenly; take a multiple"),
+        ({"env_args": {}}, "CartPole-v1 is a batch with one seed, which processes cannot share"),
+        ({"agent": "q-learning"}, "--agent q-learning: torchrun's processes share a run of ppo"),
+        ({"agent": "imitate", "env": "seqrl/TMaze-v0"}, "--agent imitate: torchrun's processes"),
+        ({"agent_args": {"sparsity": 0.1}}, "sparsity 0.1: the activity of a batch is nowhere"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused_in_a_line(settings, told, two):
+    given = {"agent": "ppo", "env": "CartPole-v1", "network": "mlp", "num_envs": 4}
+    given["env_args"] = {"vectorization": "serial"}
+    with pytest.raises(UsageError) as refused:
+        build(complete(given | settings))
+    assert str(refused.value).startswith(told)
+
+
+def test_many_runs_are_refused_where_torchrun_started_the_process(monkeypatch, capsys):
+    for name in team.VARIABLES:
+        monkeypatch.setenv(name, "2")
+    with pytest.raises(UsageError, match="many runs: torchrun's processes share one run"):
+        Processes(2)
+    assert train.main("--agent ppo --seeds 2 --env CartPole-v1".split()) == 2
+    assert "--seeds: torchrun's processes share one run" in capsys.readouterr().err
+
+
+def test_a_subclass_has_to_say_itself_that_it_shares_its_gradients():
+    class Own(PPOAgent):
+        """Whose loss may be of the whole batch."""
+
+    own = Own(MLP(Box(-1, 1, (2,))), Discrete(2))
+    with pytest.raises(UsageError, match="--agent mine:Own: torchrun's processes share a run of"):
+        check_data_parallel(own, {"agent": "mine:Own"})
+    own.__class__.data_parallel = True
+    check_data_parallel(own, {"agent": "mine:Own"})
