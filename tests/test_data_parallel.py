@@ -3,13 +3,20 @@
 import json
 import multiprocessing
 import os
+import random
 import signal
 import socket
+import subprocess
+import sys
+import time
 import traceback
+from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.spaces import Box, Discrete
 
 from seqrl.agents.deep.ppo import PPO as PPOAgent
@@ -23,8 +30,9 @@ from seqrl.training.runs import saved_run
 from seqrl.training.runs.config import complete
 from seqrl.training.runs.executor import Processes
 from seqrl.training.runs.parts import build, check_data_parallel
-from seqrl.training.runs.run_one import RunUnderWay
+from seqrl.training.runs.run_one import RunUnderWay, run
 
+TRAIN = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
 FORKS = multiprocessing.get_context("fork")
 SERIAL = "--env CartPole-v1 --env-arg vectorization=serial --num-envs 4 --preset none --quiet"
 SMALL = "--network-arg hidden_size=8"
@@ -251,6 +259,25 @@ def test_a_checkpoint_of_two_goes_on_in_any_number_of_processes(size, tmp_path):
     assert differences(*loops) < 1e-5
 
 
+def test_evaluations_end_and_keep_a_run_alike(tmp_path):
+    """The first process plays them; all have to know what they brought."""
+    words = f"{PPO} --steps 2000 --eval-every 100 --stop-at 8"
+    assert trained(words, "--run-dir", tmp_path / "run") == [0, 0]
+    steps = json.loads((tmp_path / "run" / "summary.json").read_text())["steps"]
+    assert 100 <= steps < 2000 and runs.best_path(tmp_path / "run").exists()
+
+
+def test_from_python_several_processes_share_a_run_as_well(tmp_path):
+    given = {"agent": "ppo", "env": "CartPole-v1", "num_envs": 2, "steps": 64, "eval_episodes": 0}
+    given |= {"env_args": {"vectorization": "serial"}, "agent_args": {"rollout": 8}}
+
+    def shared():
+        return run(given, tmp_path / "run").contents["digest"]
+
+    first, second = end(start(shared))
+    assert first == second == json.loads((tmp_path / "run" / "summary.json").read_text())["digest"]
+
+
 # ---- who dies, who is asked to stop, who drifts
 
 
@@ -300,6 +327,31 @@ def test_a_run_goes_on_after_the_end_of_a_process_to_the_same_weights(
     assert digests[0] == digests[1]
     assert (whole / "episodes.csv").read_text() == (folder / "episodes.csv").read_text()
     assert not (folder / "lock").exists()
+
+
+class Breaks(gym.Wrapper):
+    """Fails at its 40th step, in the second process alone."""
+
+    taken = 0
+
+    def step(self, action):
+        self.taken += 1
+        if team.rank() == 1 and self.taken == 40:
+            raise ValueError("the simulator is gone")
+        return super().step(action)
+
+
+def test_an_error_of_one_environment_ends_all_and_keeps_what_was_learned(tmp_path, capfd):
+    gym.register("Breaks-v0", lambda: Breaks(CartPoleEnv()))
+    words = PPO.replace("--env CartPole-v1", "--env Breaks-v0") + " --steps 500 --run-dir"
+    try:
+        assert trained(words, tmp_path / "run") == [1, 1]
+    finally:
+        del gym.registry["Breaks-v0"]
+    told = capfd.readouterr().err.splitlines()
+    found = "at env step 157: environment Breaks-v0 2 (seed "  # of four, the first of the second's
+    assert len(told) == 2 and all(found in line and "simulator is gone" in line for line in told)
+    assert newest(tmp_path / "run")["steps"] == 156
 
 
 def drifting(argv, what):
@@ -369,3 +421,48 @@ def test_a_subclass_has_to_say_itself_that_it_shares_its_gradients():
         check_data_parallel(own, {"agent": "mine:Own"})
     own.__class__.data_parallel = True
     check_data_parallel(own, {"agent": "mine:Own"})
+
+
+# ---- torchrun itself
+
+
+def torchrun(*words):
+    """What torchrun starts two of."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *launcher, "--max-restarts=0", str(TRAIN), *words]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet)
+
+
+def started_by(process):
+    """The processes that torchrun has started."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def reached(folder):
+    """The env step of the newest checkpoint."""
+    return max((int(path.stem[5:]) for path in folder.glob("checkpoint/step-*.ckpt")), default=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
+def test_torchrun_killed_at_random_moments_and_started_again_has_the_same_weights(tmp_path):
+    rng = random.Random(0)
+    words = f"{PPO} --steps 2000 --network gru {SMALL} --checkpoint-every 50".split()
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert torchrun(*words, "--run-dir", str(whole)).wait() == 0
+    process = torchrun(*words, "--run-dir", str(folder))
+    for _ in range(3):
+        before = reached(folder)
+        while process.poll() is None and reached(folder) == before:
+            time.sleep(0.01)
+        time.sleep(rng.random() / 10)
+        alive = started_by(process)
+        os.kill(rng.choice(alive), signal.SIGKILL)
+        assert process.wait(120) != 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in alive)
+        process = torchrun("--resume", str(folder), "--quiet")
+    assert process.wait(300) == 0
+    told = [json.loads((each / "summary.json").read_text()) for each in (whole, folder)]
+    assert told[0]["digest"] == told[1]["digest"]

@@ -110,6 +110,8 @@ def run_line(line):
         run_script(Path(rest[0]).stem, rest[1:])
     elif program == "python" and rest[0].startswith("docs/experiments/"):
         assert (ROOT / rest[0]).exists()  # tests/test_experiments.py runs it
+    elif program == "torchrun":
+        run_processes(rest)
     elif program == "seqrl":
         run_script(rest[0], rest[1:])
     elif Path(program).name == "tensorboard":
@@ -120,6 +122,14 @@ def run_line(line):
         check_install(rest)
     else:
         assert line in ("python3 -m venv .venv", ". .venv/bin/activate"), line
+
+
+def run_processes(words):
+    """A run that torchrun starts, shortened as any other."""
+    at = words.index("scripts/train.py")
+    command = [sys.executable, "-m", "torch.distributed.run", *words[:at], ROOT / words[at]]
+    command += shortened("train", words[at + 1 :])
+    assert subprocess.run([*map(str, command)]).returncode == 0
 
 
 def run_job(code, home):
