@@ -23,6 +23,9 @@ from seqrl.agents.deep.ppo import PPO as PPOAgent
 from seqrl.core import team
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Batch
+from seqrl.envs import make
+from seqrl.envs.gathered import Gathered
+from seqrl.envs.state import get_state, set_state
 from seqrl.networks import MLP
 from seqrl.scripts import train
 from seqrl.training.runs import folder as runs
@@ -189,6 +192,35 @@ def test_the_shares_of_a_batch_are_as_large_and_make_it_up(columns, n, expected)
         assert mine.obs[0].tolist() == mine.state.tolist() == index
         assert mine.extra["return"][1].tolist() == [columns + i for i in index]
         assert mine.valid.tolist() == [list(map(bool, valid))] * 2
+
+
+# ---- environments
+
+
+def played(n, *, shared):
+    """What RepeatFirst shows, pays and answers, with episodes that are left in the middle."""
+    envs = make("seqrl/RepeatFirst-v0", n, vectorization="serial")
+    envs = Gathered(envs) if shared else envs
+    seen, mask = [envs.reset(np.random.SeedSequence(5))], np.array([1, 0, 0, 1], bool)
+    for turn in range(6):
+        seen.append(envs.answer())
+        outcome = envs.step(np.arange(4) % 2)
+        seen.append(outcome)
+        if turn == 2:
+            seen.append(envs.restart(mask, outcome))
+    state = get_state(envs)
+    envs.step(np.zeros(4, int))
+    set_state(envs, state)
+    seen.append(envs.step(np.ones(4, int)))
+    envs.close()
+    return seen, state
+
+
+def test_environments_of_two_processes_are_those_of_one():
+    alone = played(4, shared=False)
+    for shared in together(lambda: played(2, shared=True)):
+        assert differences(alone, shared) == 0
+    assert alone[0][1][1].any()  # some answers are known
 
 
 # ---- a run in two is a run in one
