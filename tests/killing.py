@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
@@ -100,7 +101,8 @@ def record_episodes(home):
     words = "--agent ppo --env CartPole-v1 --steps 10 --eval-episodes 0 --quiet --run-dir"
     assert train.main([*words.split(), str(home / "source")]) == 0
     words = ["--episodes", "60", "--explore", "--out", str(home / "data")]
-    assert record.main([str(home / "source"), *words]) == 0
+    with redirect_stdout(sys.stderr):  # what is printed here is JSON
+        assert record.main([str(home / "source"), *words]) == 0
 
 
 def forked(argv, steps):
