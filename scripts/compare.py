@@ -171,7 +171,8 @@ def plan(
         parts.envs.close()
         begin(parts.agent, config)
     except UsageError as error:
-        raise UsageError(f"{name}: {error}") from error
+        named = str(error).startswith(f"--agent {name}:")
+        raise UsageError(str(error) if named else f"{name}: {error}") from error
     folder_name = run_name(typed, parser, config["agent"], varied)
     return Planned(name, folder_name, config), parser.note
 

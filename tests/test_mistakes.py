@@ -100,6 +100,7 @@ MISTAKES = {
     ),
     "train --agent imitate --dataset nowhere": r"no such folder.*name a folder, or fetch it by",
     "train --agent ppo --from nowhere": r"^seqrl: --from nowhere: no config.toml there; name a run",
+    "compare --agents nowhere:No": r"^seqrl: --agent nowhere:No: .*No module named 'nowhere'",
     "compare --network mlp gru": r"--network mlp gru: a run takes one; --grid network=mlp,gru comp",
     "train --agent ppo --from run.yaml": r"run.yaml: no config.toml there; name a run folder",
     "talk run.yaml": r"run.yaml: no config.toml there; name a run folder",
