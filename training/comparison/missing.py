@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from seqrl.core.errors import UsageError
 from seqrl.training.comparison.recorded import Run, read_run
-from seqrl.training.runs.executor import Job, Processes, Result, finished_folder
+from seqrl.training.runs.executor import Executor, Job, Result, finished_folder
 from seqrl.training.runs.folder import new_folder, plain_name
 
 
@@ -34,7 +34,7 @@ def find_finished(planned: Sequence[Planned], logdir: str) -> list[Path | None]:
 
 
 def run_missing(
-    planned: Sequence[Planned], finished: Sequence[Path | None], logdir: str, executor: Processes
+    planned: Sequence[Planned], finished: Sequence[Path | None], logdir: str, executor: Executor
 ) -> tuple[list[Run], list[Result]]:
     """Execute the runs that are not `finished`; return all runs, and those that failed."""
     missing = [run for run, folder in zip(planned, finished, strict=True) if folder is None]

@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from seqrl.agents.factory import Config
 from seqrl.core import team
@@ -25,6 +24,8 @@ from seqrl.training.runs.load import CODE
 from seqrl.training.runs.run_one import stored_config
 
 POLL_INTERVAL = 0.05  # seconds between two polls of the processes
+Handle = TypeVar("Handle")  # what an engine has of a job that goes on
+Tell = Callable[[Sequence["Job"], Sequence["Job"]], object]  # the jobs that go on, those over
 
 
 class Job(NamedTuple):
@@ -53,24 +54,64 @@ class Result(NamedTuple):
 class Executor(Protocol):
     """Executes jobs somewhere: in processes here, or on other machines."""
 
-    def map(self, jobs: Iterable[Job]) -> Iterator[Result]:
+    def map(self, jobs: Iterable[Job]) -> Generator[Result]:
         """Yield the result of each job when it is over; a failed one stops no other."""
+
+
+class Engine(Protocol[Handle]):
+    """Where an executor has its jobs executed: what starts, awaits and ends them."""
+
+    def room(self) -> int:
+        """Return how many jobs may go on at once."""
+
+    def start(self, job: Job) -> Handle:
+        """Start or continue the run of a job; UsageError where its config or folder is wrong."""
+
+    def ended(self, going: Mapping[Handle, Job]) -> Sequence[tuple[Handle, str]]:
+        """Wait a moment; return the jobs that are over, each with why it failed or ""."""
+
+    def end(self, going: Mapping[Handle, Job]) -> None:
+        """End the jobs that go on; their folders have what was learned."""
+
+
+def execute(
+    jobs: Iterable[Job], engine: Engine[Handle], progress: Tell = lambda going, over: None
+) -> Generator[Result]:
+    """Yield the result of each job when it is over; the next is taken when there is room.
+
+    `progress(going, over)` is told the jobs that go on and those that are over, some times a
+    second. Where the generator is closed, or an error or KeyboardInterrupt is raised in it, the
+    jobs under way are ended.
+    """
+    todo, over, going = iter(jobs), list[Job](), dict[Handle, Job]()
+    try:
+        while True:
+            while len(going) < engine.room() and (job := next(todo, None)) is not None:
+                try:
+                    check_apart(job, going.values())
+                    going[engine.start(job)] = job
+                except UsageError as error:
+                    yield Result(job, str(error))
+                except Exception as error:  # whatever code of the user's may do
+                    yield Result(job, explain(error))
+            if not going:
+                return
+            for handle, reason in engine.ended(going):
+                over.append(going.pop(handle))
+                yield Result(over[-1], reason)
+            progress([*going.values()], over)
+    finally:
+        engine.end(going)
 
 
 class Processes:
     """An executor on this machine: `workers` jobs at a time (default: one a CPU), a process each.
 
     Each has one thread of torch unless its config says otherwise, and a log beside its folder,
-    which is removed where nothing is in it. `progress(going, over)` is told the jobs that go on and
-    those that are over, some times a second.
+    which is removed where nothing is in it. `progress` is that of `execute`.
     """
 
-    def __init__(
-        self,
-        workers: int | None = None,
-        *,
-        progress: Callable[[Sequence[Job], Sequence[Job]], object] = lambda going, over: None,
-    ):
+    def __init__(self, workers: int | None = None, *, progress: Tell = lambda going, over: None):
         team.refuse_several("many runs")
         self.workers = check_whole("workers", workers or os.cpu_count() or 1)
         self.progress = progress
@@ -81,25 +122,30 @@ class Processes:
         Where the iterator is closed, or an error or KeyboardInterrupt is raised in it, the
         processes are ended; their runs are saved.
         """
-        todo, over = iter(jobs), list[Job]()
-        going: dict[subprocess.Popen[bytes], Job] = {}
-        with terminate_on_exit(going):
-            while True:
-                while len(going) < self.workers and (job := next(todo, None)) is not None:
-                    try:
-                        check_apart(job, going.values())
-                        going[start(job)] = job
-                    except UsageError as error:
-                        yield Result(job, str(error))
-                    except Exception as error:  # whatever code of the user's may do
-                        yield Result(job, explain(error))
-                if not going:
-                    return
-                time.sleep(POLL_INTERVAL)
-                for process in [one for one in going if one.poll() is not None]:
-                    over.append(going.pop(process))
-                    yield Result(over[-1], end(process.returncode, log_path(over[-1].folder)))
-                self.progress([*going.values()], over)
+        return execute(jobs, self, self.progress)
+
+    def room(self) -> int:
+        """Return how many processes there may be."""
+        return self.workers
+
+    def start(self, job: Job) -> subprocess.Popen[bytes]:
+        """Start or continue the run of a job."""
+        return start(job)
+
+    def ended(
+        self, going: Mapping[subprocess.Popen[bytes], Job]
+    ) -> list[tuple[subprocess.Popen[bytes], str]]:
+        """Wait a moment; return the processes that are over, each with why it failed or ""."""
+        time.sleep(POLL_INTERVAL)
+        over = [one for one in going if one.poll() is not None]
+        return [(one, failure(one.returncode, log_path(going[one].folder))) for one in over]
+
+    def end(self, going: Mapping[subprocess.Popen[bytes], Job]) -> None:
+        """Terminate the processes, which save, and wait for them."""
+        for process in going:
+            process.terminate()
+        for process in going:
+            process.wait()
 
 
 def check_apart(job: Job, others: Iterable[Job]) -> None:
@@ -115,22 +161,31 @@ def log_path(folder: str | Path) -> Path:
 
 def start(job: Job) -> subprocess.Popen[bytes]:
     """Start or continue the run of a job; UsageError where its config or folder does not fit."""
-    folder = Path(job.folder)
-    if (folder / runs.CONFIG).exists():
-        config = stored_config(folder, complete(job.config))
-    else:
-        config = complete(job.config)
-        runs.write_config(runs.new_folder("", "", "", 0, str(folder)), config)
-    command = [sys.executable, "-P", "-m", "seqrl", "train", f"--resume={folder}", "--quiet"]
-    with open(log_path(folder), "wb") as log:
+    words = run_words(job, prepare(job))
+    with open(log_path(job.folder), "wb") as log:
         return subprocess.Popen(
-            [*command, *code_flags(config), *job.flags],
+            [sys.executable, *words, f"--resume={Path(job.folder)}"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends each once
         )
+
+
+def prepare(job: Job) -> Config:
+    """Return the whole config of a job, which its folder has from now on."""
+    folder = Path(job.folder)
+    if (folder / runs.CONFIG).exists():
+        return stored_config(folder, complete(job.config))
+    config = complete(job.config)
+    runs.write_config(runs.new_folder("", "", "", 0, str(folder)), config)
+    return config
+
+
+def run_words(job: Job, config: Config) -> list[str]:
+    """Return the words for Python, but for the folder, that begin or continue the run of a job."""
+    return ["-P", "-m", "seqrl", "train", "--quiet", *code_flags(config), *job.flags]
 
 
 def code_flags(config: Mapping[str, Any]) -> list[str]:
@@ -145,7 +200,7 @@ def code_flags(config: Mapping[str, Any]) -> list[str]:
     return flags + [f"--env-arg={name}={value}" for name, value in code]
 
 
-def end(status: int, log: Path) -> str:
+def failure(status: int, log: Path) -> str:
     """Return why a process failed, with the last line of its log; "" where it did not."""
     if not status:
         if log.exists() and not log.stat().st_size:
@@ -197,15 +252,3 @@ def as_today(found: Config, wanted: Config) -> Config:
         if known.get("eval_episodes") == EVAL_EPISODES and "eval_episodes" not in wanted:
             del known["eval_episodes"]
     return runs.as_stored(complete(known))
-
-
-@contextmanager
-def terminate_on_exit(going: Mapping[subprocess.Popen[bytes], Job]) -> Iterator[None]:
-    """Terminate the processes that still run at the end, also on an error."""
-    try:
-        yield
-    finally:
-        for process in going:
-            process.terminate()
-        for process in going:
-            process.wait()
