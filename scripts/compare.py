@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 from seqrl.core.errors import RunError, UsageError, closest, counted
-from seqrl.scripts import options, train
+from seqrl.scripts import engine, options, train
 from seqrl.scripts.options import Parser, print_note
 from seqrl.scripts.run_name import run_name
 from seqrl.scripts.running import handle_signals
@@ -40,7 +39,8 @@ def main(argv: Sequence[str]) -> int:
     """Run what is missing, compare all runs, write and print the results."""
     parser = make_parser()
     args, run_flags = parser.parse_known_args([options.normalized(argument) for argument in argv])
-    options.check_minimum(args, {"seeds": 1, "workers": 1})
+    options.check_minimum(args, {"seeds": 1})
+    engine.check_flags(args)
     check_run_flags(args, run_flags, parser)
     failures: list[Result] = []
     if args.runs:
@@ -84,11 +84,11 @@ def make_parser() -> Parser:
     add("--metric", choices=(*METRICS,), default="eval_mean_reward", help="what is compared")
     add("--threshold", type=float, help="say when the mean of 100 episodes reached it")
     add("--runs", nargs="+", metavar="GLOB", help="compare these run folders, run nothing")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time")
     add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT,SETTINGS/seed-N")
     add("--out", help="its folder, LOGDIR/compare-ENV-AGENTS if left out")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
+    engine.add_flags(parser)
     return parser
 
 
@@ -187,14 +187,15 @@ def run_planned(
         done = f", {len(planned) - len(missing)} are there already" if missing != planned else ""
         print_note(f"{counted(len(missing), 'run')} to do{done}")
     total, quiet = sum(one.config["steps"] for one in missing), args.quiet or not missing
-    with Meter(total, "steps", quiet=quiet) as meter, handle_signals(lambda times: True):
+    meter = Meter(total, "steps", quiet=quiet)
 
-        def show(going: Sequence[Job], over: Sequence[Job]) -> None:
-            steps = sum(job.config["steps"] for job in over)
-            steps += sum(steps_done(job.folder) for job in going)
-            meter.show(steps, f"{len(over)} of {counted(len(missing), 'run')}")
+    def show(going: Sequence[Job], over: Sequence[Job]) -> None:
+        steps = sum(job.config["steps"] for job in over)
+        steps += sum(steps_done(job.folder) for job in going)
+        meter.show(steps, f"{len(over)} of {counted(len(missing), 'run')}")
 
-        executor = Processes(args.workers, progress=show)
+    executor = engine.executor(args, show) if missing else Processes()
+    with meter, handle_signals(lambda times: True):
         try:
             return run_missing(planned, finished, args.logdir, executor)
         except KeyboardInterrupt:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seqrl.training.loop.scalars import Scalars
     from seqrl.training.loop.train import Logger, results, run_to, train
     from seqrl.training.runs.conversation import Conversation
+    from seqrl.training.runs.engines import executor
     from seqrl.training.runs.executor import Executor, Job, Processes, Result
     from seqrl.training.runs.offline import load_recordings
     from seqrl.training.runs.policy import Policy, load
@@ -43,6 +44,7 @@ __all__ = [
     "Summary",
     "TensorBoard",
     "evaluate",
+    "executor",
     "fit",
     "load",
     "load_recordings",
@@ -64,6 +66,7 @@ FILES = {
     "loop.scalars": ("Scalars",),
     "loop.train": ("Logger", "results", "run_to", "train"),
     "runs.conversation": ("Conversation",),
+    "runs.engines": ("executor",),
     "runs.executor": ("Executor", "Job", "Processes", "Result"),
     "runs.offline": ("load_recordings",),
     "runs.policy": ("Policy", "load"),

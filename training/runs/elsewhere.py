@@ -21,6 +21,7 @@ MEANT = {
     "n_steps": "--rollout N (ppo) or --n-step N",
     "policy": "--network NAME",
     "load": "--resume RUN",
+    "engine": "seqrl compare --engine NAME, where each seed is a run of its own",
     # what is typed as a flag and belongs to the network or the environment
     "attention": "--network-arg attention=NAME",
     "networks": "--network NAME; several are compared by --grid network=NAME,NAME",
