@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -93,20 +92,20 @@ def test_a_run_whose_process_is_killed_goes_on_from_the_store(tmp_path):
     job = Job({**config, "seed": 1}, tmp_path / "run")
     store, task = SharedFolder(tmp_path / "kept"), task_of(job, "k", interval=0.0)
     store.save("k", Path(job.folder))
-    start, started = remote.start, []
+    start, save, started = remote.start, store.save, []
 
-    def deadly(*args):
+    def noted(*args):
         started.append(start(*args))
-        threading.Thread(target=kill_when_kept, args=(started[0],)).start()
-        return started[0]
+        return started[-1]
 
-    def kill_when_kept(process):
-        while "checkpoint/step" not in str(ZipFile(store.path("k")).namelist()):
-            time.sleep(0.02)
-        process.kill()
+    def deadly(key, folder, *, whole=True):
+        save(key, folder, whole=whole)
+        if not whole:
+            started[0].kill()
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(remote.Killed) as killed:
-        patch.setattr(remote, "start", deadly)
+        patch.setattr(remote, "start", noted)
+        patch.setattr(store, "save", deadly)
         remote.attempt(task, b"", store)
     assert killed.value.args == (-signal.SIGKILL, b"")
     store.load("k", tmp_path / "half")
@@ -266,3 +265,16 @@ def test_what_ray_does_not_take_is_said_in_a_line(options, said):
     with pytest.raises(UsageError, match=said) as error:
         engines.executor("ray", **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_store_that_cannot_keep_a_state_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    from seqrl.training.runs import depot
+
+    monkeypatch.setattr(depot, "LARGEST", 10)
+    unconnected = depot.Depot.__new__(depot.Depot)
+    with pytest.raises(UsageError, match=r"its state is \d+ bytes, more than 10 .* by --storage"):
+        unconnected.save("k", run_folder(tmp_path / "run"), whole=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--storage .*file: File exists; name another"):
+        SharedFolder(str(tmp_path / "file"))

@@ -99,13 +99,13 @@ def digest(folder):
 
 
 def files(folder):
-    """What a run has left, but for names and sizes that depend on the clock."""
-    names = (str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
-    return sorted("events" if "tfevents" in name else name for name in names)
+    """The names of what a run has left; how many checkpoints, and of which step, says the clock."""
+    names = {path.name.partition(".1")[0] for path in Path(folder).rglob("*")}
+    return {name for name in names if not name.startswith("step-")}
 
 
 def test_24_runs_have_the_digests_of_this_machine(cluster, tmp_path, capsys):
-    flags = "--agents q-learning sarsa --env FrozenLake-v1 --steps 20000 --seeds 12 --no-compile"
+    flags = "--agents q-learning sarsa --env FrozenLake-v1 --steps 10000 --seeds 12 --no-compile"
     flags = [*flags.split(), "--eval-episodes", "5", "--workers", "2"]
     far = ["--engine", "ray", "--address", cluster.address]
     walls = {}

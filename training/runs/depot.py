@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from seqrl.core.errors import UsageError
 from seqrl.training.runs.packing import Packed, pack, unpack
 
-LARGEST = 200_000_000  # bytes of a state
+LARGEST = 200_000_000  # bytes of the state of a run that goes on
 
 
 class Kept:
@@ -55,7 +55,7 @@ class Depot:
         file = BytesIO()
         pack(folder, file, whole=whole)
         state = file.getvalue()
-        if len(state) > LARGEST:
+        if not whole and len(state) > LARGEST:  # of one that is over nothing may be lost
             text = f"its state is {len(state):,} bytes, more than {LARGEST:,} that a depot keeps"
             raise UsageError(f"{text}; name a folder that all machines have by --storage")
         ray.get(self.actor.save.remote(key, state))
