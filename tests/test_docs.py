@@ -16,6 +16,8 @@ import pytest
 from seqrl.scripts import compare, doctor, evaluate, export, record, search, talk, train
 from seqrl.scripts import list as listing
 from seqrl.scripts.options import ALIASES
+from seqrl.training import Processes
+from seqrl.training.runs import engines
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -114,6 +116,8 @@ def run_line(line):
         run_processes(rest)
     elif program == "seqrl":
         run_script(rest[0], rest[1:])
+    elif program == "ray":
+        assert rest[0] in ("start", "stop")
     elif Path(program).name == "tensorboard":
         assert rest[0] == "--logdir"
     elif program == "make":
@@ -162,6 +166,12 @@ def trackers():
     return {"wandb": wandb, "mlflow": mlflow}
 
 
+def no_cluster(workers=None, progress=lambda going, over: None, **of_ray):
+    """What runs here in the place of a cluster's executor; tests/test_ray.py has a real one."""
+    assert of_ray.keys() <= {"address", "cpus_per_run", "gpus_per_run", "retries", "storage"}
+    return Processes(workers, progress=progress)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty current folder, with modules of its own."""
@@ -172,6 +182,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n"))  # what is said to `seqrl talk`
     for module, made in trackers().items():
         monkeypatch.setitem(sys.modules, module, made)
+    monkeypatch.setattr(engines, "ray_executor", no_cluster)
     for module in OWN:
         monkeypatch.delitem(sys.modules, module, raising=False)
     yield tmp_path
