@@ -87,15 +87,16 @@ def test_a_comparison_by_another_engine_leaves_the_same_runs(tmp_path, monkeypat
     assert len(made) == 1  # nothing was left to do
 
 
-def test_a_run_whose_process_is_killed_goes_on_from_the_store(tmp_path):
+def test_a_run_whose_process_is_killed_goes_on_from_the_store(tmp_path, monkeypatch):
     config = {**TABLE, "steps": 30_000, "compile": False, "checkpoint_every": 1000}
     job = Job({**config, "seed": 1}, tmp_path / "run")
     store, task = SharedFolder(tmp_path / "kept"), task_of(job, "k", interval=0.0)
     store.save("k", Path(job.folder))
-    start, save, started = remote.start, store.save, []
+    start, save, started, seen = remote.start, store.save, [], []
 
-    def noted(*args):
-        started.append(start(*args))
+    def noted(task, folder, *args):
+        seen.append(runs.checkpoints(folder))
+        started.append(start(task, folder, *args))
         return started[-1]
 
     def deadly(key, folder, *, whole=True):
@@ -103,8 +104,8 @@ def test_a_run_whose_process_is_killed_goes_on_from_the_store(tmp_path):
         if not whole:
             started[0].kill()
 
+    monkeypatch.setattr(remote, "start", noted)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(remote.Killed) as killed:
-        patch.setattr(remote, "start", noted)
         patch.setattr(store, "save", deadly)
         remote.attempt(task, b"", store)
     assert killed.value.args == (-signal.SIGKILL, b"")
@@ -112,6 +113,7 @@ def test_a_run_whose_process_is_killed_goes_on_from_the_store(tmp_path):
     assert not (tmp_path / "half/summary.json").exists()
     assert 0 < steps_done(tmp_path / "half") < 30_000
     assert remote.attempt(task, b"", store) == (0, b"")
+    assert not seen[0] and seen[1]
     store.load("k", Path(job.folder))
     assert next(Processes(1).map([job._replace(folder=tmp_path / "near")])).reason == ""
     assert digest(job.folder) == digest(tmp_path / "near")

@@ -213,6 +213,8 @@ def connect(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=5).close()
         with kept_handler():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        # or each worker that is lost gets paragraphs on stdout; results say what came of it
+        ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise UsageError(f"--address {address}: no Ray cluster is there; {start}") from error
 
