@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seqrl.core.errors import RunError, UsageError, closest
-from seqrl.scripts import options, train
+from seqrl.scripts import engine, options, train
 from seqrl.scripts.compare import plan, run_planned, settings
 from seqrl.scripts.options import Parser, flag_value, print_note, words_of
 from seqrl.scripts.run_name import UNNAMED
@@ -28,7 +27,7 @@ from seqrl.training.comparison.search_space import FORMS, Range, Values, read_ra
 from seqrl.training.comparison.search_study import PRUNERS, RUNGS, SAMPLERS, Study, import_optuna
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.defaults import AGENT, AUTO, flag_of
-from seqrl.training.runs.executor import Job, Processes
+from seqrl.training.runs.executor import Job
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.tensorboard import command
 
@@ -48,8 +47,9 @@ def main(argv: Sequence[str]) -> int:
     argv = [options.normalized(argument) for argument in argv]
     parser = make_parser(argv)
     args, flags = parser.parse_known_args(argv)
-    counts = ("trials", "seeds_per_trial", "best", "fresh_seeds", "workers")
+    counts = ("trials", "seeds_per_trial", "best", "fresh_seeds")
     options.check_minimum(args, {**dict.fromkeys(counts, 1), "seed": 0})
+    engine.check_flags(args)
     for flag, _ in words_of(flags):
         if flag in RESERVED:
             hint = f" Did you mean {RESERVED[flag]}?" if RESERVED[flag] else ""
@@ -91,11 +91,11 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--seed", type=int, default=0, help="of the draws; the trials' seeds are this and the next")
     kept = "journal of the trials, or URL of a database of Optuna's (default: study.log in --out)"
     add("--study", metavar="PATH|URL", help=kept)
-    add("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time")
     add("--logdir", default="runs", help="where the folders of the search and its best runs go")
     add("--out", help="its folder, LOGDIR/search-ENV-AGENT,SETTINGS if left out")
     add("--quiet", action="store_true", help="print nothing but mistakes")
     add("--debug", action="store_true", help="show tracebacks")
+    engine.add_flags(parser)
     return parser
 
 
@@ -234,7 +234,7 @@ def search(study: Study, out: Path, flags: Sequence[str], args: argparse.Namespa
             meter.show(there + under_way.over, f"{len(going)} runs go on")
 
         try:
-            under_way.run(Processes(args.workers, progress=show))
+            under_way.run(engine.executor(args, show))
         except KeyboardInterrupt:
             print_note("what is under way is saved; the same command goes on")
             raise

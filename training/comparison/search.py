@@ -14,7 +14,7 @@ from seqrl.training.comparison.recorded import read_run, read_settings
 from seqrl.training.comparison.search_pruning import PRUNED, Report
 from seqrl.training.comparison.search_space import Values
 from seqrl.training.comparison.search_study import Study, import_optuna, in_turn
-from seqrl.training.runs.executor import Job, Processes, Result
+from seqrl.training.runs.executor import Executor, Job, Result
 from seqrl.training.runs.folder import CONFIG, locked
 
 # attributes of a trial: why it failed, the env steps it took, where its runs are
@@ -66,7 +66,7 @@ class Search:
         self.exhausted = False
         self.over = 0  # trials that this process has told
 
-    def run(self, executor: Processes) -> None:
+    def run(self, executor: Executor) -> None:
         """Execute what is left of the search; its trials are told to the study as they end."""
         try:
             while not self.exhausted or self.ready:
