@@ -305,7 +305,7 @@ def test_two_searches_share_trials_and_one_takes_over_what_the_other_has_left(tm
 def test_a_trial_under_way_on_another_machine_is_left_alone(tmp_path, monkeypatch):
     first = of_search(tmp_path, trials=1)
     one = first.next_trial()
-    one.trial.set_user_attr("place", ["elsewhere", "/nowhere/trials/0000"])
+    one.trial.set_user_attr("place", ["elsewhere", "/dev/null/trials/0000"])
     one.lock.close()
     assert of_search(tmp_path, trials=1).next_trial() is None
 
@@ -377,7 +377,7 @@ def test_a_folder_of_something_else_is_not_taken(tmp_path, capsys):
     assert "holds something else than a search: name another --out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("study", ["nothing://x", "sqlite:////nowhere/x.db", "/nowhere/x.log"])
+@pytest.mark.parametrize("study", ["nothing://x", "sqlite:////dev/null/x.db", "/dev/null/x.log"])
 def test_a_study_that_cannot_be_opened_is_told(study, tmp_path, capsys):
     assert search.main([*CLIFF, "--out", str(tmp_path / "x"), "--study", study]) == 2
     err = capsys.readouterr().err
@@ -390,6 +390,13 @@ def test_a_search_without_any_score_says_so(tmp_path, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "trial 1 on CliffWalking-v1, seed 0, failed, killed" in err
     assert "no trial has a score, so there is nothing to run again" in err
+
+
+def test_a_metric_that_no_run_writes_is_named(tmp_path, capsys):
+    """No episode ends within five steps."""
+    words = ["--steps", "5", "--trials", "1", "--out", str(tmp_path / "x"), "--quiet"]
+    assert search.main([*CLIFF, *words]) == 1
+    assert "trial 0 has no ep_rew_mean" in capsys.readouterr().err
 
 
 # --- real processes ------------------------------------------------------------------------------
