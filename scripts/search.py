@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -265,7 +266,8 @@ def run_again(study: Study, out: Path, flags: Sequence[str], args: argparse.Name
     write_best(again[which].config, out / "best.toml")
     if not args.quiet:
         value, low, high = (float(part) for part in row.score["mean"])
-        score = f"{value:.5g} ({low:.5g} to {high:.5g}) over seeds {fresh[0]} to {fresh[-1]}"
+        between = "" if math.isnan(low) else f" ({low:.5g} to {high:.5g})"  # one seed has none
+        score = f"{value:.5g}{between} over seeds {fresh[0]} to {fresh[-1]}"
         print(f"{terminal(table)}\n\nbest:     {again[which].name}")
         print(f"          {score}, which no trial had")
         print(f"again:    seqrl train --config {out / 'best.toml'}")

@@ -16,7 +16,7 @@ from optuna.trial import FixedTrial
 from seqrl.agents.arguments import agent_parameters
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.core import UsageError
-from seqrl.scripts import compare, search, train
+from seqrl.scripts import engine, search, train
 from seqrl.training.comparison import search_study
 from seqrl.training.comparison.search import Search
 from seqrl.training.comparison.search_pruning import Report, read_report
@@ -40,9 +40,6 @@ class Here:
     taken = ()  # names of the jobs so far
     most = 10**6  # of them before Ctrl-C
 
-    def __init__(self, workers=1, progress=None):
-        pass
-
     def map(self, jobs):
         for job in jobs:
             if len(Here.taken) == Here.most:
@@ -58,8 +55,7 @@ class Here:
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
-    for script in (search, compare):
-        monkeypatch.setattr(script, "Processes", Here)
+    monkeypatch.setattr(engine, "executor", lambda args, progress: Here())
     monkeypatch.setattr(Here, "taken", ())
     monkeypatch.setattr(Here, "most", 10**6)
     return Here
@@ -148,8 +144,7 @@ def done(tmp_path_factory):
     """A search, in this process: its folder, and the names of its jobs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("search"))
-        patch.setattr(search, "Processes", Here)
-        patch.setattr(compare, "Processes", Here)
+        patch.setattr(engine, "executor", lambda args, progress: Here())
         patch.setattr(Here, "taken", ())
         home = Path("out").absolute()
         rows = searched(home, "--trials", "8", "--quiet")
