@@ -22,11 +22,11 @@ from typing import Any
 import gymnasium as gym
 
 HERE = Path(__file__).resolve()
-PPO = "--agent ppo --env CartPole-v1 --num-envs 16 --rollout 32 --preset none --eval-episodes 0"
+PPO = "--agent ppo --env CartPole-v1 --num-envs 16 --preset none --eval-episodes 0"
 TAKES = "--wrapper data_parallel:Takes --wrapper-arg milliseconds=5"
 CASES = {  # flags of a run, and its env steps
-    "5 ms, waiting": (TAKES, 2048),
-    "5 ms, computing": (f"{TAKES} --wrapper-arg computing=True", 2048),
+    "5 ms, waiting": (TAKES, 4096),
+    "5 ms, computing": (f"{TAKES} --wrapper-arg computing=True", 4096),
     "CartPole": ("--env-arg vectorization=serial", 32_768),
 }
 

@@ -216,7 +216,7 @@ def imported_by(code):
 
 
 def test_the_core_needs_numpy_alone():
-    held = imported_by("import seqrl.core")
+    held = imported_by("import seqrl.core, seqrl.core.team")
     assert "numpy" in held
     assert not held & {"torch", "gymnasium", "tensorboard", "numba", "tqdm"}
 
