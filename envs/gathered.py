@@ -27,6 +27,7 @@ class Gathered:
     """
 
     unkept: str | None = None  # why their state cannot be kept, where that was looked at
+    asked = (False, False)  # whether any process had been, to pause and to stop, by the newest turn
 
     def __init__(self, own: SeparateEnvs):
         self.own, each = own, own.num_envs
@@ -34,6 +35,7 @@ class Gathered:
         own.first = each * team.rank()
         self.rows = slice(own.first, own.first + each)
         self.envs, self.seeds = own.envs, own.seeds
+        self.asks: Callable[[], tuple[bool, bool]] = lambda: (False, False)  # the loop says it
         self.single_observation_space = own.single_observation_space
         self.single_action_space = own.single_action_space
 
@@ -47,18 +49,28 @@ class Gathered:
         """Take one action in every environment [N, ...]."""
         chosen = zlib.crc32(b"".join(map(np.ndarray.tobytes, tree.leaves(action))))
         mine = tree.map(lambda leaf: leaf[self.rows], action)
-        return self._outcome(lambda: (self.own.step(mine), chosen))
+        return self._outcome(lambda: (self.own.step(mine), chosen, self.asks()))
+
+    def take_asked(self) -> tuple[bool, bool]:
+        """Return whether any process was asked to pause, and to stop, as the newest turn began.
+
+        That goes with the turn, for an exchange of its own would cost as much again.
+        """
+        found, self.asked = self.asked, (False, False)
+        return found
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
         leaves: Any = tree.map(lambda leaf: leaf[self.rows], outcome[:-2])
         mine = Outcome._make((*leaves, int(leaves[4].sum()), outcome.ended))
-        return self._outcome(lambda: (self.own.restart(mask[self.rows], mine), 0))
+        return self._outcome(lambda: (self.own.restart(mask[self.rows], mine), 0, self.asks()))
 
-    def _outcome(self, action: Callable[[], tuple[Outcome, int]]) -> Outcome:
+    def _outcome(self, action: Callable[[], tuple[Outcome, int, tuple[bool, bool]]]) -> Outcome:
         """Return the outcome [N, ...] of all processes, which have to have chosen alike."""
-        outcomes, chosen = zip(*team.all_of("a turn", action), strict=True)
+        outcomes, chosen, asked = zip(*team.all_of("a turn", action), strict=True)
         team.check_alike("the actions", chosen)
+        pause, stop = zip(*asked, strict=True)
+        self.asked = any(pause), any(stop)
         leaves: Any = side_by_side(*(outcome[:-2] for outcome in outcomes))
         real, ended = zip(*(outcome[-2:] for outcome in outcomes), strict=True)
         return Outcome._make((*leaves, sum(real), any(ended)))

@@ -15,6 +15,7 @@ from seqrl.core.arrays import arange, like
 from seqrl.core.types import Array, Decision, Metrics, State, Transition
 from seqrl.envs.adapter import adapt
 from seqrl.envs.attributes import UnknownClass
+from seqrl.envs.gathered import Gathered
 from seqrl.envs.recorded import Recorded
 from seqrl.envs.state import get_state, set_state
 from seqrl.training.loop.books import WINDOW, Books, Episode, Stopwatch
@@ -51,6 +52,8 @@ class Interaction:
         self.agent = agent
         self.envs = adapt(envs)
         self._n = self.envs.num_envs
+        if isinstance(self.envs, Gathered):
+            self.envs.asks = self._asked
         self.compile = compile
         short = no_table(agent) or f"below {WORTHWHILE:,} env steps"
         self.reason = short if compile else "as asked for"
@@ -147,23 +150,20 @@ class Interaction:
                 self.watch.start()
         self.watch.stop()
 
-    def _halted(self) -> bool:
-        """Return whether to end here; of several processes all do where one has been asked to."""
-        asked: tuple[bool, ...]
-        asked = self.stopped, self.paused, self.interrupt.held or self.stop.is_set()
-        if self.learning and team.size() > 1:
-            asked = team.agreed("a turn's end", *asked)
-            self._take_over(*asked)
-        return any(asked)
+    def _asked(self) -> tuple[bool, bool]:
+        """Return whether this process was asked to pause, and to stop."""
+        return self.paused, self.interrupt.held or self.stop.is_set()
 
-    def _take_over(self, stopped: bool, paused: bool, stop: bool) -> None:
-        """Do what any process was asked to; nothing is set to False: a signal may come between."""
-        if stopped:
-            self.stopped = True
-        if paused:
+    def _halted(self) -> bool:
+        """Return whether to end here; where several processes play, by what any had been asked."""
+        if not isinstance(self.envs, Gathered):
+            return self.stopped or any(self._asked())
+        paused, stop = self.envs.take_asked()
+        if paused:  # nothing is set to False: a signal may come in between
             self.paused = True
         if stop:
             self.stop.set()
+        return self.stopped or paused or stop
 
     def _prepare_compiled(self, steps: int) -> CompiledTurns | None:
         """Return compiled turns where they are possible and the run is long enough to pay."""

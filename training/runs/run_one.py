@@ -223,7 +223,7 @@ class RunUnderWay:
         """Run to the end that the config names, and save at each pause."""
         while True:
             run_to(self.loop, self.config["steps"], episodes=self.config.get("episodes"))
-            if not self.loop.paused:
+            if not any(team.agreed("a pause", self.loop.paused)):
                 return
             self.loop.paused = False
             self.checkpointer.save(self.loop)
