@@ -259,7 +259,7 @@ def test_a_program_runs_without_seqrl_and_its_memory_is_handed_on(pendulum, tmp_
     assert [leaf["shape"] for leaf in about["state"]] == [[1, 64]]
     policy = seqrl.load(pendulum)
     for x, (first, second) in zip(seen, actions, strict=True):
-        assert first == second
+        np.testing.assert_allclose(first, second, rtol=1e-4)  # rows of a batch may be rounded apart
         np.testing.assert_allclose(first, policy.predict(np.float32(x)), rtol=1e-4)
 
 

@@ -551,7 +551,7 @@ def test_wrong_options_are_told_in_one_line(env_id, options, said, refused):
     [
         ("", {}, "0 lines; expected a header and two rows or more"),
         ("x,y\n1,2\n", {}, "2 lines; expected a header"),
-        ("x,y\n1,2\n1\n", {}, "row 2 has 1 cells, the header 2"),
+        ("x,y\n1,2\n1\n", {}, "row 2 has 1 cell, the header 2"),
         ("x,y\n1,2\none,2\n", {}, "row 2, column 'x': 'one', expected a finite number"),
         ("x,y\n1,2\nnan,2\n", {}, "row 2, column 'x': 'nan', expected a finite number"),
         ("x,y\n1,a\n2,\n", {"answer": "numbers"}, "row 1, column 'y': 'a', expected a finite"),
