@@ -374,14 +374,14 @@ class Breaks(gym.Wrapper):
 
 
 def test_an_error_of_one_environment_ends_all_and_keeps_what_was_learned(tmp_path, capfd):
-    gym.register("BreaksOnce-v0", lambda: Breaks(CartPoleEnv()))
-    words = PPO.replace("--env CartPole-v1", "--env BreaksOnce-v0") + " --steps 500 --run-dir"
+    gym.register("Breaks-v1", lambda: Breaks(CartPoleEnv()))
+    words = PPO.replace("--env CartPole-v1", "--env Breaks-v1") + " --steps 500 --run-dir"
     try:
         assert trained(words, tmp_path / "run") == [1, 1]
     finally:
-        del gym.registry["BreaksOnce-v0"]
+        del gym.registry["Breaks-v1"]
     told = capfd.readouterr().err.splitlines()
-    found = "at env step 157: environment BreaksOnce-v0 2 (seed "  # of four, the first of the second's
+    found = "at env step 157: environment Breaks-v1 2 (seed "  # of four, the first of the second's
     assert len(told) == 2 and all(found in line and "simulator is gone" in line for line in told)
     assert newest(tmp_path / "run")["steps"] == 156
 
