@@ -20,9 +20,9 @@ from seqrl.training.comparison.missing import Planned, find_finished, run_missin
 from seqrl.training.comparison.recorded import METRICS, Run, labels, read_runs
 from seqrl.training.comparison.report import terminal
 from seqrl.training.comparison.scale import score_scales
+from seqrl.training.engines.executor import Job, Processes, Result, steps_done
 from seqrl.training.runs.defaults import ENV, flag_of
 from seqrl.training.runs.elsewhere import here
-from seqrl.training.runs.executor import Job, Processes, Result, steps_done
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.tensorboard import command
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from seqrl.scripts.options import Parser, check_minimum
-from seqrl.training.runs import engines
-from seqrl.training.runs.executor import Executor, Tell
+from seqrl.training.engines import choice
+from seqrl.training.engines.executor import Executor, Tell
 
 OF_RAY = ("address", "cpus_per_run", "gpus_per_run", "retries", "storage")
 
@@ -32,10 +32,10 @@ def check_flags(args: argparse.Namespace) -> None:
     """Refuse flags that the engine does not take, before anything is done."""
     check_minimum(args, {"workers": 1, "retries": 0})
     given = [name for name in OF_RAY if getattr(args, name) is not None]
-    engines.check_engine(args.engine, given)
+    choice.check_engine(args.engine, given)
 
 
 def executor(args: argparse.Namespace, progress: Tell) -> Executor:
     """Return the executor that the flags name, which tells `progress` how far the runs are."""
     options = {name: getattr(args, name) for name in ("workers", *OF_RAY)}
-    return engines.executor(args.engine, progress=progress, **options)
+    return choice.executor(args.engine, progress=progress, **options)

@@ -45,7 +45,7 @@ def reporters(one: RunUnderWay, told: str | None) -> list[Callback]:
     """Return what reports the run of a search's trial to its study; of another run nothing."""
     if told is None:
         return []
-    from seqrl.training.comparison.search_pruning import Reporter, read_report
+    from seqrl.training.search.pruning import Reporter, read_report
 
     return [Reporter(one, read_report(told))]
 

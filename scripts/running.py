@@ -12,11 +12,11 @@ from typing import Any
 from seqrl.core import team
 from seqrl.core.errors import counted
 from seqrl.scripts.options import print_note
+from seqrl.training.engines.executor import code_flags
 from seqrl.training.loop.evaluation import Evaluation
 from seqrl.training.loop.protocol import Callback
 from seqrl.training.pictures.as_text import draw_policy, verdict
 from seqrl.training.runs import folder as runs
-from seqrl.training.runs.executor import code_flags
 from seqrl.training.runs.parts import build_envs
 from seqrl.training.runs.progress import Meter, Progress
 from seqrl.training.runs.run_one import Checkpoint, RunUnderWay, Summary

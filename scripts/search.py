@@ -22,15 +22,15 @@ from seqrl.training.comparison.missing import Planned, seeded
 from seqrl.training.comparison.recorded import METRICS
 from seqrl.training.comparison.report import terminal
 from seqrl.training.comparison.scale import score_scales
-from seqrl.training.comparison.search import Search
-from seqrl.training.comparison.search_files import write_best, write_search
-from seqrl.training.comparison.search_space import FORMS, Range, Values, read_range
-from seqrl.training.comparison.search_study import PRUNERS, RUNGS, SAMPLERS, Study, import_optuna
+from seqrl.training.engines.executor import Job
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.defaults import AGENT, AUTO, flag_of
-from seqrl.training.runs.executor import Job
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.tensorboard import command
+from seqrl.training.search.files import write_best, write_search
+from seqrl.training.search.search import Search
+from seqrl.training.search.space import FORMS, Range, Values, read_range
+from seqrl.training.search.study import PRUNERS, RUNGS, SAMPLERS, Study, import_optuna
 
 EPILOG = (
     "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --env, "

@@ -39,7 +39,9 @@ ARROWS = {
         *("envs", "envs.tasks", "networks.diagnosis"),
         *("training", "training.loop", "training.pictures"),
     },
-    "training.comparison": {"envs", "training", "training.runs"},
+    "training.engines": {"agents", "envs", "training.runs"},
+    "training.comparison": {"envs", "training", "training.engines", "training.runs"},
+    "training.search": {"training.comparison", "training.engines", "training.runs"},
     "training.doctor": {
         *("agents", "agents.deep", "envs", "networks", "networks.diagnosis", "training.runs"),
     },

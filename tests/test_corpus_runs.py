@@ -9,8 +9,8 @@ import seqrl
 from seqrl.core import UsageError
 from seqrl.envs.tasks.rewards import own_function
 from seqrl.scripts import evaluate, train
+from seqrl.training.engines.executor import code_flags
 from seqrl.training.runs.config import complete
-from seqrl.training.runs.executor import code_flags
 from seqrl.training.runs.folder import read_config
 from seqrl.training.runs.hparams import flatten
 

@@ -28,10 +28,10 @@ from seqrl.envs.gathered import Gathered
 from seqrl.envs.state import get_state, set_state
 from seqrl.networks import MLP
 from seqrl.scripts import train
+from seqrl.training.engines.executor import Processes
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
 from seqrl.training.runs.config import complete
-from seqrl.training.runs.executor import Processes
 from seqrl.training.runs.parts import build, check_data_parallel
 from seqrl.training.runs.run_one import RunUnderWay, run
 

@@ -16,10 +16,17 @@ import pytest
 from seqrl.core.errors import UsageError
 from seqrl.scripts import compare, train
 from seqrl.training import Job, Processes
-from seqrl.training.runs import engines, packing, remote
+from seqrl.training.engines import choice, packing, remote
+from seqrl.training.engines.executor import (
+    execute,
+    failure,
+    log_path,
+    prepare,
+    run_words,
+    steps_done,
+)
+from seqrl.training.engines.shared_folder import SharedFolder
 from seqrl.training.runs import folder as runs
-from seqrl.training.runs.executor import execute, failure, log_path, prepare, run_words, steps_done
-from seqrl.training.runs.shared_folder import SharedFolder
 
 TABLE = {"agent": "q-learning", "env": "FrozenLake-v1", "steps": 500, "eval_episodes": 5}
 TABLE |= {"pictures": False}
@@ -70,7 +77,7 @@ class Elsewhere:
 def test_a_comparison_by_another_engine_leaves_the_same_runs(tmp_path, monkeypatch):
     made = []
     fake = lambda **options: made.append(Elsewhere(**options)) or made[0]  # noqa: E731
-    monkeypatch.setattr(engines, "ray_executor", fake)
+    monkeypatch.setattr(choice, "ray_executor", fake)
     flags = "--agents q-learning --env FrozenLake-v1 --steps 600 --seeds 2 --workers 2 --quiet"
     flags = [*flags.split(), "--eval-episodes", "3", "--logdir"]
     far = f"--engine ray --retries 2 --gpus-per-run 0.25 --storage {tmp_path}/kept".split()
@@ -123,7 +130,7 @@ def test_a_run_dies_with_the_process_that_started_it(tmp_path):
     code = """
 import time
 from pathlib import Path
-from seqrl.training.runs.remote import Task, start
+from seqrl.training.engines.remote import Task, start
 task = Task("k", ["-c", "import time; time.sleep(60)"], ".", {}, {})
 print(start(task, Path("run"), open("log", "wb"), Path()).pid, flush=True)
 time.sleep(60)
@@ -265,13 +272,13 @@ def test_one_process_has_no_engine(capsys):
 def test_what_ray_does_not_take_is_said_in_a_line(options, said):
     pytest.importorskip("ray")
     with pytest.raises(UsageError, match=said) as error:
-        engines.executor("ray", **options)
+        choice.executor("ray", **options)
     assert "\n" not in str(error.value)
 
 
 def test_a_store_that_cannot_keep_a_state_is_named(tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    from seqrl.training.runs import depot
+    from seqrl.training.engines import depot
 
     monkeypatch.setattr(depot, "LARGEST", 10)
     unconnected = depot.Depot.__new__(depot.Depot)

@@ -26,9 +26,9 @@ from seqrl.envs.tasks.repeat_first import RepeatFirst
 from seqrl.networks import GRU, MLP, Encoder, Normalized, build, normalized_space
 from seqrl.scripts import train as script
 from seqrl.training import Interaction, evaluate, train
+from seqrl.training.engines.executor import code_flags
 from seqrl.training.loop.scalars import driver_of
 from seqrl.training.runs import checkpoint
-from seqrl.training.runs.executor import code_flags
 from seqrl.training.runs.folder import read_config
 
 # the likelihoods, by hand

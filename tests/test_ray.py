@@ -12,7 +12,7 @@ import pytest
 from seqrl.core.errors import UsageError
 from seqrl.scripts import compare
 from seqrl.training import Job, Processes, executor
-from seqrl.training.runs.executor import steps_done
+from seqrl.training.engines.executor import steps_done
 
 pytestmark = [
     pytest.mark.slow,
@@ -199,7 +199,7 @@ def test_code_of_the_users_and_a_shared_folder(cluster, tmp_path, monkeypatch):
 
 
 def test_a_cluster_that_has_other_versions_or_no_room_is_named(cluster, monkeypatch):
-    from seqrl.training.runs import ray_engine
+    from seqrl.training.engines import ray_engine
 
     with pytest.raises(UsageError, match=r"no machine of the cluster has 1 CPU and 0\.5 GPU"):
         executor("ray", address=cluster.address, gpus_per_run=0.5)

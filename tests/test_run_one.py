@@ -17,10 +17,10 @@ from seqrl.core.errors import RunError, UsageError
 from seqrl.envs import Serial
 from seqrl.scripts import evaluate, train
 from seqrl.training import Job, Processes
+from seqrl.training.engines.executor import steps_done
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.config import complete
 from seqrl.training.runs.defaults import DEFAULTS
-from seqrl.training.runs.executor import steps_done
 from seqrl.training.runs.global_state import one_at_a_time
 
 TABLE = {"steps": 2000, "eval_episodes": 5, "pictures": False}

@@ -17,14 +17,14 @@ from seqrl.agents.arguments import agent_parameters
 from seqrl.agents.registry import AGENTS, agent_class
 from seqrl.core import UsageError
 from seqrl.scripts import engine, search, train
-from seqrl.training.comparison import search_study
-from seqrl.training.comparison.search import Search
-from seqrl.training.comparison.search_pruning import Report, read_report
-from seqrl.training.comparison.search_space import read_range
-from seqrl.training.comparison.search_study import Study
+from seqrl.training.engines.executor import Job, Processes, Result
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.config import complete
-from seqrl.training.runs.executor import Job, Processes, Result
+from seqrl.training.search import study as studies
+from seqrl.training.search.pruning import Report, read_report
+from seqrl.training.search.search import Search
+from seqrl.training.search.space import read_range
+from seqrl.training.search.study import Study
 
 CLIFF = "--env CliffWalking-v1 --max-episode-steps 40 --steps 480 --eval-episodes 2".split()
 CLIFF += ["--metric", "ep_rew_mean"]
@@ -64,8 +64,8 @@ def here(monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No pictures, which take most of the time."""
-    for module in ("search_files", "files"):
-        monkeypatch.setattr(f"seqrl.training.comparison.{module}.draw", lambda *args: None)
+    for wing in ("search", "comparison"):
+        monkeypatch.setattr(f"seqrl.training.{wing}.files.draw", lambda *args: None)
 
 
 def searched(home, *words, status=0):
@@ -347,11 +347,11 @@ def test_what_is_reported_counts_all_seeds_of_a_trial(tmp_path):
 
 
 def test_pruners_are_those_asked_for():
-    hyperband = search_study.make_pruner("hyperband", 1600)
+    hyperband = studies.make_pruner("hyperband", 1600)
     assert (hyperband._min_resource, hyperband._max_resource) == (100, 1600)
-    median = search_study.make_pruner("median", 1600)
+    median = studies.make_pruner("median", 1600)
     assert median._n_warmup_steps == 100
-    assert type(search_study.make_pruner("none", 1600)).__name__ == "NopPruner"
+    assert type(studies.make_pruner("none", 1600)).__name__ == "NopPruner"
 
 
 # --- mistakes ------------------------------------------------------------------------------------
@@ -476,7 +476,7 @@ def test_a_search_that_was_killed_goes_on_and_loses_nothing(tmp_path, start):
 
 def parameters(home):
     """What the study of a search has kept of its settings."""
-    return search_study.open_storage(str(home / "study.log")).get_study_user_attrs(0)["parameters"]
+    return studies.open_storage(str(home / "study.log")).get_study_user_attrs(0)["parameters"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqrl.training.engines.choice import executor
+    from seqrl.training.engines.executor import Executor, Job, Processes, Result
     from seqrl.training.loop.books import Episode
     from seqrl.training.loop.evaluation import Evaluation, evaluate
     from seqrl.training.loop.fit import fit
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from seqrl.training.loop.scalars import Scalars
     from seqrl.training.loop.train import Logger, results, run_to, train
     from seqrl.training.runs.conversation import Conversation
-    from seqrl.training.runs.engines import executor
-    from seqrl.training.runs.executor import Executor, Job, Processes, Result
     from seqrl.training.runs.offline import load_recordings
     from seqrl.training.runs.policy import Policy, load
     from seqrl.training.runs.presets import Preset, preset
@@ -66,8 +66,8 @@ FILES = {
     "loop.scalars": ("Scalars",),
     "loop.train": ("Logger", "results", "run_to", "train"),
     "runs.conversation": ("Conversation",),
-    "runs.engines": ("executor",),
-    "runs.executor": ("Executor", "Job", "Processes", "Result"),
+    "engines.choice": ("executor",),
+    "engines.executor": ("Executor", "Job", "Processes", "Result"),
     "runs.offline": ("load_recordings",),
     "runs.policy": ("Policy", "load"),
     "runs.presets": ("Preset", "preset"),

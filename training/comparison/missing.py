@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from seqrl.core.errors import UsageError
 from seqrl.training.comparison.recorded import Run, read_run
-from seqrl.training.runs.executor import Executor, Job, Result, finished_folder
+from seqrl.training.engines.executor import Executor, Job, Result, finished_folder
 from seqrl.training.runs.folder import new_folder, plain_name
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from seqrl.core.errors import UsageError
 from seqrl.training.comparison.recorded import Run, find_runs, labels, read_settings
-from seqrl.training.runs.executor import steps_done
+from seqrl.training.engines.executor import steps_done
 from seqrl.training.runs.folder import checkpoints, plain_name
 
 

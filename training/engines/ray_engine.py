@@ -21,9 +21,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, explain
-from seqrl.training.runs import folder as runs
-from seqrl.training.runs.depot import Depot
-from seqrl.training.runs.executor import (
+from seqrl.training.engines.depot import Depot
+from seqrl.training.engines.executor import (
     Job,
     Result,
     Tell,
@@ -34,9 +33,17 @@ from seqrl.training.runs.executor import (
     prepare,
     run_words,
 )
-from seqrl.training.runs.packing import pack_code, unpack_logs
-from seqrl.training.runs.remote import PATIENCE, Killed, Task, attempt, check_versions, travelling
-from seqrl.training.runs.shared_folder import SharedFolder
+from seqrl.training.engines.packing import pack_code, unpack_logs
+from seqrl.training.engines.remote import (
+    PATIENCE,
+    Killed,
+    Task,
+    attempt,
+    check_versions,
+    travelling,
+)
+from seqrl.training.engines.shared_folder import SharedFolder
+from seqrl.training.runs import folder as runs
 
 STATES = 100  # that reach the store in a second, at most, of all runs together
 WAIT = 0.1  # seconds for a task to be over

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrl.core.errors import UsageError
-from seqrl.training.comparison.search_study import RUNGS, import_optuna, make_pruner, open_storage
 from seqrl.training.runs.run_one import RunUnderWay
+from seqrl.training.search.study import RUNGS, import_optuna, make_pruner, open_storage
 
 CALLS = 200  # a run: how soon it notices that nobody waits for it any more
 PRUNED = "pruned"  # attribute of a trial: the env steps of all its seeds after which it was ended

@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from seqrl.core.errors import UsageError
-from seqrl.training.runs.packing import Packed, pack, unpack
+from seqrl.training.engines.packing import Packed, pack, unpack
 
 LARGEST = 200_000_000  # bytes of the state of a run that goes on
 

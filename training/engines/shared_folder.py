@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from seqrl.core.errors import UsageError
-from seqrl.training.runs.packing import Packed, pack, unpack
+from seqrl.training.engines.packing import Packed, pack, unpack
 
 
 class SharedFolder:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from seqrl.core.errors import UsageError
 from seqrl.training.comparison.recorded import read_run, read_settings
-from seqrl.training.comparison.search_pruning import PRUNED, Report
-from seqrl.training.comparison.search_space import Values
-from seqrl.training.comparison.search_study import Study, import_optuna, in_turn
-from seqrl.training.runs.executor import Executor, Job, Result
+from seqrl.training.engines.executor import Executor, Job, Result
 from seqrl.training.runs.folder import CONFIG, locked
+from seqrl.training.search.pruning import PRUNED, Report
+from seqrl.training.search.space import Values
+from seqrl.training.search.study import Study, import_optuna, in_turn
 
 # attributes of a trial: why it failed, the env steps it took, where its runs are
 REASON, STEPS, PLACE = "reason", "steps", "place"

@@ -15,11 +15,11 @@ import numpy as np
 from seqrl.core.errors import UsageError
 from seqrl.training.comparison.charts import EVENT_FILES, scalars, write_events
 from seqrl.training.comparison.plot import COLOURS, label, style_panel
-from seqrl.training.comparison.search import PLACE, STEPS
-from seqrl.training.comparison.search_space import Range, Values
-from seqrl.training.comparison.search_study import Study, import_optuna
 from seqrl.training.runs.folder import config_text
 from seqrl.training.runs.hparams import session_end, session_start
+from seqrl.training.search.search import PLACE, STEPS
+from seqrl.training.search.space import Range, Values
+from seqrl.training.search.study import Study, import_optuna
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 SIZE = (12.0, 3.6)  # inches

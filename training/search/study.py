@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from seqrl.core.errors import UsageError, explain
-from seqrl.training.comparison.search_space import Range, Values
 from seqrl.training.runs.saved_run import differences
+from seqrl.training.search.space import Range, Values
 
 SAMPLERS, PRUNERS = ("tpe", "random"), ("hyperband", "median", "none")
 PARAMETERS = "parameters"  # attribute of a study: what all its trials have in common

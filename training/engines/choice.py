@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from seqrl.core.errors import UsageError, closest
+from seqrl.training.engines.executor import Executor, Processes, Tell
 from seqrl.training.runs.defaults import flag_of
-from seqrl.training.runs.executor import Executor, Processes, Tell
 
 ENGINES = ("local", "ray")
 INSTALL = 'it takes Ray: pip install "seqrl[ray]"'
@@ -58,7 +58,7 @@ def check_engine(engine: str, given: Iterable[str]) -> None:
 def ray_executor(**options: Any) -> Executor:
     """Return the executor of a Ray cluster; UsageError without Ray."""
     try:
-        from seqrl.training.runs.ray_engine import Ray
+        from seqrl.training.engines.ray_engine import Ray
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "ray":
             raise

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple, Protocol
 
 from seqrl.core.errors import UsageError
+from seqrl.training.engines.packing import has_code, unpack
 from seqrl.training.runs import folder as runs
-from seqrl.training.runs.packing import has_code, unpack
 
 POLL_INTERVAL = 0.1  # seconds
 COST = 20  # times what it took to send a state pass before the next one is sent
