@@ -42,7 +42,7 @@ def cross_entropy(run: Any, episodes: int = 1000) -> float:
     """Return the loss on fresh episodes, in nats a step: of imitation with the task as teacher."""
     agent, envs, losses = run.agent, run.make_envs(episodes), []
     loop = Interaction(agent, envs)
-    agent.batch_size, agent.update = episodes, lambda batch: losses.append(agent.loss(batch)) or {}
+    agent.columns, agent.update = episodes, lambda batch: losses.append(agent.loss(batch)) or {}
     loop.reset(np.random.SeedSequence(1))
     with torch.no_grad():
         loop.run(episodes * task_of(run).horizon)

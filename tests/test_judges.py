@@ -87,3 +87,17 @@ def test_what_is_gained_counts_where_nothing_was_lost_on_the_way(tmp_path):
         told = [(step, scalars({"eval/mean_reward": value})) for step, value in points]
         write_events(tmp_path / "run", told, 1.0)
         assert judges.judged("gain kept", tmp_path / "run") == pytest.approx(found, abs=1e-6)
+
+
+def test_the_cross_entropy_is_that_of_what_the_agent_says():
+    from seqrl.agents import Imitation
+    from seqrl.networks import build
+
+    envs = make("seqrl/NextToken-v0")
+    spaces = envs.single_action_space, envs.single_observation_space
+    agent = Imitation(build("gru", spaces[1], hidden_size=4), *spaces, seed=0)
+    part = agent.parts["policy"]
+    for weight in part.module.parameters():
+        weight.data.zero_()  # all tokens are as likely
+    run = SimpleNamespace(agent=agent, make_envs=lambda n: make("seqrl/NextToken-v0", num_envs=n))
+    assert judges.cross_entropy(run, 16) == pytest.approx(math.log(spaces[0].n), rel=1e-5)
