@@ -13,6 +13,8 @@ from seqrl.training.runs.defaults import flag_of
 from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.presets import Settings, beneath, fitting, flatten, presets
 
+# what every run's config.toml names: of such a file, what it leaves out is meant to be left out
+OF_A_RUN = {"agent", "env", "steps", "num_envs", "env_args", "agent_args", "compile"}
 GOES_ON = "it goes on imitating, as --from RUN did; --agent reinforce or ppo learns by reward"
 
 
@@ -41,7 +43,8 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     given = {**file, **chosen}
     if temperature := flag_value(argv, "--temperature"):
         given["agent_args"] = {**file.get("agent_args", {}), "temperature": temperature}
-    preset = fitting(given, flag_value(argv, "--preset"))
+    same_run = file.keys() >= OF_A_RUN and all(file.get(x) == chosen[x] for x in chosen)
+    preset = fitting(given, flag_value(argv, "--preset", "none" if same_run else ""))
     agent = given.get("agent", preset.agent if preset else "")
     own = dict(AGENTS[agent].numbers) if agent in AGENTS else {}
     numbers = carried_over(file.get("agent_args", {}), file.get("agent", agent), agent)

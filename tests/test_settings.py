@@ -103,6 +103,20 @@ def test_a_runs_own_config_is_such_a_file(here):
     assert digests[0] == digests[1]
 
 
+def test_a_preset_adds_nothing_to_a_runs_own_config(here):
+    line = "--agent imitate --network rnn --env seqrl/Waves-v0"
+    bare, _ = config_of(f"{line} --preset none")
+    (here / "r").mkdir()
+    runs.write_config(here / "r", bare)
+    for words in ("", " --env seqrl/Waves-v0", " --seed 3"):
+        config, note = config_of(f"--config r/config.toml{words}")
+        assert config == {**bare, "seed": config["seed"]} and note == ""
+    tuned, note = config_of("--config r/config.toml --preset waves")
+    assert tuned["agent_args"] != bare["agent_args"] and note.startswith("preset waves ")
+    (here / "mine.toml").write_text("agent = 'imitate'\nenv = 'seqrl/Waves-v0'\n")
+    assert config_of("--config mine.toml")[1].startswith("preset waves ")
+
+
 @pytest.mark.parametrize("network", ["--network gru --network-arg hidden=8", "--preset none"])
 def test_so_is_that_of_a_run_on_a_network_where_there_is_a_preset(here, network):
     words = f"--agent reinforce --env seqrl/TMaze-v0 --steps 60 --eval-episodes 0 --quiet {network}"
