@@ -25,6 +25,7 @@ from seqrl.training.comparison.scale import score_scales
 from seqrl.training.engines.executor import Job
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.defaults import AGENT, AUTO, flag_of
+from seqrl.training.runs.elsewhere import SAME
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.tensorboard import command
 from seqrl.training.search.files import write_best, write_search
@@ -104,6 +105,7 @@ def searched(text: str) -> tuple[str, Range]:
     """Parse NAME=RANGE."""
     name, _, values = text.partition("=")
     name = name.strip("-").replace("-", "_")
+    name = SAME.get(name, name)
     try:
         if not name.isidentifier():
             raise UsageError(f"{text!r}: expected NAME={FORMS}")
@@ -155,20 +157,24 @@ def evaluations(
 
 
 def check_space(space: Mapping[str, Range], flags: Sequence[str], metric: str) -> None:
-    """Refuse what no run takes: unknown names, and ends of ranges, each with what is typed."""
+    """Refuse unknown names, ends of ranges that no run takes beside what is typed, and synonyms."""
     parser = train.make_parser(expanded(flags))
     names = {action.dest for action in parser._actions if action.dest not in UNNAMED}
     for name, each in space.items():
         if name in UNNAMED:
             raise UsageError(f"--search {name}: it is the same in all trials; leave it out")
+        about, found = f"--search {name}", dict[str, dict[str, Any]]()
         for end in each.ends:
             try:
-                plan(f"--search {name}", flags, flags_for({name: end}, names), metric)
+                config = plan(about, flags, flags_for({name: end}, names), metric)[0].config
             except UsageError as error:
                 if name in names:
                     raise
-                hint = closest(name, names) or f" {error}"
-                raise UsageError(f"--search {name}: no flag has this name.{hint}") from error
+                hint = closest(name, names) or str(error).removeprefix(f"{about}:")
+                raise UsageError(f"{about}: no flag has this name.{hint}") from error
+            if same := [other for other in found if found[other] == config]:
+                raise UsageError(f"{about}: {end} is the same as {same[0]}; leave one out")
+            found[end] = config
 
 
 def flags_for(values: Mapping[str, str], names: set[str]) -> list[str]:

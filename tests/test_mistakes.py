@@ -69,6 +69,8 @@ MISTAKES = {
     "search --agent ppo --env CartPole-v1 --search hiden=choice:32,64": (
         r"--search hiden: no flag has .*unknown argument 'hiden'. Did you mean \"hidden\"\?"
     ),
+    "search --search hidden=choice:8": r"--search hidden: no flag has this name. --network-arg: q-",
+    "search --search lr=choice:0.5,1,0.50": r"learning_rate: 0.50 is the same as 0.5; leave one",
     "search --search gamma=uniform:0.9:2": r"gamma 2.0: expected a number from 0 to 1",
     "search --search steps=int:10:20": r"--search steps: it is the same in all trials; leave",
     "search --gamma 1 --search gamma=uniform:0:1": r"--gamma: it is searched for and typed; leave",
