@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,20 @@ def test_two_searches_share_trials_and_one_takes_over_what_the_other_has_left(tm
     assert third.next_trial() is None
 
 
+def test_a_trial_is_taken_over_when_its_run_has_noticed_that_its_search_is_gone(
+    tmp_path, monkeypatch
+):
+    first = of_search(tmp_path, trials=1)
+    job = next(first.jobs())
+    run = runs.new_folder("", "", "", 0, str(job.folder))
+    under_way, waited = ExitStack(), []
+    under_way.enter_context(runs.locked(run))
+    first.under_way[Path(job.folder)].lock.close()
+    monkeypatch.setattr(time, "sleep", lambda s: (waited.append(s), under_way.close()))
+    assert of_search(tmp_path, trials=1).next_trial().trial.number == 0
+    assert len(waited) == 1
+
+
 def test_a_trial_under_way_on_another_machine_is_left_alone(tmp_path, monkeypatch):
     first = of_search(tmp_path, trials=1)
     one = first.next_trial()
@@ -344,6 +359,18 @@ def test_what_is_reported_counts_all_seeds_of_a_trial(tmp_path):
     assert {*found.intermediate_values.values()} == {0.25}
     steps = sorted(found.intermediate_values)
     assert steps[0] >= 240 and steps[-1] < 480 and all(step % 15 == 0 for step in steps)
+
+
+def test_a_run_that_has_no_access_to_its_study_says_so(tmp_path, capsys):
+    config = {"env": "FrozenLake-v1", "steps": 240, "eval_episodes": 2, "pictures": False}
+    folder = runs.new_folder("", "", "", 0, str(tmp_path / "run"))
+    runs.write_config(folder, complete(config))
+    for where in (tmp_path / "none.log", tmp_path / "none" / "study.log"):
+        report = Report(str(where), "s", 0, "median", "ep_rew_mean", 1, [])
+        words = ["--resume", str(folder), "--quiet", "--search-trial", report.text]
+        assert train.main(words) == 2
+        told = f"seqrl: the study {where} is not here: machines without a common folder share a"
+        assert capsys.readouterr().err == f"{told} database: --study URL\n"
 
 
 def test_pruners_are_those_asked_for():

@@ -57,9 +57,13 @@ class Reporter:
         spacing = one.config.get("eval_every")
         self.spacing = spacing if isinstance(spacing, int) and spacing else self.steps // RUNGS or 1
         pruner = make_pruner(told.pruner, told.seeds * self.steps)
-        storage, random = open_storage(told.storage), optuna.samplers.RandomSampler()
-        options = {"storage": storage, "sampler": random, "pruner": pruner}
-        study = optuna.load_study(study_name=told.study, **options)
+        options = {"sampler": optuna.samplers.RandomSampler(), "pruner": pruner}
+        try:
+            storage = open_storage(told.storage)
+            study = optuna.load_study(study_name=told.study, storage=storage, **options)
+        except Exception as error:  # of whatever database it is
+            remedy = "machines without a common folder share a database: --study URL"
+            raise UsageError(f"the study {told.storage} is not here: {remedy}") from error
         of = storage.get_study_id_from_name(told.study)
         number = storage.get_trial_id_from_study_id_trial_number(of, told.trial)
         self.trial = optuna.trial.Trial(study, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from seqrl.training.search.study import Study, import_optuna, in_turn
 
 # attributes of a trial: why it failed, the env steps it took, where its runs are
 REASON, STEPS, PLACE = "reason", "steps", "place"
+WAIT = 0.5  # seconds between two looks at a run whose search is gone
 
 
 class UnderWay(NamedTuple):
@@ -96,7 +98,9 @@ class Search:
                 one = self._left_behind() or self._new()
             if one is None:
                 self.exhausted = True
-            elif not self.told(one):
+                return None
+            await_run(one.folder)
+            if not self.told(one):
                 return one
         return None
 
@@ -202,6 +206,17 @@ def lock_of(folder: Path) -> ExitStack:
     lock = ExitStack()
     lock.enter_context(locked(folder))
     return lock
+
+
+def await_run(folder: Path) -> None:
+    """Wait until no run of a trial goes on: one whose search was killed notices it, and saves."""
+    for path in folder.glob("*/"):
+        while True:
+            try:
+                with locked(path):
+                    break
+            except UsageError:
+                time.sleep(WAIT)
 
 
 def trial_folder(folder: Path, number: int) -> Path:
