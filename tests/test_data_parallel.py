@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
-from gymnasium.spaces import Box, Discrete
 
 from seqrl.agents.deep.ppo import PPO as PPOAgent
 from seqrl.core import team
@@ -26,7 +25,6 @@ from seqrl.core.types import Batch
 from seqrl.envs import make
 from seqrl.envs.gathered import Gathered
 from seqrl.envs.state import get_state, set_state
-from seqrl.networks import MLP
 from seqrl.scripts import train
 from seqrl.training.engines.executor import Processes
 from seqrl.training.runs import folder as runs
@@ -423,7 +421,10 @@ def test_drift_ends_a_run_by_name(what, tmp_path, capfd):
         ({"num_envs": 5}, "--num-envs 5: 2 processes cannot share them evenly; take a multiple"),
         ({"env_args": {}}, "CartPole-v1 is a batch with one seed, which processes cannot share"),
         ({"agent": "q-learning"}, "--agent q-learning: torchrun's processes share a run of ppo"),
-        ({"agent": "imitate", "env": "seqrl/TMaze-v0"}, "--agent imitate: torchrun's processes"),
+        (
+            {"agent": "imitate", "env": "seqrl/TMaze-v0", "env_args": {}},
+            "--agent imitate: torchrun's processes",
+        ),
         ({"agent_args": {"sparsity": 0.1}}, "sparsity 0.1: the activity of a batch is nowhere"),
     ],
 )
@@ -448,11 +449,10 @@ def test_a_subclass_has_to_say_itself_that_it_shares_its_gradients():
     class Own(PPOAgent):
         """Whose loss may be of the whole batch."""
 
-    own = Own(MLP(Box(-1, 1, (2,))), Discrete(2))
     with pytest.raises(UsageError, match="--agent mine:Own: torchrun's processes share a run of"):
-        check_data_parallel(own, {"agent": "mine:Own"})
-    own.__class__.data_parallel = True
-    check_data_parallel(own, {"agent": "mine:Own"})
+        check_data_parallel(Own, {"agent": "mine:Own"})
+    Own.data_parallel = True
+    check_data_parallel(Own, {"agent": "mine:Own"})
 
 
 # ---- torchrun itself

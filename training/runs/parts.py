@@ -13,6 +13,7 @@ from seqrl.agents.experience.dataset import Dataset
 from seqrl.agents.experience.recording import Recording
 from seqrl.agents.factory import Config, build_agent
 from seqrl.agents.protocol import Agent
+from seqrl.agents.registry import agent_class
 from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.core import action_mask, team
 from seqrl.core.errors import UsageError
@@ -104,11 +105,13 @@ def build(config: Config) -> RunParts:
     if config.get("dataset"):
         team.refuse_several("--dataset")
         return build_offline(config, streams)
-    envs = build_own_envs(config) if team.size() > 1 else build_envs(config, processes=processes)
+    if team.size() > 1:
+        check_data_parallel(agent_class(config["agent"], bool(config.get("network"))), config)
+        envs: Environments = build_own_envs(config)
+    else:
+        envs = build_envs(config, processes=processes)
     check_evaluated(config, envs)
     agent = agent_for(config, envs, streams)
-    if team.size() > 1:
-        check_data_parallel(agent, config)
     if isinstance(agent, TabularAgent):
         agent.prepare(envs.num_envs)  # here, so that a lack of memory shows at once
     return RunParts(config, streams, envs, agent)
@@ -131,9 +134,9 @@ def build_own_envs(config: Config) -> Environments:
     return Gathered(own)
 
 
-def check_data_parallel(agent: Agent, config: Config) -> None:
+def check_data_parallel(cls: type, config: Config) -> None:
     """Refuse an agent whose gradients processes cannot share, whatever its base class can."""
-    if not vars(type(agent)).get("data_parallel"):
+    if not vars(cls).get("data_parallel"):
         known = "torchrun's processes share a run of ppo, a2c or reinforce; start it without"
         raise UsageError(f"--agent {config['agent']}: {known}")
 
