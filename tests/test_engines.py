@@ -38,7 +38,7 @@ def digest(folder):
 
 def task_of(job, key, **more):
     words = run_words(job, prepare(job))
-    return remote.Task(key, words, os.getcwd(), {}, runs.versions(), **more)
+    return remote.Task(key, str(job.folder), words, os.getcwd(), {}, runs.versions(), **more)
 
 
 class Elsewhere:
@@ -126,12 +126,21 @@ def test_a_run_whose_process_is_killed_goes_on_from_the_store(tmp_path, monkeypa
     assert digest(job.folder) == digest(tmp_path / "near")
 
 
+def test_the_log_of_a_run_elsewhere_names_its_folder_here(tmp_path):
+    store, folder = SharedFolder(str(tmp_path / "store")), tmp_path / "far"
+    job = Job(TABLE, folder)
+    task = task_of(job, "k")
+    task = task._replace(command=["-c", "import sys; sys.exit('see ' + sys.argv[1])"])
+    store.save("k", folder, whole=False)
+    assert remote.attempt(task, b"", store) == (1, f"see --resume={folder}\n".encode())
+
+
 def test_a_run_dies_with_the_process_that_started_it(tmp_path):
     code = """
 import time
 from pathlib import Path
 from seqrl.training.engines.remote import Task, start
-task = Task("k", ["-c", "import time; time.sleep(60)"], ".", {}, {})
+task = Task("k", "run", ["-c", "import time; time.sleep(60)"], ".", {}, {})
 print(start(task, Path("run"), open("log", "wb"), Path()).pid, flush=True)
 time.sleep(60)
 """

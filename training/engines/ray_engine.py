@@ -123,6 +123,7 @@ class Ray:
             self.store.save(key, folder, whole=False)
         task = Task(
             key,
+            str(folder),
             run_words(job, config),
             os.getcwd(),
             travelling(os.environ),

@@ -50,6 +50,7 @@ class Task(NamedTuple):
     """What another machine has to know of a run, its state apart."""
 
     key: str
+    folder: str  # of the run, where the command was typed
     command: Sequence[str]  # without Python and the folder
     cwd: str  # where the command was typed
     environ: Mapping[str, str]
@@ -84,7 +85,7 @@ def attempt(task: Task, code: bytes, store: Store) -> tuple[int, bytes]:
         finally:
             end(process)
             store.save(task.key, folder)
-        said = log.read_bytes()[-KEPT:]
+        said = log.read_bytes()[-KEPT:].replace(os.fsencode(folder), os.fsencode(task.folder))
         if process.returncode < 0 or process.returncode == 128 + signal.SIGTERM:
             raise Killed(process.returncode, said)
         return process.returncode, said
