@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from seqrl.core import team
 from seqrl.scripts.options import Parser, check_minimum
 from seqrl.training.engines import choice
 from seqrl.training.engines.executor import Executor, Tell
@@ -30,6 +31,7 @@ def add_flags(parser: Parser) -> None:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Refuse flags that the engine does not take, before anything is done."""
+    team.refuse_several("many runs")
     check_minimum(args, {"workers": 1, "retries": 0})
     given = [name for name in OF_RAY if getattr(args, name) is not None]
     choice.check_engine(args.engine, given)

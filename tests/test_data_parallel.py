@@ -25,8 +25,7 @@ from seqrl.core.types import Batch
 from seqrl.envs import make
 from seqrl.envs.gathered import Gathered
 from seqrl.envs.state import get_state, set_state
-from seqrl.scripts import train
-from seqrl.training.engines.executor import Processes
+from seqrl.scripts import compare, search, train
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
 from seqrl.training.runs.config import complete
@@ -443,6 +442,9 @@ def test_many_runs_are_refused_where_torchrun_started_the_process(monkeypatch, c
         Processes(2)
     assert train.main("--agent ppo --seeds 2 --env CartPole-v1".split()) == 2
     assert "--seeds: torchrun's processes share one run" in capsys.readouterr().err
+    for command in (compare, search):
+        assert command.main(["--env", "CartPole-v1", "--engine", "ray"]) == 2
+        assert capsys.readouterr().err.startswith("seqrl: many runs: torchrun's processes share")
 
 
 def test_a_subclass_has_to_say_itself_that_it_shares_its_gradients():

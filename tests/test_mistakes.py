@@ -52,6 +52,7 @@ MISTAKES = {
     "train --network-arg hidden=3": r"--network-arg: q-learning learns a table here; name a --net",
     "train --stop-at 1": r"--stop-at: it looks at evaluations; add --eval-every 10000",
     "train --seeds 3 --seed 1": r"--seed with --seeds: seeds 0, 1, ... are trained; leave it out",
+    "train --processes --env-arg vectorization=serial": r"--processes says it already; leave out",
     "train --resume nowhere": r"nowhere.*no config.toml there; name a run folder",
     "train --config no.toml": r"--config no.toml: No such file",
     "train --config run.yaml": r"--config run.yaml: .*expected TOML, lines such as steps = 100000",

@@ -194,6 +194,8 @@ def build_envs(config: Config, *, processes: bool = False) -> Environments:
     restarts = config.get("restart_workers") or 0
     if restarts and not config.get("processes"):
         raise UsageError(f"--restart-workers {restarts}: there are none; add --processes")
+    if processes and "vectorization" in config["env_args"]:
+        raise UsageError("--env-arg vectorization: --processes says it already; leave out one")
     timeout = config.get("worker_timeout", TIMEOUT)
     workers = {"vectorization": "async", "worker_timeout": timeout, "restart_workers": restarts}
     more: dict[str, Any] = {"max_episode_steps": config.get("max_episode_steps")}
