@@ -57,9 +57,10 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     flat = {name: x for name, x in flatten(settings).items() if name not in told}
     said = {name: value for name, value in flat.items() if not typed(name, argv)}
     shown = ", ".join(f"{name}={value}" for name, value in said.items())
+    note = f"preset {preset.name} (--preset none leaves it out): {shown}" if said else ""
     agent_args = own | settings["agent_args"] | numbers
     merged = {**base, **settings, "agent": preset.agent, **file, "agent_args": agent_args}
-    return merged, f"preset {preset.name} (--preset none leaves it out): {shown}"
+    return merged, note
 
 
 def read_file(name: str, argv: Sequence[str], chosen: Settings) -> Settings:

@@ -59,6 +59,7 @@ def test_a_preset_is_used_where_its_agent_plays_its_environment(monkeypatch):
     config, note = config_of("--env MountainCar-v0 --preset cartpole-bins")
     assert config["bins"] == 8
     assert note == "preset cartpole-bins (--preset none leaves it out): bins=8"
+    assert config_of("--env CartPole-v1 --bins 8")[1] == ""  # it adds nothing
 
 
 def test_the_order_of_precedence(here, monkeypatch):
