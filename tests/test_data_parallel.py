@@ -435,6 +435,19 @@ def test_what_processes_cannot_share_is_refused_in_a_line(settings, told, two):
     assert str(refused.value).startswith(told)
 
 
+def test_a_folder_in_use_is_told_by_all_processes(tmp_path):
+    folder = runs.new_folder("", "", "", 0, str(tmp_path / "run"))
+
+    def lock():
+        with pytest.raises(UsageError, match="in use by process"), runs.locked(folder):
+            pass
+        return team.gather("the end", team.rank())
+
+    with runs.locked(folder):
+        assert together(lock) == [[0, 1], [0, 1]]
+    assert not (folder / "lock").exists()
+
+
 def test_many_runs_are_refused_where_torchrun_started_the_process(monkeypatch, capsys):
     for name in team.VARIABLES:
         monkeypatch.setenv(name, "2")

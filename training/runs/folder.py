@@ -9,12 +9,12 @@ import re
 import socket
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import tomli_w
 
@@ -214,10 +214,21 @@ def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a run's folder against other processes; the lock of a dead process is void."""
-    if not team.is_first():  # which holds the lock for all
+    """Lock a run's folder against other processes; the lock of a dead process is void.
+
+    Of a run's processes the first one holds it for all; UsageError in all where it is in use.
+    """
+    held: list[IO[bytes]] = []
+    team.of_first("a lock", lambda: held.append(acquired(folder)))
+    with ExitStack() as at_the_end:
+        for file in held:
+            at_the_end.enter_context(file)
+            at_the_end.callback((folder / LOCK).unlink, missing_ok=True)
         yield
-        return
+
+
+def acquired(folder: Path) -> IO[bytes]:
+    """Return the locked file of a run's folder; UsageError where another process has it."""
     path = folder / LOCK
     while True:
         file = open(path, "a+b", buffering=0)
@@ -231,11 +242,7 @@ def locked(folder: Path) -> Iterator[None]:
         if os.fstat(file.fileno()).st_nlink:
             break
         file.close()  # its holder has just removed the file
-    with file:
-        file.truncate(0)
-        with suppress(OSError):  # a full disk: it is locked without a name, too
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    file.truncate(0)
+    with suppress(OSError):  # a full disk: it is locked without a name, too
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return file
