@@ -26,6 +26,7 @@ from seqrl.envs import make
 from seqrl.envs.gathered import Gathered
 from seqrl.envs.state import get_state, set_state
 from seqrl.scripts import compare, search, train
+from seqrl.training.engines.executor import Processes
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
 from seqrl.training.runs.config import complete

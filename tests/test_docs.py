@@ -17,7 +17,7 @@ from seqrl.scripts import compare, doctor, evaluate, export, record, search, tal
 from seqrl.scripts import list as listing
 from seqrl.scripts.options import ALIASES
 from seqrl.training import Processes
-from seqrl.training.runs import engines
+from seqrl.training.engines import choice
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -182,7 +182,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n"))  # what is said to `seqrl talk`
     for module, made in trackers().items():
         monkeypatch.setitem(sys.modules, module, made)
-    monkeypatch.setattr(engines, "ray_executor", no_cluster)
+    monkeypatch.setattr(choice, "ray_executor", no_cluster)
     for module in OWN:
         monkeypatch.delitem(sys.modules, module, raising=False)
     yield tmp_path
