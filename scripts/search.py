@@ -59,14 +59,15 @@ def main(argv: Sequence[str]) -> int:
     import_optuna()  # its absence is told before anything else is made
     flags = ["--no-pictures", *flags]
     space = search_space(args.search, flags)
-    base, note = plan("search", flags, [], args.metric)
+    base, note = plan_one(space, flags, args.metric)
     trial_flags = [*flags, *evaluations(base.config, flags, args)]
     check_space(space, trial_flags, args.metric)
     name = runs.plain_name(f"search-{base.config['env']}-{base.folder_name}")
     out = search_folder(Path(args.out or Path(args.logdir) / name))
     if not args.quiet:
         print_note(note)
-    study = open_study(args, out, trial_flags, space)
+    common = plan_one(space, trial_flags, args.metric)[0].config
+    study = open_study(args, out, common, space)
     over = search(study, out, trial_flags, args)
     print_note(write_search(study, out))
     return run_again(study, out, flags, args) if over else 0
@@ -158,15 +159,17 @@ def evaluations(
 
 def check_space(space: Mapping[str, Range], flags: Sequence[str], metric: str) -> None:
     """Refuse unknown names, ends of ranges that no run takes beside what is typed, and synonyms."""
-    parser = train.make_parser(expanded(flags))
-    names = {action.dest for action in parser._actions if action.dest not in UNNAMED}
+    first = first_of(space)
+    names = flag_names(first, flags) - UNNAMED
     for name, each in space.items():
         if name in UNNAMED:
             raise UsageError(f"--search {name}: it is the same in all trials; leave it out")
         about, found = f"--search {name}", dict[str, dict[str, Any]]()
         for end in each.ends:
             try:
-                config = plan(about, flags, flags_for({name: end}, names), metric)[0].config
+                config = plan_any(about, flags, [{name: end}, {**first, name: end}], metric)[
+                    0
+                ].config
             except UsageError as error:
                 if name in names:
                     raise
@@ -177,8 +180,39 @@ def check_space(space: Mapping[str, Range], flags: Sequence[str], metric: str) -
             found[end] = config
 
 
-def flags_for(values: Mapping[str, str], names: set[str]) -> list[str]:
+def first_of(space: Mapping[str, Range]) -> Values:
+    """Return the first value of each range."""
+    return {name: each.ends[0] for name, each in space.items()}
+
+
+def plan_one(space: Mapping[str, Range], flags: Sequence[str], metric: str) -> tuple[Planned, str]:
+    """Return a run of what is typed, with the first of what is searched where it has to be set."""
+    return plan_any("search", flags, [{}, first_of(space)], metric)
+
+
+def plan_any(
+    name: str, flags: Sequence[str], tried: Sequence[Values], metric: str
+) -> tuple[Planned, str]:
+    """Return the first run that can be made of these values; if none, raise the first's error."""
+    problems = []
+    for values in tried:
+        try:
+            return plan(name, flags, flags_for(values, flags), metric)
+        except UsageError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def flag_names(values: Mapping[str, str], flags: Sequence[str]) -> set[str]:
+    """Return the names of the flags of `train` that the agent and network of these values have."""
+    chosen = [f"--{name}={values[name]}" for name in ("agent", "network") if name in values]
+    parser = train.make_parser(expanded([*flags, *chosen]))
+    return {action.dest for action in parser._actions}
+
+
+def flags_for(values: Mapping[str, str], flags: Sequence[str]) -> list[str]:
     """Return values as flags of `train`; what is no flag's is an argument of the network."""
+    names = flag_names(values, flags)
     return [
         settings((name, [value]))[0][1] if name in names else f"--network-arg={name}={value}"
         for name, value in values.items()
@@ -187,10 +221,8 @@ def flags_for(values: Mapping[str, str], names: set[str]) -> list[str]:
 
 def planned(values: Values, flags: Sequence[str], args: argparse.Namespace) -> Planned:
     """Return the run that these values and flags make."""
-    parser = train.make_parser(expanded(flags))
-    names = {action.dest for action in parser._actions}
     name = ",".join(f"{key}={value}" for key, value in values.items())
-    return plan(name, flags, flags_for(values, names), args.metric)[0]
+    return plan(name, flags, flags_for(values, flags), args.metric)[0]
 
 
 def search_folder(out: Path) -> Path:
@@ -207,11 +239,10 @@ def search_folder(out: Path) -> Path:
 
 
 def open_study(
-    args: argparse.Namespace, out: Path, flags: Sequence[str], space: dict[str, Range]
+    args: argparse.Namespace, out: Path, common: Mapping[str, Any], space: dict[str, Range]
 ) -> Study:
     """Open the study, or begin it: that of a journal, or of the name of `out` in a database."""
-    config = runs.as_stored(plan("search", flags, [], args.metric)[0].config)
-    config["seed"] = args.seed
+    config = {**runs.as_stored(dict(common)), "seed": args.seed}
     parameters = {**config, "metric": args.metric, "seeds_per_trial": args.seeds_per_trial}
     parameters["search"] = {name: each.text for name, each in space.items()}
     where = args.study or str(out / "study.log")

@@ -247,6 +247,26 @@ def test_values_that_were_tried_are_not_run_again(tmp_path, undrawn):
     assert sum(name.startswith("trial") for name in Here.taken) == 2
 
 
+def test_what_is_searched_together_is_checked_together(tmp_path, undrawn):
+    """A table of Acrobot takes --bins; --batch-size and hidden_size take the network."""
+    words = (
+        "--agent q-learning --steps 60 --eval-episodes 1 --trials 1 --pruner none --best 1".split()
+    )
+    words += ["--fresh-seeds", "1", "--quiet", "--logdir", str(tmp_path)]
+    bins = ["--env", "Acrobot-v1", "--search", "bins=int:2:3", "--out", str(tmp_path / "x")]
+    assert search.main([*words, *bins, "--max-episode-steps", "20"]) == 0
+    net = "--env FrozenLake-v1 --search network=choice:gru,lstm --search batch_size=int:2:4".split()
+    net += ["--search", "hidden_size=choice:4,8", "--out", str(tmp_path / "y")]
+    assert search.main([*words, *net]) == 0
+    config = runs.read_config(tmp_path / "y" / "trials" / "0000" / "seed-0")
+    (row,) = rows_of(tmp_path / "y")
+    assert (config["network"], str(config["network_args"]["hidden_size"])) == (
+        row["network"],
+        row["hidden_size"],
+    )
+    assert str(config["agent_args"]["batch_size"]) == row["batch_size"]
+
+
 def test_values_that_no_run_takes_together_fail_alone(tmp_path, capsys, undrawn):
     words = "--env FrozenLake-v1 --steps 240 --eval-episodes 2 --search n_step=choice:1,4".split()
     words += ["--search", "trace_decay=choice:0.0,0.9", "--trials", "8", "--sampler", "random"]
