@@ -17,7 +17,7 @@ from seqrl.training.search.space import Range, Values
 SAMPLERS, PRUNERS = ("tpe", "random"), ("hyperband", "median", "none")
 PARAMETERS = "parameters"  # attribute of a study: what all its trials have in common
 RUNGS = 16  # the first decision of a pruner is after this part of a trial
-KEPT = 5  # one in so many goes on at a rung of Hyperband's, but the first ones go on more easily
+KEPT = 3  # one in so many goes on at a rung of Hyperband
 
 
 def import_optuna() -> Any:
