@@ -28,7 +28,7 @@ from seqrl.training.comparison.charts import EVENT_FILES, scalars, write_charts,
 from seqrl.training.comparison.compare import compare, curves
 from seqrl.training.comparison.recorded import find_runs, labels, read_run, running_mean, varying
 from seqrl.training.comparison.scale import score_scale
-from seqrl.training.runs import executor
+from seqrl.training.engines import executor
 from seqrl.training.runs import folder as folders
 from seqrl.training.runs.config import complete
 from seqrl.training.runs.event_file import read_scalar
