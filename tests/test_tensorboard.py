@@ -1,5 +1,6 @@
 """What a run writes, as a real TensorBoard shows it, and the rules of how much is written."""
 
+import io
 import json
 import re
 import subprocess
@@ -15,6 +16,11 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seqrl import training
 from seqrl.agents import QLearning
@@ -26,7 +32,7 @@ from seqrl.training.loop.books import Books, Episode
 from seqrl.training.runs import episodes_csv
 from seqrl.training.runs import hparams as records
 from seqrl.training.runs.config import complete
-from seqrl.training.runs.event_file import read_scalar
+from seqrl.training.runs.event_file import masked_checksum, read_scalar, record, text_summary
 from seqrl.training.runs.telling import telling
 
 SCALARS = {
@@ -205,6 +211,33 @@ def test_the_hparams_columns_are_those_of_all_agents(server):
     names = {column["name"] for column in columns["hparamInfos"]}
     assert {"double", "expected", "gamma", "env_args.is_slippery"} <= names
     assert {metric["name"]["tag"] for metric in columns["metricInfos"]} >= SCALARS
+
+
+# the bytes are those of TensorBoard's own writers
+
+
+@pytest.mark.parametrize("text", ["", "a | b", "two\nlines", "\u03b3 = .99 " * 40])
+def test_texts_and_their_records_are_those_that_tensorboard_writes(text):
+    event = Event(wall_time=2.5, step=7, summary=text_pb("config", text))
+    assert text_summary("config", text) == event.summary
+    RecordWriter(written := io.BytesIO()).write(event.SerializeToString())
+    assert record(event) == written.getvalue()
+
+
+def test_a_checksum_is_crc32c_turned_by_15_bits_plus_a_constant():
+    crc = 0xE3069283  # of the digits, as published for CRC-32C
+    turned = (crc >> 15 | crc << 17) + 0xA282EAD8
+    assert masked_checksum(b"123456789") == (turned % 2**32).to_bytes(4, "little")
+
+
+def test_settings_are_recorded_as_tensorboard_s_own_plugin_does():
+    started = records.session_start({"gamma": 0.5}).value[0]
+    ended = records.session_end(True).value[0]
+    tags = metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG
+    for value, tag in zip((started, ended), tags, strict=True):
+        own = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        assert value.tag == tag and value.tensor == metadata.NULL_TENSOR
+        assert value.metadata == metadata.create_summary_metadata(own)
 
 
 # how much is written, without a server

@@ -19,11 +19,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-from tensorboard.plugins.text.summary_v2 import text_pb
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seqrl.training.comparison.compare import Table, curves
 from seqrl.training.comparison.recorded import Run, own_settings, read_evaluations, varying
+from seqrl.training.runs.event_file import record, text_summary
 from seqrl.training.runs.folder import plain_name
 from seqrl.training.runs.hparams import session_end, session_start
 from seqrl.training.statistics import Floats, bootstrap, mean, resample
@@ -64,7 +63,7 @@ def write_charts(folder: Path, table: Table, text: str) -> None:
             seeds.setdefault(f"{name}/seed-{run.config['seed']}", first).extend(
                 seed_points(env, own, i)
             )
-    overview: Summaries = [(0, layout(table)), (0, text_pb("comparison", text))]
+    overview: Summaries = [(0, layout(table)), (0, text_summary("comparison", text))]
     ended = {name: [*told, (0, session_end(True))] for name, told in seeds.items()}
     now = time.time()
     for i, (name, told) in enumerate((algorithms | ended | {OVERVIEW: overview}).items()):
@@ -75,14 +74,12 @@ def write_events(folder: Path, summaries: Summaries, now: float) -> None:
     """Write a whole event file; its session start makes TensorBoard drop the run's older points."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / EVENT_FILES.replace("*", str(int(now))), "wb") as file:
-        writer = RecordWriter(file)
         start = SessionLog(status=SessionLog.START)
         events = [Event(file_version="brain.Event:2"), Event(session_log=start)]
         in_order = sorted(summaries, key=lambda one: one[0])
         for event in (*events, *(Event(step=step, summary=part) for step, part in in_order)):
             event.wall_time = now
-            writer.write(event.SerializeToString())
-        writer.flush()
+            file.write(record(event))
 
 
 def compared(run: Run, names: Sequence[str]) -> dict[str, Any]:

@@ -8,12 +8,16 @@ from typing import Any
 from zlib import crc32
 
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import metadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 from tensorboard.plugins.hparams.plugin_data_pb2 import (
     HParamsPluginData,
     SessionEndInfo,
     SessionStartInfo,
 )
+
+from seqrl.training.runs.event_file import plugin_summary
 
 Setting = bool | int | float | str
 # settings that are no hyper-parameters
@@ -58,16 +62,17 @@ def session_start(settings: Mapping[str, Setting]) -> Summary:
         else:
             info.hparams[name].string_value = value
     data = HParamsPluginData(session_start_info=info)
-    return _record(metadata.SESSION_START_INFO_TAG, data)
+    return _record("session_start_info", data)
 
 
 def session_end(success: bool) -> Summary:
     """Return the record that says that a run has ended, and how."""
     status = "STATUS_SUCCESS" if success else "STATUS_FAILURE"
     info = SessionEndInfo(status=status, end_time_secs=time.time())
-    return _record(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
+    return _record("session_end_info", HParamsPluginData(session_end_info=info))
 
 
-def _record(tag: str, data: HParamsPluginData) -> Summary:
-    about = metadata.create_summary_metadata(data)
-    return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
+def _record(name: str, data: HParamsPluginData) -> Summary:
+    empty = TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)])
+    nothing = TensorProto(dtype=DT_FLOAT, tensor_shape=empty)
+    return plugin_summary("hparams", f"_hparams_/{name}", nothing, data.SerializeToString())

@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.text.summary_v2 import text_pb
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seqrl.core.errors import UsageError
 from seqrl.training.loop.books import Episode
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.scalars import next_due, point
 from seqrl.training.runs.episodes_csv import THINNED, EpisodesCsv
+from seqrl.training.runs.event_file import record, text_summary
 from seqrl.training.runs.folder import make_numbered_folder
 from seqrl.training.runs.growing_file import GrowingFile
 from seqrl.training.runs.hparams import (
@@ -53,7 +52,6 @@ class TensorBoard:
     def __init__(self, folder: str | Path, *, append: bool = False):
         self.folder = Path(folder) if append else log_folder(Path(folder))
         self._file = GrowingFile(new_event_file(self.folder))
-        self._events = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self.csv = EpisodesCsv(self.folder)
         self._spacing, self.due = 1, 0
@@ -114,11 +112,11 @@ class TensorBoard:
 
     def text(self, tag: str, markdown: str) -> None:
         """Write Markdown under TEXT."""
-        self._summary(text_pb(tag, markdown), 0)
+        self._summary(text_summary(tag, markdown), 0)
 
     def flush(self) -> None:
         """Flush the event file and episodes.csv."""
-        self._events.flush()
+        self._file.flush()
         self.csv.file.flush()
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,14 +156,14 @@ class TensorBoard:
     def close(self, success: bool = True) -> None:
         """End the run's row under HPARAMS and close the files."""
         self._summary(session_end(success), 0)
-        self._events.close()
+        self._file.close()
         self.csv.file.close()
 
     def _summary(self, summary: Summary, step: int) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     def _write(self, event: Event) -> None:
-        self._events.write(event.SerializeToString())
+        self._file.write(record(event))
 
 
 class NoLog:
