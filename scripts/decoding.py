@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from seqrl.scripts.options import Parser, number, whole_number
+from seqrl.scripts.options import Parser
+from seqrl.scripts.values import number, whole_number
 
 FLAGS = ("beam", "length_penalty", "temperature", "top_k", "top_p")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.scripts.decoding import add_decoding_flags, episodes_of, told
-from seqrl.scripts.options import Parser, add_run_flags, check_minimum, guarded
+from seqrl.scripts.options import Parser, guarded
+from seqrl.scripts.run_flags import add_play_flags, add_run_flags, check_play_flags, named_again
 
 
 @guarded
@@ -19,31 +20,23 @@ def main(argv: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add_run_flags(parser)
-    add("--episodes", type=int, default=100, help="how many to play")
-    add("--seed", type=int, default=0, help="of the environments")
-    add("--max-episode-steps", type=int, default=10_000, help="cut episodes after as many steps")
-    add(
-        "--target-return", type=float, help="that is asked for, of a run with --condition-on return"
-    )
+    add_play_flags(parser, episodes=100)
     add("--show", action="store_true", help="print the table, or replies and attention")
     add("--picture", metavar="FILE", help="draw policy, returns, memory and attention as PNG")
     add("--gif", metavar="FILE", help="film the first episode as GIF")
     add("--debug", action="store_true", help="show tracebacks")
     add_decoding_flags(parser)
     args = parser.read(argv)
-    check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
-    from seqrl.training.runs.load import CODE, load_parts
-
-    allowed = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
-    allowed["env_args"] = dict(args.env_arg)
-    chosen: dict[str, Any] = {"best": args.best, "target_return": args.target_return}
-    parts = load_parts(Path(args.run), allowed, **chosen, evaluated=True)
+    check_play_flags(args)
     from seqrl.envs.registry import replies_of
     from seqrl.training.loop.evaluation import evaluate
     from seqrl.training.pictures.as_text import verdict
+    from seqrl.training.runs.load import load_parts
     from seqrl.training.runs.policy import decoded
     from seqrl.training.runs.shown import show
 
+    chosen: dict[str, Any] = {"best": args.best, "target_return": args.target_return}
+    parts = load_parts(Path(args.run), named_again(args), **chosen, evaluated=True)
     if how := told(args):
         how["seed"] = args.seed
         parts = parts._replace(agent=decoded(parts.agent, replies_of(parts.envs), how))

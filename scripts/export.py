@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqrl.scripts.options import Parser, add_run_flags, guarded
+from seqrl.scripts.options import Parser, guarded
+from seqrl.scripts.run_flags import add_run_flags, named_again
 
 
 @guarded
@@ -20,12 +21,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.read(argv)
     from seqrl.training.runs.export import OBSERVATIONS, export
-    from seqrl.training.runs.load import CODE
     from seqrl.training.runs.policy import load
 
-    code = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
-    code["env_args"] = dict(args.env_arg)
-    made = export(load(args.run, best=args.best, **code), Path(args.to))
+    made = export(load(args.run, best=args.best, **named_again(args)), Path(args.to))
     size = f"{len(made.data) / 1000:,.0f} kB"
     print(f"written   {args.to} ({size}): acts as the agent on {OBSERVATIONS:,} observations")
     if made.note:

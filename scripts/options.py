@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import inspect
 import os
 import re
@@ -16,12 +15,12 @@ from typing import Any, NoReturn
 
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, UserError, closest
-from seqrl.training.runs.defaults import AUTO, flag_of
+from seqrl.scripts.values import converter, whole_number
+from seqrl.training.runs.defaults import flag_of
 from seqrl.training.runs.elsewhere import SAME, here
 
 ALIASES = {flag_of(name): flag_of(own) for name, own in SAME.items()}
 OWN_DEFAULT = re.compile(r" \(default: [^()]*\)$")  # at the end of an agent's flag
-EXACT = 2**53  # up to here a float is the very whole number that was typed
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # a value such as -1e5, never a flag
 
 
@@ -118,20 +117,6 @@ def check_minimum(args: argparse.Namespace, minimum: dict[str, int]) -> None:
             check_whole(flag_of(name), getattr(args, name), least)
 
 
-def add_run_flags(parser: Parser) -> None:
-    """Add the arguments that name a run, which of its agents, and once more any code it has."""
-    add = parser.add_argument
-    add("run", help="a run's folder")
-    add("--agent", help="module:Class once more, where the run's agent is code of yours")
-    add("--env", help="module:Id-v0 once more, where the run's environment is code of yours")
-    add("--network", help="module:Class once more, where the run's network is code of yours")
-    again = "module:Class once more, where a wrapper of the run is code of yours"
-    add("--wrapper", action="append", default=[], metavar="M:C", help=again)
-    mine = "for the environment, in the place of the run's; module:function once more"
-    add("--env-arg", **repeatable(pair), metavar="K=V", help=mine)
-    add("--best", action="store_true", help="the agent of the best evaluation, not the last one")
-
-
 def add_agent_flags(parser: Parser, cls: Any) -> None:
     """Add a flag for each of the constructor's arguments, with default and description."""
     from seqrl.agents.arguments import agent_parameters, argument_lines
@@ -172,123 +157,6 @@ def flag_groups(parser: Parser, cls: Any) -> dict[str, Any]:
 def repeatable(kind: Callable[[str], Any]) -> dict[str, Any]:
     """Return the arguments of add_argument that make a flag repeatable."""
     return {"type": kind, "action": "append", "default": []}
-
-
-class Pair(argparse.Action):
-    """A name with its value, among those of preset and file."""
-
-    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
-        """Add it."""
-        setattr(namespace, self.dest, {**getattr(namespace, self.dest), **dict([value])})
-
-
-class WrapperFlag(argparse.Action):
-    """--wrapper and --wrapper-arg in the order typed; they replace those of preset and file."""
-
-    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
-        """Add a wrapper, or an argument to the last one."""
-        found = getattr(namespace, self.dest)
-        if found is self.default:
-            found = []
-        if isinstance(value, str):
-            found.append({"name": value, "args": {}})
-        elif not found:
-            raise argparse.ArgumentError(self, "name the --wrapper that takes it first")
-        else:
-            found[-1]["args"] |= dict([value])
-        setattr(namespace, self.dest, found)
-
-
-def wrapper_name(text: str) -> str:
-    """Parse module:Class."""
-    module, _, name = text.partition(":")
-    if not (module and name.isidentifier()):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected module:Class")
-    return text
-
-
-def converter(annotation: str) -> Callable[[str], Any]:
-    """Return the function that converts a flag's text to the constructor's argument."""
-    optional = annotation.endswith(" | None")
-    converters = {"float": number, "int": whole_number, "Rate": number_or_text, "str": str}
-    convert_text = converters.get(annotation.removesuffix(" | None"), literal)
-
-    def convert(text: str) -> Any:
-        return None if optional and text.lower() == "none" else convert_text(text)  # type: ignore[operator]
-
-    convert.__name__ = getattr(convert_text, "__name__", "value")
-    return convert
-
-
-def whole_number(text: str) -> int:
-    """Return an int, of 1e5 as well."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        found = float(text)
-        if found.is_integer() and abs(found) <= EXACT:
-            return int(found)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number")
-
-
-def run_or_none(text: str) -> str | None:
-    """Return a run's folder, None of "none"."""
-    return None if text == "none" else text
-
-
-def whole_or_auto(text: str) -> int | str:
-    """Return an int, or "auto"."""
-    return AUTO if text == AUTO else whole_number(text)
-
-
-def number(text: str) -> float:
-    """Return a float."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number") from None
-
-
-def number_or_text(text: str) -> float | str:
-    """Return a rate: a float where the text is one, else the text of a schedule."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def literal(text: str) -> Any:
-    """Return the text as a Python literal, else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
-
-
-def pair(text: str) -> tuple[str, Any]:
-    """Parse k=v, with v a Python literal or a string."""
-    name, _, value_text = text.partition("=")
-    if not (name.isidentifier() and value_text):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected name=value")
-    return name, literal(value_text)
-
-
-PAIR: dict[str, Any] = {"action": Pair, "type": pair, "metavar": "K=V"}
-
-
-def dimension_range(text: str) -> tuple[str, list[float]]:
-    """Parse D=LOW:HIGH, the range of a dimension."""
-    match = re.fullmatch(r"(\d+)=([^:]+):([^:]+)", text)
-    try:
-        if match:
-            return str(int(match[1])), [float(match[2]), float(match[3])]
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r}: expected dimension=low:high, as in 1=-3:3")
 
 
 def guarded(body: Callable[[Sequence[str]], int]) -> Callable[..., int]:

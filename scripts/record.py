@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqrl.core.errors import counted
-from seqrl.scripts.options import Parser, add_run_flags, check_minimum, guarded
+from seqrl.scripts.options import Parser, guarded
+from seqrl.scripts.run_flags import add_play_flags, add_run_flags, check_play_flags, named_again
 
 
 @guarded
@@ -17,25 +18,19 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="seqrl record", description=about)
     add = parser.add_argument
     add_run_flags(parser)
-    add("--episodes", type=int, default=1000, help="how many to play")
+    add_play_flags(parser, episodes=1000)
     add("--out", metavar="FOLDER", help="new or empty (default: RUN/recorded, numbered)")
     add("--explore", action="store_true", help="play as in training, not greedily")
-    add("--seed", type=int, default=0, help="of the environments and of what is explored")
-    add("--max-episode-steps", type=int, default=10_000, help="cut episodes after as many steps")
-    add(
-        "--target-return", type=float, help="that is asked for, of a run with --condition-on return"
-    )
     add("--debug", action="store_true", help="show tracebacks")
     args = parser.read(argv)
-    check_minimum(args, {"episodes": 1, "seed": 0, "max_episode_steps": 1})
+    check_play_flags(args)
     from seqrl.training.runs.folder import empty_folder, make_numbered_folder
-    from seqrl.training.runs.load import CODE, load_parts
+    from seqrl.training.runs.load import load_parts
     from seqrl.training.runs.record import record
     from seqrl.training.runs.recordings import write
 
-    allowed = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
     chosen = {"best": args.best, "target_return": args.target_return}
-    parts = load_parts(Path(args.run), allowed, **chosen)
+    parts = load_parts(Path(args.run), named_again(args), **chosen)
     if args.out:
         folder = empty_folder(args.out, "--out", "folder")
     else:

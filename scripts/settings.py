@@ -8,7 +8,8 @@ from typing import Any
 
 from seqrl.agents.registry import AGENTS, carried_over
 from seqrl.core.errors import UsageError, closest
-from seqrl.scripts.options import Parser, flag_value, flag_values, normalized, run_or_none
+from seqrl.scripts.options import Parser, flag_value, flag_values, normalized
+from seqrl.scripts.values import run_or_none
 from seqrl.training.runs.defaults import flag_of
 from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.presets import Settings, beneath, fitting, flatten, presets

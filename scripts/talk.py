@@ -9,7 +9,8 @@ from typing import Any
 
 from seqrl.core.errors import UsageError
 from seqrl.scripts.decoding import add_decoding_flags, told
-from seqrl.scripts.options import Parser, add_run_flags, check_minimum, guarded, print_note
+from seqrl.scripts.options import Parser, check_minimum, guarded, print_note
+from seqrl.scripts.run_flags import add_run_flags, named_again
 
 
 @guarded
@@ -24,11 +25,9 @@ def main(argv: Sequence[str]) -> int:
     args = parser.read(argv)
     check_minimum(args, {"seed": 0})
     from seqrl.training.runs.conversation import Conversation
-    from seqrl.training.runs.load import CODE
     from seqrl.training.runs.policy import load
 
-    code = {**{name: getattr(args, name) for name in CODE}, "wrappers": args.wrapper}
-    policy = load(args.run, best=args.best, env_args=dict(args.env_arg), **code)
+    policy = load(args.run, best=args.best, **named_again(args))
     talk = Conversation(policy.decode(**told(args), seed=args.seed))
     if sys.stdin.isatty():
         again = "; an empty line begins another dialogue" * talk.rules.hears_itself

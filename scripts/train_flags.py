@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from seqrl.scripts import options
+from seqrl.scripts import values
 from seqrl.scripts.options import Parser, repeatable
 
 SWITCH: dict[str, Any] = {"action": "store_true"}
@@ -44,11 +44,11 @@ def add_environment_flags(parser: Parser) -> None:
     """Add how many environments there are, their arguments and what is around them."""
     add = parser.add_argument_group("environments").add_argument
     add("--num-envs", type=int, help="environments played at once")
-    add("--env-arg", dest="env_args", **options.PAIR, help="for the environment")
+    add("--env-arg", dest="env_args", **values.PAIR, help="for the environment")
     evaluated = "for that of evaluations, beside and before --env-arg"
-    add("--eval-env-arg", dest="eval_env_args", **options.PAIR, help=evaluated)
-    wrapping: dict[str, Any] = {"action": options.WrapperFlag, "dest": "wrappers"}
-    one, arg = options.wrapper_name, options.pair
+    add("--eval-env-arg", dest="eval_env_args", **values.PAIR, help=evaluated)
+    wrapping: dict[str, Any] = {"action": values.WrapperFlag, "dest": "wrappers"}
+    one, arg = values.wrapper_name, values.pair
     add("--wrapper", **wrapping, type=one, metavar="M:C", help="around each, the outermost last")
     add("--wrapper-arg", **wrapping, type=arg, metavar="K=V", help="for the --wrapper before it")
     mask = "key of the observations' mask of actions, or info, if that has it"
@@ -63,7 +63,7 @@ def add_network_flags(parser: Parser) -> None:
     """Add which network there is, and what it sees."""
     add = parser.add_argument_group("network").add_argument
     add("--network", help="mlp, cnn, rnn, lstm, gru, attention, seq2seq, ..., or module:Class")
-    add("--network-arg", dest="network_args", **options.PAIR, help="for the network")
+    add("--network-arg", dest="network_args", **values.PAIR, help="for the network")
     whether: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
     add("--normalize-obs", **whether, help="its observations, by running mean and spread")
 
@@ -72,7 +72,7 @@ def add_table_flags(parser: Parser) -> None:
     """Add how tables see real numbers."""
     add = parser.add_argument_group("tables on real numbers").add_argument
     add("--bins", type=int, help="cut each real dimension into as many equal widths")
-    ranges = {**options.PAIR, "type": options.dimension_range, "metavar": "D=LOW:HIGH"}
+    ranges = {**values.PAIR, "type": values.dimension_range, "metavar": "D=LOW:HIGH"}
     add("--bin-range", **ranges, help="of dimension D")
     add("--tiles", type=int, help="tile coding with as many tilings")
 
@@ -81,7 +81,7 @@ def add_source_flags(parser: Parser) -> None:
     """Add recorded episodes, and a run to begin from."""
     add = parser.add_argument_group("what was learned or recorded before").add_argument
     begun = "begin from a run's weights, in its environment and with its network unless typed; none"
-    add("--from", type=options.run_or_none, metavar="RUN", help=begun)
+    add("--from", type=values.run_or_none, metavar="RUN", help=begun)
     recorded = "learn from recorded episodes: a folder or an id of Minari's; repeatable"
     add("--dataset", **repeatable(str), metavar="D", help=recorded)
     add("--best-share", type=float, help="from that share of them, of the highest returns")
@@ -97,7 +97,7 @@ def add_evaluation_flags(parser: Parser) -> None:
     every = (
         "evaluate every so many env steps; auto: some 20 times, in 5 %% of the run's time; 0: not"
     )
-    add("--eval-every", type=options.whole_or_auto, metavar="N", help=every)
+    add("--eval-every", type=values.whole_or_auto, metavar="N", help=every)
     episodes = "greedy episodes an evaluation, 0 for none; 100 if left out, fewer in a short run"
     add("--eval-episodes", type=int, help=episodes)
     add("--stop-at", type=float, help="end the run when an evaluation's mean return reaches this")

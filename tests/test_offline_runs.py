@@ -120,6 +120,9 @@ def test_many_environments_give_the_same_share_each(tmp_path):
     assert record.main([str(source), "--episodes", "10", "--explore", "--out", out]) == 0
     made = load_recordings(out)
     assert made.length.tolist() == [3] * 10 and made.about["env_args"] == {"length": 2}
+    assert record.main([str(source), "--episodes", "4", "--env-arg", "length=5"]) == 0
+    made = load_recordings(source / "recorded")
+    assert made.length.tolist() == [6] * 4 and made.about["env_args"] == {"length": 5}
 
 
 def test_real_actions_are_recorded_as_they_were_taken(tmp_path):

@@ -27,7 +27,7 @@ from seqrl.agents.tabular import tabular_agent
 from seqrl.agents.tabular.policy import EPSILON, TEMPERATURE
 from seqrl.core import UsageError
 from seqrl.envs.making import time_limit
-from seqrl.scripts import command, evaluate, options, running, train
+from seqrl.scripts import command, evaluate, options, running, train, values
 from seqrl.scripts import list as listing
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs import folder as runs
@@ -427,7 +427,7 @@ def test_the_last_of_two_agents_counts():
     ],
 )
 def test_environment_arguments_are_python_literals_else_texts(typed, value):
-    assert options.pair(f"x={typed}") == ("x", value)
+    assert values.pair(f"x={typed}") == ("x", value)
 
 
 @pytest.mark.parametrize("agent", FLAGS)

@@ -13,7 +13,7 @@ import pytest
 from seqrl.core import UsageError
 from seqrl.envs import reference_scores
 from seqrl.envs.registry import TASKS, register_all, task
-from seqrl.scripts.options import literal
+from seqrl.scripts.values import literal
 
 register_all()
 
