@@ -38,8 +38,12 @@ class Task(Protocol):
         """Return the action space: Discrete, MultiDiscrete, MultiBinary or Box of reals."""
 
     @property
-    def horizon(self) -> int:
-        """Return the number of steps after which the rules have ended every episode."""
+    def horizon(self) -> int | None:
+        """Return the number of steps after which the rules have ended every episode.
+
+        None where they may never do so. Such a task has a class attribute `time_limit`: the steps
+        after which its id truncates episodes.
+        """
 
     def begin(self, draws: Draws, n: int) -> Episodes:
         """Return the initial state of N new episodes."""

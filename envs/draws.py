@@ -133,6 +133,11 @@ class TorchDraws(Draws):
         return self.xp.stack([mask.sum() for mask in masks]).tolist()
 
 
+def between(draws: Draws, low: float, high: float, n: int) -> Array:
+    """Return N numbers from [low, high), float64: states are, so that small steps add up."""
+    return low + (high - low) * draws.xp.asarray(draws.uniform(n), dtype=draws.xp.float64)
+
+
 def pick(xp: Any, rows: Array, column: Array) -> Array:
     """Return the entry `column[i]` of each row i, [N]; the last one where it is beyond the end."""
     last = rows.shape[1] - 1

@@ -11,14 +11,18 @@ import gymnasium as gym
 
 from seqrl.core.errors import UsageError, closest
 from seqrl.envs.batched import BatchedEnv, SingleEnv, Task
+from seqrl.envs.tasks.acrobot import Acrobot
 from seqrl.envs.tasks.adding import Adding
 from seqrl.envs.tasks.binary_addition import BinaryAddition
+from seqrl.envs.tasks.cart_pole import CartPole
 from seqrl.envs.tasks.catch import Catch
 from seqrl.envs.tasks.copy_memory import CopyMemory
 from seqrl.envs.tasks.corpus import Corpus
 from seqrl.envs.tasks.dialogue import Dialogue
 from seqrl.envs.tasks.gates import Gates
+from seqrl.envs.tasks.mountain_car import MountainCar
 from seqrl.envs.tasks.next_token import NextToken
+from seqrl.envs.tasks.pendulum import Pendulum
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 from seqrl.envs.tasks.repeat_previous import RepeatPrevious
 from seqrl.envs.tasks.replies import Replies
@@ -29,14 +33,18 @@ from seqrl.envs.tasks.translate import Translate
 from seqrl.envs.tasks.waves import Waves
 
 TASKS: dict[str, type[Any]] = {
+    "seqrl/Acrobot-v0": Acrobot,
     "seqrl/Adding-v0": Adding,
     "seqrl/BinaryAddition-v0": BinaryAddition,
+    "seqrl/CartPole-v0": CartPole,
     "seqrl/Catch-v0": Catch,
     "seqrl/CopyMemory-v0": CopyMemory,
     "seqrl/Corpus-v0": Corpus,
     "seqrl/Dialogue-v0": Dialogue,
     "seqrl/Gates-v0": Gates,
+    "seqrl/MountainCar-v0": MountainCar,
     "seqrl/NextToken-v0": NextToken,
+    "seqrl/Pendulum-v0": Pendulum,
     "seqrl/RepeatFirst-v0": RepeatFirst,
     "seqrl/RepeatPrevious-v0": RepeatPrevious,
     "seqrl/Samples-v0": Samples,
@@ -52,15 +60,16 @@ NOT_RULES = (*BATCH_OPTIONS, "num_envs", "vectorization_mode")  # of a spec
 def register_all() -> None:
     """Register our ids with Gymnasium; calling it again does nothing.
 
-    No time limit is registered where a task ends by its own rules.
+    A time limit is registered where a task has one: its own rules may never end an episode.
     """
     if "seqrl/FiniteMDP-v0" not in gym.registry:
         gym.register("seqrl/FiniteMDP-v0", entry_point="seqrl.envs.finite:FiniteMDP")
         garnet = "seqrl.envs.finite:garnet_mdp"
         gym.register("seqrl/Garnet-v0", entry_point=garnet, max_episode_steps=100)
     for env_id in TASKS.keys() - gym.registry:
+        limit = getattr(TASKS[env_id], "time_limit", None)
         one, many = partial(single, env_id), partial(batch, env_id)
-        gym.register(env_id, entry_point=one, vector_entry_point=many)
+        gym.register(env_id, one, max_episode_steps=limit, vector_entry_point=many)
 
 
 def task(env_id: str, **options: Any) -> Task:

@@ -86,7 +86,8 @@ def test_the_page_of_tasks_has_the_scores():
         pairs = [pair.split("=") for pair in re.findall(r"`(.*?)`", told)]
         options = {key: literal(value) for key, value in pairs}
         found = reference_scores(f"seqrl/{name}-v0", **options)
-        expected = [f"{found[key]:.4g}" for key in ("optimum", "memoryless", "random")]
+        scores_of = (found.get(key) for key in ("optimum", "memoryless", "random"))
+        expected = ["?" if score is None else f"{score:.4g}" for score in scores_of]
         assert scores == expected, name
         if "set" in options:
             continue
