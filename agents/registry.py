@@ -68,6 +68,7 @@ NEAREST = {  # names of algorithms that are not here, or by another name
         name: f"imitate or ppo with --network {name}"
         for name in ("seq2seq", "hred", "vhred", "rnn", "lstm", "gru", "mlp", "cnn", "attention")
     },
+    **{name: f"imitate with --network {name}" for name in ("autoencoder", "vae")},
 }
 
 

@@ -1,6 +1,7 @@
 """Networks from observations to features: contract, encoders, memory cores, builds by name."""
 
 from seqrl.networks.attention import Attention
+from seqrl.networks.autoencoder import VAE, AutoEncoder
 from seqrl.networks.base import Encoder, Network, as_network
 from seqrl.networks.bidirectional import Bidirectional
 from seqrl.networks.build import NETWORKS, build
@@ -30,8 +31,10 @@ __all__ = [
     "MLP",
     "NETWORKS",
     "RNN",
+    "VAE",
     "VHRED",
     "Attention",
+    "AutoEncoder",
     "Bidirectional",
     "CausalLM",
     "Embedding",

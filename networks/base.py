@@ -25,6 +25,7 @@ class Network(nn.Module):
 
     features: int = 0  # F; 0 while a lazy network waits for its first batch (see probe)
     noise: int = 0  # normal numbers a step that a network which draws is handed (see forward)
+    has_auxiliary = False  # whether it learns from observations alone (see auxiliary)
 
     def initial_state(self, n: int) -> State:
         """Return the initial memory of n environments (zeros); None for a network without."""
@@ -48,6 +49,21 @@ class Network(nn.Module):
         log-likelihood; finite where there are none of these. By itself there are no terms.
         """
         return *self(obs, start, state), {}
+
+    def answering(self, action_space: Space) -> nn.Module | None:
+        """Prepare to give answers of these actions; return the last layer if it brings its own.
+
+        What imitates asks once, before anything goes through the network. The layer maps features
+        [..., F] to the actions' numbers and has weights `weight` and `bias`.
+        """
+        return None
+
+    def auxiliary(self, obs: Any, valid: Tensor) -> dict[str, Tensor]:
+        """Return terms of a loss of its own, learned from observations [T, N, ...] alone, by name.
+
+        Each is a mean over the steps where `valid` [T, N] holds; none unless `has_auxiliary`.
+        """
+        return {}
 
     def output_weight(self) -> Tensor | None:
         """Return weights [K, F] that a layer from features to K numbers is to share; here none."""
@@ -108,6 +124,7 @@ class Core(Network):
     def __init__(self, source: Network) -> None:
         super().__init__()
         self.source, self.noise = source, source.noise
+        self.has_auxiliary = source.has_auxiliary
         self.source_has_memory = has_memory(source)
         self.built = False
 
@@ -154,6 +171,10 @@ class Core(Network):
         source_state, own_state = self._split(state)
         x, source_state, terms = self.source.study(obs, start, source_state, answer, valid)
         return *self._above(x, start, source_state, own_state), terms
+
+    def auxiliary(self, obs: Any, valid: Tensor) -> dict[str, Tensor]:
+        """Return the source's terms."""
+        return self.source.auxiliary(obs, valid)
 
     def _above(
         self, x: Tensor, start: Tensor, source_state: State, own_state: State

@@ -16,6 +16,7 @@ from seqrl.core.checks import check_flag
 from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import Seed, drawing_from, torch_generator
 from seqrl.networks.attention import Attention
+from seqrl.networks.autoencoder import VAE, AutoEncoder
 from seqrl.networks.base import Network, parts_of
 from seqrl.networks.bidirectional import ENDS
 from seqrl.networks.cnn import is_image
@@ -34,6 +35,8 @@ from seqrl.networks.tokens import Tokens
 NETWORKS = {
     "mlp": "multi-layer perceptron on the flattened observation; no memory",
     "cnn": "convolutions for images: presets small, nature, impala; no memory",
+    "autoencoder": "a code from which the observation is given back; no memory",
+    "vae": "the same with a code that is drawn, and can be drawn anew",
     "rnn": "Elman's recurrent network: tanh (from the identity), relu, sigmoid or identity",
     "lstm": "long short-term memory, with peepholes if asked",
     "gru": "gated recurrent unit",
@@ -51,7 +54,9 @@ SEQUENCES: dict[str, MakeNetwork] = {
     "vhred": VHRED,
     "causal-lm": CausalLM,
 }
+ENCODERS: dict[str, MakeNetwork] = {"mlp": MLP, "autoencoder": AutoEncoder, "vae": VAE}
 CORES: dict[str, MakeNetwork] = {"rnn": RNN, "lstm": LSTM, "gru": GRU, "attention": Attention}
+WHOLE = ENCODERS | SEQUENCES  # that take a space and all arguments
 MAKERS: list[MakeNetwork] = [MLP, Tokens, *CORES.values(), *SEQUENCES.values()]
 FLAGS = {  # arguments that are True or False
     each.name
@@ -97,16 +102,13 @@ def build(name: str, observation_space: Space, *, seed: Seed = None, **args: Any
 
 
 def _make(name: str, space: Space, args: dict[str, Any]) -> Network:
-    if name == "mlp":
-        _check(name, args, options_of(MLP))
-        return MLP(space, **args)
     if name == "cnn":
         return _cnn(space, args)
     if name == "frame-stack":
         return _frame_stack(space, args)
-    if name in SEQUENCES:
-        _check(name, args, options_of(SEQUENCES[name]))
-        return SEQUENCES[name](space, **args)
+    if name in WHOLE:
+        _check(name, args, options_of(WHOLE[name]))
+        return WHOLE[name](space, **args)
     return _core(name, space, args)
 
 

@@ -51,7 +51,7 @@ class Normalized(Network):
         if not len(self.parts):
             remedy = "leave --normalize-obs out"
             raise UsageError(f"observation space {space}: no numbers to normalise; {remedy}")
-        self.features = self.network.features
+        self.features, self.has_auxiliary = self.network.features, self.network.has_auxiliary
         self.is_vector = isinstance(space, spaces.Box) and len(space.shape) == 1
 
     def _place(self, part: Space) -> int:
@@ -76,6 +76,16 @@ class Normalized(Network):
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
         """Let the network study the normalised observations."""
         return self.network.study(self._normalized(obs), start, state, answer, valid)
+
+    def answering(self, action_space: Space) -> nn.Module | None:
+        """Let the network give answers."""
+        layer = self.network.answering(action_space)
+        self.features = self.network.features
+        return layer
+
+    def auxiliary(self, obs: Any, valid: Tensor) -> dict[str, Tensor]:
+        """Return the network's terms, of the normalised observations."""
+        return self.network.auxiliary(self._normalized(obs), valid)
 
     def update(self, obs: Any, valid: Tensor) -> None:
         """Update the running statistics of observations, and those of the network."""

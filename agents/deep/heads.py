@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from seqrl.agents.deep.devices import Draw
 from seqrl.core.action_mask import FORBIDDEN
-from seqrl.core.checks import NO_BOUND, check_numbers
+from seqrl.core.checks import check_numbers, own_units
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
 
@@ -258,11 +258,7 @@ class Gaussian(Head):
     def __init__(self, space: spaces.Box):
         super().__init__()
         self.shape, self.size = space.shape, math.prod(space.shape)
-        ends = np.maximum(abs(space.low), abs(space.high))
-        bounded = (ends < NO_BOUND) & (space.low < space.high)
-        low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
-        self.center = ((low + high) / 2).astype(np.float32)
-        self.reach = ((high - low) / 2).astype(np.float32)
+        self.center, self.reach = own_units(space)
         self.log_std = nn.Parameter(torch.full((self.size,), -0.5))
 
     def sample(self, out: Array, draw: Draw) -> Array:

@@ -25,6 +25,7 @@ from seqrl.core.checks import check_whole
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch, Decision, Metrics, State, Transition
+from seqrl.networks.base import as_network
 
 STEPS, EPISODES = 64, 8  # a gradient step, unless said: single steps, or whole episodes
 
@@ -90,6 +91,8 @@ class Imitation(PolicyAgent):
         check_options(action_space, label_smoothing, learn_spread)
         self.columns = batch_size if batch_size is None else check_whole("batch_size", batch_size)
         self.label_smoothing, self.learn_spread = label_smoothing, learn_spread
+        network = as_network(network)
+        self.brought = network.answering(action_space)
         parts, others = (optim, 1.0, False, 1.0), (False, backend, device, seed)
         super().__init__(
             network, action_space, observation_space, *parts, *others, warm_start=WarmStart()
@@ -99,6 +102,10 @@ class Imitation(PolicyAgent):
     def __getstate__(self) -> dict[str, Any]:
         """Return all but what refers to environments, which `meet` sets again."""
         return {**vars(self), "asked": None}
+
+    def brought_layer(self) -> nn.Module | None:
+        """Return the layer that the network brings for answers, if it does."""
+        return self.brought
 
     def make_store(self) -> Episodes:
         """Return episodes, kept until enough are over."""

@@ -173,9 +173,14 @@ class NetworkAgent(Scheduled):
             raise UsageError(f"bptt {self.optim.bptt}: {name_of(self.network)} has no memory")
         drawing = [part for part in self.parts.values() if part.draws and part.optim]
         regular = self.optim.regularisation
-        if regular.sparsity and team.size() > 1:
-            reason = "the activity of a batch is nowhere whole in torchrun's processes"
-            raise UsageError(f"sparsity {regular.sparsity}: {reason}; leave it out")
+        for name in ("sparsity", "auxiliary") if team.size() > 1 else ():
+            if number := getattr(regular, name):
+                reason = "a batch's mean is nowhere whole in torchrun's processes"
+                raise UsageError(f"{name} {number}: {reason}; leave it out")
+        if regular.auxiliary and not self.network.has_auxiliary:
+            reason = f"{name_of(self.network)} learns nothing from observations alone"
+            remedy = "take --network autoencoder or vae"
+            raise UsageError(f"auxiliary {regular.auxiliary}: {reason}; {remedy}")
         noise = regular.input_noise
         for name, number in (("input_noise", noise), ("dropout", own_dropout(self.network))):
             if number and not drawing:
@@ -254,11 +259,11 @@ class NetworkAgent(Scheduled):
     def gradient_step(self, loss: Loss, *parts: Part, name: str = "loss") -> Tensor | float:
         """Step parts along the gradient of loss / count; return the first's norm before it was cut.
 
-        What sparse activity adds goes with the loss. Refused (RunError) by name, with the weights
-        as they were, where a number is not finite.
+        What the parts add (see `Regularisation`) goes with the loss. Refused (RunError) by name,
+        with the weights as they were, where a number is not finite.
         """
         average = loss.total / loss.count
-        terms = [term for part in parts for term in part.take_activity()]
+        terms = [term for part in parts for term in part.take_terms()]
         size = team.total(average).item()
         if not math.isfinite(size):
             remedy = "try a smaller --learning-rate, or --normalize-reward where rewards are large"

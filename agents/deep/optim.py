@@ -23,6 +23,7 @@ from seqrl.core.arrays import to_numpy
 from seqrl.core.checked import check_part, checked_part
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import RunError, UsageError, closest
+from seqrl.networks.base import Network, name_of
 
 EXTRA = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
 
@@ -43,6 +44,7 @@ class Optim:
     max_grad_value: gradients are cut to this size one by one, above 0; before that of the norm.
     bptt: env steps that a gradient goes back through memory, 0 for all that are learned from.
         A batch is run in pieces of so many, the memory is carried on (Williams and Peng, 1990).
+    freeze: a part of the network whose weights do not move, by its name, as encoder.
     regularisation: what is minimised beside the loss, and noise in learning.
     """
 
@@ -54,6 +56,7 @@ class Optim:
     momentum: float | None = None
     max_grad_value: float = math.inf
     bptt: int = 0
+    freeze: str = ""
     regularisation: Regularisation = field(default_factory=Regularisation)
 
     def __post_init__(self) -> None:
@@ -98,6 +101,7 @@ class Optim:
         own = {
             "weight_decay": self.weight_decay > 0,
             "max_grad_value": self.max_grad_value < math.inf,
+            "freeze": bool(self.freeze),
         }
         used = [*(name for name, there in own.items() if there), *self.regularisation.used]
         return used[0] if used else ""
@@ -155,6 +159,20 @@ def follow(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[nn.Param
                 optimizer.state[new] = part
         group["params"] = list(weights)
     return weights
+
+
+def freeze(network: Network, name: str) -> None:
+    """Let the weights of a network's parts of a name not move; refuse a name that none has."""
+    found = [w for path, w in network.named_parameters() if f".{name}." in f".{path}."]
+    if not found:
+        paths = [path.split(".")[:-1] for path, _ in network.named_parameters()]
+        known = sorted({part for path in paths for part in path if not part.isdigit()})
+        text = f"{name_of(network)} has no part of that name with weights"
+        raise UsageError(
+            f"freeze {name!r}: {text}.{closest(name, known)} Known: {', '.join(known)}"
+        )
+    for weight in found:
+        weight.requires_grad_(False)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

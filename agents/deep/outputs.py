@@ -14,6 +14,7 @@ from seqrl.agents.deep.optim import (
     Optim,
     clip_gradients,
     follow,
+    freeze,
     load_optimizer_state,
     load_weights,
     optimizer_state,
@@ -149,6 +150,8 @@ class Part:
         self.module, self.device, self.draws = module, device, draws
         self._rest()  # all of it: the network may have been tried alone
         self.optim = optim
+        if optim is not None and optim.freeze:
+            freeze(module.network, optim.freeze)
         self.optimizer = None if optim is None else optim.make(module.parameters())
         self.mlp: NumpyMLP | None = None
         self.plain: NumpyMLP | NumpyForward | None = None
@@ -169,7 +172,7 @@ class Part:
         self.activations: list[np.ndarray] = []
         self.leaf: Tensor | None = None
         self.gradient: np.ndarray | None = None
-        self.activity: Tensor | None = None  # what its sparse activity adds to the loss
+        self.terms: list[Tensor] = []  # what that adds to the loss
 
     @property
     def learns_in_numpy(self) -> bool:
@@ -194,10 +197,10 @@ class Part:
         for weight in () if self.learns_in_numpy else self.weights:
             weight.grad = None  # what zero_grad does, at a third of its cost
 
-    def take_activity(self) -> list[Tensor]:
+    def take_terms(self) -> list[Tensor]:
         """Return what the newest learning pass adds to the loss, if anything, and forget it."""
-        found, self.activity = self.activity, None
-        return [] if found is None else [found]
+        found, self.terms = self.terms, []
+        return found
 
     def clip(self, most: float, by_outputs: np.ndarray | None = None) -> Tensor | float:
         """Add the penalties' gradients, cut all to a norm of at most `most`; return that before.
@@ -327,14 +330,17 @@ class Part:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the numbers [T, B, K], and the network's own terms where it is told answers."""
         assert self.optim is not None
-        regular = self.optim.regularisation
+        regular, self.terms = self.optim.regularisation, []
+        if regular.auxiliary:
+            counted = torch.ones_like(start, dtype=torch.bool) if valid is None else valid
+            self.terms.append(regular.auxiliary_term(self.module.network, obs, counted))
         if regular.input_noise and self.draws:
             obs = regular.noisy(obs)
         if answer is None and not (self.optim.bptt or regular.sparsity):
             return self.module(obs, start, state, noise)[0], {}
         features, terms = self._in_pieces(obs, start, state, valid, answer, noise)
         if regular.sparsity:
-            self.activity = regular.activity_term(features, valid)
+            self.terms.append(regular.activity_term(features, valid))
         return self.module.numbers(features), terms
 
     def _in_pieces(

@@ -88,12 +88,15 @@ class PolicyAgent(NetworkAgent):
     def _build(self) -> None:
         """Make policy, critic and store."""
         features = self.network.features
+        brought = self.brought_layer()
         policy, value = nn.Linear(features, self.head.size), nn.Linear(features, 1)
         for layer, gain in ((policy, 0.01), (value, 1.0)):
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
         if self.shares_network:
             policy = joined(policy, value)
+        elif brought is not None:
+            policy = brought
         elif (weight := self.network.output_weight()) is not None:
             policy.weight = self._shared(weight)
         outputs = Outputs(self.network, policy, head=self.head, choices=self.head.counts)
@@ -109,6 +112,10 @@ class PolicyAgent(NetworkAgent):
             self.anchor = Part(frozen, None, self.device, self.backend)
             self.parts["anchor"] = self.anchor
         self.store = self.make_store()
+
+    def brought_layer(self) -> Any:
+        """Return the network's own last layer for these actions (see Network.answering)."""
+        return None
 
     def _shared(self, weight: Tensor) -> nn.Parameter:
         """Return the network's weights that the policy's layer shares; refuse what does not fit."""

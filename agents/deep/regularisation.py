@@ -13,9 +13,11 @@ from torch import Tensor
 from seqrl.core import tree
 from seqrl.core.checked import checked_part
 from seqrl.core.errors import UsageError
+from seqrl.networks.base import Network
+from seqrl.networks.latents import divergence
 
 RATE = 0.05  # of activity, by default
-LEAST = 1e-6  # a rate of activity whose logarithm is taken is this far from 0 and 1
+AMOUNTS = "l1", "l2", "sparsity", "auxiliary", "input_noise"
 
 
 @checked_part
@@ -31,6 +33,8 @@ class Regularisation:
         Of `sparsity_rate` from each feature's mean over a batch, summed over the features, which
         are from 0 to 1, as of a sigmoid (Ng, 2011, CS294A, "Sparse autoencoder").
     sparsity_rate: the activity that features are to have, in (0, 1).
+    auxiliary: times what the network learns from observations alone, at least 0.
+        As of an autoencoder the error of what it gives back (Jaderberg et al., 2017).
     input_noise: standard deviation of what is added to observed reals in learning, at least 0.
         In their own units; policies are left out, since they learn as they act (Bishop, 1995).
     """
@@ -39,10 +43,11 @@ class Regularisation:
     l2: float = 0.0
     sparsity: float = 0.0
     sparsity_rate: float = RATE
+    auxiliary: float = 0.0
     input_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("l1", "l2", "sparsity", "input_noise"):
+        for name in AMOUNTS:
             if not 0 <= getattr(self, name) < math.inf:
                 text = "expected a number of at least 0"
                 raise UsageError(f"{name} {getattr(self, name)}: {text}")
@@ -55,7 +60,7 @@ class Regularisation:
     @property
     def used(self) -> Sequence[str]:
         """Return the names of what is not left out."""
-        return [name for name in ("l1", "l2", "sparsity", "input_noise") if getattr(self, name)]
+        return [name for name in AMOUNTS if getattr(self, name)]
 
     @torch.no_grad()
     def add_penalties(self, weights: Sequence[Tensor]) -> None:
@@ -79,6 +84,10 @@ class Regularisation:
             raise UsageError(f"sparsity: {got}, and have no rate of activity; {remedy}")
         return self.sparsity * divergence(self.sparsity_rate, active.mean(0)).sum()
 
+    def auxiliary_term(self, network: Network, obs: Any, valid: Tensor) -> Tensor:
+        """Return `auxiliary` times what a network learns of observations [T, B, ...] alone."""
+        return self.auxiliary * sum(network.auxiliary(obs, valid).values(), torch.zeros(()))
+
     def noisy(self, obs: Any) -> Any:
         """Return observations with noise on every real number, drawn from torch's generator."""
         if not any(leaf.is_floating_point() for leaf in tree.leaves(obs)):
@@ -90,9 +99,3 @@ class Regularisation:
         if not leaf.is_floating_point():
             return leaf
         return leaf + self.input_noise * torch.randn_like(leaf)
-
-
-def divergence(wanted: float, rate: Tensor) -> Tensor:
-    """Return KL(wanted || rate) in nats of yes with these chances, elementwise."""
-    rate = rate.clamp(LEAST, 1 - LEAST)
-    return wanted * (wanted / rate).log() + (1 - wanted) * ((1 - wanted) / (1 - rate)).log()

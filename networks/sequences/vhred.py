@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from seqrl.core.checks import check_amount, check_whole
 from seqrl.core.tokens import PAD
 from seqrl.core.types import State
+from seqrl.networks.latents import kl, normal_of
 from seqrl.networks.options import probability
 from seqrl.networks.sequences.hred import HRED
 from seqrl.networks.sequences.replies import Replies
-
-MOST = 8.0  # of the logarithm of a variance, up or down
 
 
 class VHRED(HRED):
@@ -126,19 +125,3 @@ class VHRED(HRED):
 def normal_layers(inputs: int, hidden: int, latent: int) -> nn.Sequential:
     """Return layers from [..., inputs] to means and logarithms of variances, side by side."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
-
-
-def normal_of(out: Tensor) -> tuple[Tensor, Tensor]:
-    """Return means and logarithms of variances [..., latent] of layers' numbers."""
-    mean, log_variance = out.chunk(2, -1)
-    return mean, log_variance.clamp(-MOST, MOST)
-
-
-def kl(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the Kullback-Leibler divergence from p to q, normal, in nats [..., latent].
-
-    Each is given by means and logarithms of variances.
-    """
-    (p_mean, p_log), (q_mean, q_log) = p, q
-    distance = (p_log.exp() + (p_mean - q_mean).square()) / q_log.exp()
-    return 0.5 * (q_log - p_log + distance - 1.0)
