@@ -9,13 +9,13 @@ import gymnasium as gym
 import numpy as np
 
 from seqrl.core import tree
-from seqrl.core.arrays import host, like
+from seqrl.core.arrays import as_float32, host, like
 from seqrl.core.errors import RunError, UsageError, explain
 from seqrl.core.named_code import import_named
 from seqrl.core.types import Array, State
 
-TASK = "task"
-EXPECTED = "expected task, a run's folder or module:function"
+TASK, OBSERVATION = "task", "observation"
+EXPECTED = "expected task, observation, a run's folder or module:function"
 
 
 class Teacher(Protocol):
@@ -43,6 +43,20 @@ class TaskTeacher:
             others = "or name another --teacher, a run's folder or module:function"
             raise UsageError(f"{error}; {others}") from error
         return action, known, None
+
+
+class ObservationTeacher:
+    """The observation itself, where actions are of its form (see envs.Reconstruction)."""
+
+    def __init__(self, envs: Any):
+        seen, done = envs.single_observation_space, envs.single_action_space
+        if not isinstance(done, gym.spaces.Box) or done.shape != seen.shape:
+            remedy = "wrap the environment in seqrl.envs.Reconstruction"
+            raise UsageError(f"teacher observation: actions are {done}, shown is {seen}; {remedy}")
+
+    def answers(self, obs: Array, start: Array, state: State = None) -> tuple[Array, Array, State]:
+        """Return the observations as actions; all are known."""
+        return as_float32(obs), start | True, None
 
 
 class AgentTeacher:
@@ -118,6 +132,8 @@ def teacher_in(envs: Any, given: Any) -> Teacher:
     """Return the Teacher in some environments of what `check_teacher` returned."""
     if given == TASK:
         return TaskTeacher(envs)
+    if given == OBSERVATION:
+        return ObservationTeacher(envs)
     if isinstance(given, str):
         given = named_function(given)
     if isinstance(given, AgentTeacher):

@@ -5,6 +5,7 @@ from seqrl.envs.adapter import Environments, Outcome, Serial, Vector, adapt
 from seqrl.envs.finite import FiniteMDP, garnet
 from seqrl.envs.making import find, make, may_never_end, time_limit
 from seqrl.envs.mask import Mask
+from seqrl.envs.reconstruction import Reconstruction
 from seqrl.envs.reference import reference_scores
 from seqrl.envs.registry import register_all
 from seqrl.envs.return_wanted import ReturnWanted
@@ -19,6 +20,7 @@ __all__ = [
     "FiniteMDP",
     "Mask",
     "Outcome",
+    "Reconstruction",
     "ReturnWanted",
     "Serial",
     "Vector",

@@ -12,6 +12,7 @@ from seqrl.core.errors import UsageError, UserError, explain
 from seqrl.core.named_code import import_named
 
 OURS = "seqrl.envs"
+RECONSTRUCTION: dict[str, Any] = {"name": f"{OURS}:Reconstruction", "args": {}}
 Wrap = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
 
@@ -44,10 +45,20 @@ def with_action_mask(entries: list[Any], source: str | None) -> list[Any]:
     return [*(entry for entry in entries if entry.get("name") != own["name"]), own]
 
 
+def with_reconstruction(entries: list[Any] | None) -> list[Any]:
+    """Return a config's wrappers with the one that asks for the observation outermost."""
+    return [*without_reconstruction(entries), RECONSTRUCTION]
+
+
+def without_reconstruction(entries: list[Any] | None) -> list[Any]:
+    """Return a config's wrappers without the one that asks for the observation."""
+    return [entry for entry in entries or [] if entry != RECONSTRUCTION]
+
+
 def is_trusted(name: str) -> bool:
     """Return whether a run's folder, which may be anybody's, may use a wrapper unasked."""
     module, _, attribute = name.partition(":")
-    ours = module == OURS and attribute in ("Mask", "ActionMask", "ReturnWanted")
+    ours = module == OURS and attribute in ("Mask", "ActionMask", "ReturnWanted", "Reconstruction")
     return ours or (module == "gymnasium.wrappers" and attribute != "RecordVideo")  # writes files
 
 

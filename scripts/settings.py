@@ -45,7 +45,8 @@ def default_settings(argv: Sequence[str]) -> tuple[Settings, str]:
     if temperature := flag_value(argv, "--temperature"):
         given["agent_args"] = {**file.get("agent_args", {}), "temperature": temperature}
     same_run = file.keys() >= OF_A_RUN and all(file.get(x) == chosen[x] for x in chosen)
-    preset = fitting(given, flag_value(argv, "--preset", "none" if same_run else ""))
+    apart = same_run or knows_no_policy(given.get("from"))
+    preset = fitting(given, flag_value(argv, "--preset", "none" if apart else ""))
     agent = given.get("agent", preset.agent if preset else "")
     own = dict(AGENTS[agent].numbers) if agent in AGENTS else {}
     numbers = carried_over(file.get("agent_args", {}), file.get("agent", agent), agent)
@@ -87,6 +88,15 @@ def begun_from(given: Settings, file: Settings, argv: Sequence[str]) -> tuple[Se
     found = inherited(Path(given["from"]), {**given, "env_args": args})
     base = {name: found.pop(name) for name in ("num_envs",) if name in found and name not in file}
     return {**file, **found}, base
+
+
+def knows_no_policy(source: Any) -> bool:
+    """Return whether the run that one begins from has learned observations alone, not to act."""
+    if not source:
+        return False
+    from seqrl.training.runs.warm_start import learned_observations
+
+    return learned_observations(source)
 
 
 def source_run(argv: Sequence[str]) -> str:

@@ -73,7 +73,7 @@ def test_every_name_on_every_space(name, space):
         (
             "lsmt",
             {},
-            "network 'lsmt': unknown. Did you mean \"lstm\"\\? Known: attention, autoencoder, causal-lm",
+            "network 'lsmt': unknown. Did you mean \"lstm\"\\? Known: attention, autoencoder",
         ),
         ("lstm", {"hiden": 8}, "network lstm: unknown argument 'hiden'. Did you mean \"hidden\""),
         (

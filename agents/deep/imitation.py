@@ -44,7 +44,8 @@ class Imitation(PolicyAgent):
         network: a Network or any module from [B, ...] to [B, F]; its `study` may add to the loss.
         action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         observation_space: lets lazy layers be built at once; without it at the first observation.
-        teacher: who knows what is right: task, a run's folder, or module:function.
+        teacher: who knows what is right: task, observation, a run's folder, or module:function.
+            By observation what is shown is to be given back (see envs.Reconstruction).
             In Python also what `seqrl.load` returns, an agent, a function from one observation to
             one action, or a Teacher.
         optim: learning rate, clipping and optimiser.

@@ -9,6 +9,7 @@ import numpy as np
 from seqrl.agents.experience.dataset import Dataset
 from seqrl.agents.experience.recording import Recording
 from seqrl.agents.protocol import Agent, Taught
+from seqrl.agents.teachers import OBSERVATION, TASK
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Metrics
@@ -65,7 +66,7 @@ def check_learner(agent: Any) -> None:
         raise UsageError(f"{type(agent).__name__} with recorded episodes: {reason}; {remedy}")
     if not isinstance(agent, Taught):
         return
-    if agent.teacher != "task":
+    if agent.teacher not in (TASK, OBSERVATION):
         raise UsageError("teacher: what was recorded is the answer; leave it out, or the dataset")
     if getattr(agent, "mixes", False):
         reason = "what was recorded goes on whatever it does"

@@ -12,10 +12,11 @@ from seqrl.agents.arguments import agent_arguments
 from seqrl.agents.factory import Config
 from seqrl.agents.registry import AGENTS, agent_class, on_network
 from seqrl.agents.tabular.tabular_agent import TabularAgent
+from seqrl.agents.teachers import OBSERVATION
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
 from seqrl.envs.registry import TASKS, check_code, kept_options
-from seqrl.envs.wrapping import named
+from seqrl.envs.wrapping import named, with_reconstruction
 from seqrl.training.runs.defaults import AUTO, DEFAULTS, WHOLE, flag_of
 from seqrl.training.runs.elsewhere import here
 from seqrl.training.runs.folder import config_text
@@ -58,6 +59,8 @@ def complete(given: Mapping[str, Any]) -> Config:
     own = AGENTS[config["agent"]].numbers if config["agent"] in AGENTS else {}
     config["agent_args"] = agent_arguments(cls, {**own, **config["agent_args"]})
     locate_teacher(config["agent_args"])
+    if config["agent_args"].get("teacher") == OBSERVATION:
+        config["wrappers"] = with_reconstruction(config["wrappers"])
     locate_files(config)
     complete_offline(config, cls)
     return storable(config)

@@ -12,8 +12,11 @@ import numpy as np
 from seqrl.agents.arguments import agent_parameters, toml_value
 from seqrl.agents.experience.recording import Recording, together
 from seqrl.agents.factory import Config
+from seqrl.agents.teachers import OBSERVATION
+from seqrl.core.arrays import as_float32
 from seqrl.core.checks import check_amount, check_choice, check_whole
 from seqrl.core.errors import UsageError
+from seqrl.envs.reconstruction import given_back
 from seqrl.envs.registry import own_code
 from seqrl.envs.return_wanted import shown, shown_space
 from seqrl.envs.wrapping import OURS, is_trusted, named
@@ -204,6 +207,9 @@ def learned_from(config: Config) -> tuple[Recording, Returns]:
     made = read(config["dataset"])
     returns, share = made.returns, config.get("best_share")
     used = made if share is None else made.best(share)
+    if config["agent_args"].get("teacher") == OBSERVATION:
+        space = given_back(used.observation_space)
+        used = used._replace(action=as_float32(used.obs), action_space=space)
     if config.get("condition_on"):
         seen = used.returns_to_go()[:, None] / wanted(config)["args"].get("scale", 1.0)
         obs = shown(used.obs, seen.astype(np.float32))

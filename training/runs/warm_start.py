@@ -10,9 +10,10 @@ from typing import Any
 
 from seqrl.agents.factory import Config
 from seqrl.agents.protocol import Agent
+from seqrl.agents.teachers import OBSERVATION
 from seqrl.core import schema
 from seqrl.core.errors import UsageError, told_of
-from seqrl.envs.wrapping import named
+from seqrl.envs.wrapping import named, without_reconstruction
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import saved_run
 from seqrl.training.runs.load import CODE, check_code_named
@@ -36,6 +37,9 @@ def inherited(folder: Path, given: Mapping[str, Any]) -> Config:
         for owner, names in (("env", OF_ENV), ("network", OF_NETWORK)):
             if given.get(owner) in (None, "", theirs.get(owner)):
                 found |= {name: theirs[name] for name in names if name in theirs}
+        # what learned observations alone is to play now
+        if wrappers := without_reconstruction(found.pop("wrappers", None)):
+            found["wrappers"] = wrappers
         if "num_envs" in theirs and not theirs.get("dataset"):
             found["num_envs"] = theirs["num_envs"]
         chosen = {name: x for name, x in given.items() if x not in (None, "")}
@@ -48,6 +52,14 @@ def inherited(folder: Path, given: Mapping[str, Any]) -> Config:
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"--from {folder}: it holds no run's settings: {error}") from error
     return {**found, **{name: x for name, x in chosen.items() if name in found}}
+
+
+def learned_observations(folder: str) -> bool:
+    """Return whether the run of a folder was to give observations back, and knows no policy."""
+    try:
+        return bool(runs.read_config(Path(folder))["agent_args"].get("teacher") == OBSERVATION)
+    except (UsageError, AttributeError, LookupError):  # which is told elsewhere
+        return False
 
 
 def check_code(found: Config, chosen: Mapping[str, Any]) -> None:
