@@ -34,7 +34,7 @@ from seqrl.networks.tokens import Tokens
 
 NETWORKS = {
     "mlp": "multi-layer perceptron on the flattened observation; no memory",
-    "cnn": "convolutions for images: presets small, nature, impala; no memory",
+    "cnn": "convolutions for images: presets small, nature, impala, lenet, alexnet; no memory",
     "autoencoder": "a code from which the observation is given back; no memory",
     "vae": "the same with a code that is drawn, and can be drawn anew",
     "rnn": "Elman's recurrent network: tanh (from the identity), relu, sigmoid or identity",

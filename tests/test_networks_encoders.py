@@ -50,6 +50,10 @@ def test_conv_size_is_the_formula():
         ("nature", bytes_image(36, 36), 64, 512),
         ("impala", bytes_image(3, 64, 64), 32 * 8 * 8, 256),
         ("impala", bytes_image(10, 5, 1), 32 * 2 * 1, 256),
+        ("lenet", bytes_image(32, 32, 1), 16 * 5 * 5, 84),  # 400, 120, 84, as in LeCun et al.
+        ("lenet", bytes_image(16, 16, 3), 16, 84),
+        ("alexnet", bytes_image(32, 32, 3), 64 * 4 * 4, 256),
+        ("alexnet", bytes_image(8, 8, 3), 64, 256),
         (None, bytes_image(63, 64, 3), 32 * 32 * 32, 128),
         (None, bytes_image(64, 64, 3), 64 * 4 * 4, 512),
     ],
@@ -59,6 +63,42 @@ def test_cnn_shapes(preset, space, flattened, features):
     assert network.head[1].in_features == flattened
     out = network.encode(torch.zeros(2, *space.shape, dtype=torch.uint8))
     assert out.shape == (2, features) and network.features == features
+
+
+def test_layers_in_place_of_a_preset():
+    network = CNN(bytes_image(5, 5, 1), layers=[[2, 3, 2, 1]], hidden=(6, 5), features=4)
+    seen = network.trunk(torch.zeros(1, 1, 5, 5))
+    assert seen.shape == (1, 2, 3, 3)  # the textbook's 5x5, kernel 3, stride 2, padding 1
+    assert [
+        tuple(layer.weight.shape) for layer in network.head if isinstance(layer, nn.Linear)
+    ] == [*((6, 18), (5, 6), (4, 5))]
+    pooled = CNN(bytes_image(6, 6, 1), layers=((1, 3, 1, 1, 2),), init="zeros")
+    kernel = torch.zeros(1, 1, 3, 3)
+    kernel[0, 0, 1, 1] = 1.0  # each pixel as it is, and the largest of each 2x2
+    pooled.trunk[0].weight.data = kernel
+    image = torch.arange(36.0).reshape(1, 1, 6, 6)
+    assert pooled.trunk(image)[0, 0].tolist() == [[7, 9, 11], [19, 21, 23], [31, 33, 35]]
+    assert CNN(bytes_image(32, 32, 1), "lenet").head[1].out_features == 120
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((), r"layers \(\): expected a convolution or more"),
+        ("small", "layers 'small': expected a convolution or more"),
+        ((16, 3), r"layers: 16; expected \(channels, kernel\) and perhaps stride"),
+        (((16,),), r"layers: \(16,\); expected \(channels, kernel\)"),
+        (((16, 0),), "layers, kernel 0: expected a whole number of at least 1"),
+        (((16, 3, 1, -1),), "layers, padding -1: expected a whole number of at least 0"),
+        (((16, 9),), "layers: too large for an image of 8 x 8"),
+        (((16, 3, 1, 0, 7),), "layers: too large for an image of 8 x 8"),
+    ],
+)
+def test_layers_that_are_none(layers, message):
+    with pytest.raises(UsageError, match=message):
+        CNN(bytes_image(8, 8, 1), layers=layers)
+    with pytest.raises(UsageError, match="layers: they stand in place of preset 'lenet'"):
+        CNN(bytes_image(32, 32, 1), "lenet", layers=((16, 3),))
 
 
 def test_cnn_refuses_what_is_too_small_or_no_image():
