@@ -12,6 +12,7 @@ from seqrl.agents.protocol import Agent
 from seqrl.agents.registry import agent_class, on_network
 from seqrl.agents.tabular.indexing import TableIndex
 from seqrl.agents.tabular.tabular_agent import TabularAgent, check_actions
+from seqrl.agents.word_vectors import EMBEDDING
 from seqrl.core.action_mask import rest_space
 from seqrl.core.errors import UsageError, UserError, explain
 from seqrl.core.named_code import import_named
@@ -92,7 +93,10 @@ def build_agent(
     else:
         given["observation_space"] = observation_space
     if networked:
-        made = config.get("network") or "mlp", observation_space, config.get("network_args", {})
+        args = config.get("network_args", {})
+        if ":" not in (config.get("network") or ""):  # vectors are given once it is made
+            args = {name: value for name, value in args.items() if name != EMBEDDING}
+        made = config.get("network") or "mlp", observation_space, args
         given["network"] = build_network(*made, normalize=bool(config.get("normalize_obs")))
     return build_own(cls, name, given) if ":" in name else cls(**given)
 

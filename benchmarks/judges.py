@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from seqrl.envs.making import first_of
 from seqrl.envs.optimum import policy_value, start_value
 from seqrl.envs.tasks.dialogue import WORDS
 from seqrl.training.loop.interaction import Interaction
+from seqrl.training.pictures.word_vectors import analogy, nearest, of_length_one
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.event_file import read_scalar
+from seqrl.training.runs.word_vectors import learned, rules_with_vectors
 
 
 def task_of(run: Any, **options: Any) -> Any:
@@ -163,6 +166,26 @@ def gain_kept(folder: Path) -> float:
     return float(change[-1] if change.min() >= -0.05 else change.min())
 
 
+def words(run: Any) -> float:
+    """Return the share of analogies, or of neighbours of the generated words, that are right.
+
+    The lesser of both. The two words next to an adjective are to be verbs and adjectives of its
+    kind.
+    """
+    rules = rules_with_vectors(run.config)
+    assert rules is not None
+    known, vectors = learned(run.agent, rules)
+    place = {word: i for i, word in enumerate(known)}
+    asked = [[place[word] for word in question] for question in rules.asked]
+    right = [analogy(vectors, a, b, c) == d for a, b, c, d in asked]
+    near = []
+    for word in (word for word in known if word.startswith("adjective")):
+        i, kind = place[word], word[len("adjective") : -1]
+        found = nearest(vectors, of_length_one(vectors)[i], (i,), 2)
+        near += [re.fullmatch(rf"(adjective|verb){kind}[abc]", known[j]) is not None for j in found]
+    return float(min(np.mean(right), np.mean(near)))
+
+
 JUDGES: dict[str, Callable[[Any], float]] = {
     "exact sums": exact_sums,
     "cross entropy": cross_entropy,
@@ -174,6 +197,7 @@ JUDGES: dict[str, Callable[[Any], float]] = {
     "variety": variety,
     "variety of all": variety_of_all,
     "share of teacher": share_of_teacher,
+    "words": words,
 }
 
 

@@ -31,6 +31,7 @@ from seqrl.envs.tasks.samples import Samples
 from seqrl.envs.tasks.tmaze import TMaze
 from seqrl.envs.tasks.translate import Translate
 from seqrl.envs.tasks.waves import Waves
+from seqrl.envs.tasks.word_context import WordContext
 
 TASKS: dict[str, type[Any]] = {
     "seqrl/Acrobot-v0": Acrobot,
@@ -51,6 +52,7 @@ TASKS: dict[str, type[Any]] = {
     "seqrl/TMaze-v0": TMaze,
     "seqrl/Translate-v0": Translate,
     "seqrl/Waves-v0": Waves,
+    "seqrl/WordContext-v0": WordContext,
 }
 BATCH_OPTIONS = ("max_episode_steps", "device", "autoreset_mode")  # of a BatchedEnv, not the task
 CODE_OPTIONS = ("reward",)  # which may be module:function
@@ -83,11 +85,18 @@ def task(env_id: str, **options: Any) -> Task:
     return rules(**{known[name]: value for name, value in options.items()})
 
 
+def rules_named(env_id: str, options: Mapping[str, Any]) -> Task | None:
+    """Return the task of an id and its options, those of a batch among them; None for others."""
+    if env_id not in TASKS:
+        return None
+    return task(env_id, **{k: v for k, v in options.items() if k not in NOT_RULES})
+
+
 def kept_options(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a task keeps with a run (see `Task.kept`); none of other ids."""
     if not hasattr(TASKS.get(env_id), "kept"):
         return {}
-    rules: Any = task(env_id, **{k: v for k, v in options.items() if k not in NOT_RULES})
+    rules: Any = rules_named(env_id, options)
     found: dict[str, Any] = rules.kept()
     return found
 
@@ -107,9 +116,7 @@ def check_code(env_id: str, options: Mapping[str, Any]) -> None:
 def rules_of(env: Any) -> Task | None:
     """Return the task of an environment that was made by one of our ids; None for others."""
     spec: Any = getattr(env, "spec", None)
-    if getattr(spec, "id", None) not in TASKS:
-        return None
-    return task(spec.id, **{k: v for k, v in spec.kwargs.items() if k not in NOT_RULES})
+    return None if spec is None else rules_named(spec.id, spec.kwargs)
 
 
 def replies_of(envs: Any) -> Replies | None:

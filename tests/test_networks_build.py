@@ -44,7 +44,9 @@ SPACES = {
     "binary": spaces.MultiBinary(4),
     "tree": TREE,
     "tokens": spaces.Dict(source=WORDS, previous=spaces.Discrete(7)),
+    "context": spaces.Dict(given=WORDS, words=WORDS),
 }
+OWN = dict.fromkeys(SEQUENCES, "tokens") | {"word2vec": "context"}  # networks of one space alone
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +61,8 @@ def test_every_name_on_every_space(name, space):
     if name == "cnn" and space not in ("image", "grey", "first", "floats", "tree"):
         with pytest.raises(UsageError, match="network cnn: no image"):
             build(name, SPACES[space])
-    elif name in SEQUENCES and space != "tokens":
-        with pytest.raises(UsageError, match=r"no 'source' in .*; expected a Dict of"):
+    elif name in OWN and space != OWN[name]:
+        with pytest.raises(UsageError, match=r"no .* in .*; expected a Dict of"):
             build(name, SPACES[space])
     else:
         args = {"model": tiny("llama")} if name == "causal-lm" else {}

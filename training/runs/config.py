@@ -13,6 +13,7 @@ from seqrl.agents.factory import Config
 from seqrl.agents.registry import AGENTS, agent_class, on_network
 from seqrl.agents.tabular.tabular_agent import TabularAgent
 from seqrl.agents.teachers import OBSERVATION
+from seqrl.agents.word_vectors import EMBEDDING
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, closest
 from seqrl.envs.registry import TASKS, check_code, kept_options
@@ -107,10 +108,13 @@ def complete_env_args(config: Config, env_id: str) -> None:
 
 def locate_files(config: Config) -> None:
     """Name what our tasks and networks read by its whole path: a run may go on elsewhere."""
-    tables = {"network_args": "model"} if config.get("network") == "causal-lm" else {}
-    if config["env"].rpartition(":")[2] in TASKS:
-        tables |= dict.fromkeys(("env_args", "eval_env_args"), "path")
-    for table, option in tables.items():
+    ours = config["env"].rpartition(":")[2] in TASKS
+    named = [("network_args", "model")] if config.get("network") == "causal-lm" else []
+    if ":" not in (config.get("network") or ":"):
+        named.append(("network_args", EMBEDDING))
+    for option in ("path", "questions") if ours else ():
+        named += [("env_args", option), ("eval_env_args", option)]
+    for table, option in named:
         name = config[table].get(option)
         if isinstance(name, str) and (path := Path(name).expanduser()).exists():
             config[table] = {**config[table], option: str(path.absolute())}

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from seqrl.agents.export import Exported, to_npz, to_pt2
+from seqrl.agents.word_vectors import vectors_of
 from seqrl.core import action_mask, tree
 from seqrl.core.errors import RunError, UsageError
 from seqrl.envs.batches import brief, clipper
 from seqrl.training.runs.policy import Policy
+from seqrl.training.runs.word_vectors import as_text, words_of
 
 OBSERVATIONS = 1_000  # on which a file and its agent are compared
 MOST = 1e-4  # by which real numbers may differ, relative to those beyond 1
@@ -33,10 +35,20 @@ def export(policy: Policy, path: Path) -> Exported:
         made = to_pt2(policy.agent, policy.action_space, envs.reset(np.random.SeedSequence(0)))
         envs.close()
     else:
-        raise UsageError(f"{path}: expected a name that ends in .pt2 or .npz")
+        raise UsageError(f"{path}: expected a name that ends in .pt2, .npz or .vec")
     compare(policy, made, str(path))
     write(path, made.data)
     return made
+
+
+def export_vectors(policy: Policy, path: Path) -> tuple[int, int]:
+    """Write the word vectors of an agent to NAME.vec; return how many words and numbers it has."""
+    words = words_of(policy.config)
+    vectors = vectors_of(policy.agent, len(words))
+    if broken := [word for word in words if len(word.splitlines()) != 1]:
+        raise UsageError(f"{path}: the word {broken[0]!r} would break a line; no file can have it")
+    write(path, as_text(words, vectors).encode())
+    return len(words), vectors.shape[1]
 
 
 def compare(policy: Policy, made: Exported, name: str) -> None:

@@ -38,6 +38,7 @@ from seqrl.training.runs.teaching import check_teacher_code, give_teacher
 from seqrl.training.runs.telling import telling
 from seqrl.training.runs.tensorboard import NoLog, TensorBoard
 from seqrl.training.runs.warm_start import begin
+from seqrl.training.runs.word_vectors import fill_projector, give_vectors
 
 EVALUATION = "evaluation.npz"  # the last one: returns, lengths and cuts of its episodes
 Checkpoint = dict[str, Any]
@@ -119,6 +120,7 @@ class RunUnderWay:
         self.parts, self.config = parts, parts.config
         if anew:
             begin(parts.agent, parts.config)
+            give_vectors(parts.agent, parts.config)
         give_teacher(parts.agent, parts.config)
         why_unkept(parts.envs)  # first, as a reset puts right what is tried out
         self.loop = Interaction(parts.agent, parts.envs, compile=self.config["compile"])
@@ -204,6 +206,8 @@ class RunUnderWay:
         if self.curve:
             self.curve.player.envs.close()
         self.logger.text("path", self.loop.path)
+        if team.is_first():
+            fill_projector(self.folder, self.loop.agent, self.config)
         self.logger.close(success=not (problem or self.interrupted))
         if problem is not None:
             fail(problem, f"what was learned until then is in {self.folder}")
