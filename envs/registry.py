@@ -30,6 +30,7 @@ from seqrl.envs.tasks.rewards import own_function
 from seqrl.envs.tasks.samples import Samples
 from seqrl.envs.tasks.tmaze import TMaze
 from seqrl.envs.tasks.translate import Translate
+from seqrl.envs.tasks.trees import Trees
 from seqrl.envs.tasks.waves import Waves
 from seqrl.envs.tasks.word_context import WordContext
 
@@ -51,6 +52,7 @@ TASKS: dict[str, type[Any]] = {
     "seqrl/Samples-v0": Samples,
     "seqrl/TMaze-v0": TMaze,
     "seqrl/Translate-v0": Translate,
+    "seqrl/Trees-v0": Trees,
     "seqrl/Waves-v0": Waves,
     "seqrl/WordContext-v0": WordContext,
 }

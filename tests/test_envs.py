@@ -49,6 +49,8 @@ SEQUENCES = [
     (SAMPLES, {}),
     (SAMPLES, {"set": "line", "noise": 1, "size": 20}),
     (SAMPLES, {"set": "digits", "noise": 0.1, "size": 20, "answer": "observation"}),
+    ("seqrl/Trees-v0", {"depth": 2}),
+    ("seqrl/Trees-v0", {"grammar": "sentences", "shallowest": 3, "depth": 3, "bag": True}),
     (WAVES, {"watch": 3, "judged": 3}),
     ("seqrl/WordContext-v0", {"window": 2, "negative": 2}),
     ("seqrl/WordContext-v0", {"sg": False, "path": __file__, "least": 3}),

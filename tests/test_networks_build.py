@@ -44,9 +44,13 @@ SPACES = {
     "binary": spaces.MultiBinary(4),
     "tree": TREE,
     "tokens": spaces.Dict(source=WORDS, previous=spaces.Discrete(7)),
+    "trees": spaces.Dict(tokens=WORDS, parent=spaces.MultiDiscrete([4] * 4)),
     "context": spaces.Dict(given=WORDS, words=WORDS),
 }
-OWN = dict.fromkeys(SEQUENCES, "tokens") | {"word2vec": "context"}  # networks of one space alone
+OWN = dict.fromkeys(SEQUENCES, "tokens") | {
+    "word2vec": "context",
+    "tree": "trees",
+}  # networks of one space alone
 
 
 @pytest.fixture(autouse=True)

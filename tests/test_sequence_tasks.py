@@ -65,6 +65,7 @@ RANDOM = [
     (WAVES, {"watch": 8, "judged": 5, "regimes": 2, "free": False, "noise": 0.5}),
     (NEXT, {"length": 4}),
     (GATES, {"gate": "or"}),
+    ("seqrl/Trees-v0", {"depth": 2}),
     (SAMPLES, {}),
     (SAMPLES, {"answer": "observation"}),
     (SAMPLES, {"set": "line", "noise": 3.0, "part": "test"}),

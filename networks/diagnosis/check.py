@@ -201,8 +201,11 @@ def sample_rollout(
         values = np.stack([np.asarray(part.sample()) for _ in range(steps * envs)])
         return torch.as_tensor(values.reshape(steps, envs, *values.shape[1:]), device=device)
 
-    shown = (tree.map(sample, base.parts_of(copy.deepcopy(space))) for _ in range(2))
-    obs, other = map(_padded_behind, shown) if _shows_tokens(space) else shown
+    obs, other = (tree.map(sample, base.parts_of(copy.deepcopy(space))) for _ in range(2))
+    if _shows_tokens(space):
+        obs, other = (_padded_behind(shown, "source") for shown in (obs, other))
+    elif isinstance(space, spaces.Dict) and set(space) == {"tokens", "parent"}:
+        obs, other = map(_as_trees, (obs, other))
     return Rollout(obs, torch.as_tensor(start, device=device), other)
 
 
@@ -214,13 +217,20 @@ def _shows_tokens(space: Space) -> bool:
         return False
 
 
-def _padded_behind(obs: Any) -> Any:
-    """Return a token task's observations with at least one token, and padding behind the last."""
-    source = obs["source"]
+def _as_trees(obs: Any) -> Any:
+    """Return observations of trees, in which every token hangs from one before it."""
+    obs = _padded_behind(obs, "tokens")
+    place = torch.arange(obs["parent"].shape[-1], device=obs["parent"].device).clamp(min=1)
+    return {**obs, "parent": (obs["parent"] % place).masked_fill(obs["tokens"] == PAD, 0)}
+
+
+def _padded_behind(obs: Any, name: str) -> Any:
+    """Return observations with at least one token, and padding behind the last."""
+    source = obs[name]
     order = (source == PAD).to(torch.uint8).sort(dim=-1, stable=True).indices
     source = source.gather(-1, order)
     source[..., 0].clamp_(min=PAD + 1)
-    return {**obs, "source": source}
+    return {**obs, name: source}
 
 
 def _with_other(rollout: Rollout, t: int, n: int) -> Any:
