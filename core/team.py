@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from seqrl.core.arrays import like
-from seqrl.core.errors import UsageError, UserError
+from seqrl.core.errors import RunError, UsageError, UserError
 from seqrl.core.types import Array, Batch
 
 if TYPE_CHECKING:
@@ -112,6 +112,15 @@ def is_own(problem: BaseException | None) -> bool:
     return problem is not None and (isinstance(problem, Lost) or not isinstance(problem, UserError))
 
 
+def tells(problem: BaseException) -> bool:
+    """Return whether this process prints what ended it: of a mistake that all have, one a machine.
+
+    A RunError is told for what it was raised from.
+    """
+    cause = problem.__cause__ if isinstance(problem, RunError) else problem
+    return not started() or os.environ["LOCAL_RANK"] == "0" or is_own(cause)
+
+
 def refuse_several(what: str) -> None:
     """Refuse (UsageError) what torchrun's processes would each do for themselves."""
     if started():
@@ -181,6 +190,18 @@ def sendable(problem: BaseException) -> BaseException:
     except Exception:
         return RuntimeError(f"{type(problem).__name__}: {problem}")
     return problem
+
+
+def in_all(what: str, action: Callable[[], T]) -> T:
+    """Return what an action gives here, which is not sent; raise in all what it raises in one."""
+    kept: list[T] = []
+    all_of(what, lambda: kept.append(action()))
+    return kept[0]
+
+
+def in_first(what: str, action: Callable[[], T]) -> T | None:
+    """Carry out an action in the first process; return what it gives there, None in the others."""
+    return in_all(what, action if HERE.rank == 0 else lambda: None)
 
 
 def of_first(what: str, action: Callable[[], T]) -> T:

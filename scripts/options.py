@@ -13,6 +13,7 @@ from dataclasses import fields
 from functools import wraps
 from typing import Any, NoReturn
 
+from seqrl.core import team
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError, UserError, closest
 from seqrl.scripts.values import converter, whole_number
@@ -176,9 +177,10 @@ def guarded(body: Callable[[Sequence[str]], int]) -> Callable[..., int]:
         except KeyboardInterrupt:
             return 130
         except UserError as error:
-            if "--debug" in argv:
-                traceback.print_exc()
-            print_note(one_line(str(error)))
+            if team.tells(error):
+                if "--debug" in argv:
+                    traceback.print_exc()
+                print_note(one_line(str(error)))
             return error.status
         except Exception as error:
             if "--debug" in argv:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 from collections.abc import Callable
 from typing import Any
 
-from seqrl.training.runs.defaults import AUTO
+from seqrl.training.runs.defaults import AUTO, literal
 
 EXACT = 2**53  # up to here a float is the very whole number that was typed
 
@@ -97,14 +96,6 @@ def number_or_text(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        return text
-
-
-def literal(text: str) -> Any:
-    """Return the text as a Python literal, else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from seqrl.agents.deep.ppo import PPO as PPOAgent
 from seqrl.core import team
@@ -103,13 +105,6 @@ def as_one(n=2, rank=0):
     patch.setattr(team.HERE, "size", n)
     patch.setattr(team.HERE, "rank", rank)
     return patch
-
-
-@pytest.fixture
-def two():
-    patch = as_one()
-    yield
-    patch.undo()
 
 
 # ---- what is sent
@@ -275,6 +270,33 @@ def test_a_run_in_two_processes_is_that_in_one(name, tmp_path):
     check_same_run(RUNS[name], tmp_path)
 
 
+def sums_of_updates(words, folder):
+    """How many sums over the processes each update of a run takes."""
+    counts, add, update = [], torch.distributed.all_reduce, PPOAgent.update
+
+    def counted(*args, **more):
+        counts[-1] += 1
+        return add(*args, **more)
+
+    def watched_update(self, batch):
+        counts.append(0)
+        torch.distributed.all_reduce = counted
+        try:
+            return update(self, batch)
+        finally:
+            torch.distributed.all_reduce = add
+
+    PPOAgent.update = watched_update
+    assert train.main([*words.split(), str(folder)]) == 0
+    return counts
+
+
+def test_an_update_of_ppo_exchanges_its_loss_and_two_gradients(tmp_path):
+    words = f"{PPO} --steps 128 --eval-episodes 0 --run-dir"
+    for counts in end(start(sums_of_updates, words, tmp_path / "run")):
+        assert len(counts) > 2 and set(counts) == {3}
+
+
 @pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_checkpoint_of_two_goes_on_in_any_number_of_processes(size, tmp_path):
     words = f"{RUNS['mlp']} --checkpoint-every 200"
@@ -380,8 +402,58 @@ def test_an_error_of_one_environment_ends_all_and_keeps_what_was_learned(tmp_pat
         del gym.registry["Breaks-v1"]
     told = capfd.readouterr().err.splitlines()
     found = "at env step 157: environment Breaks-v1 2 (seed "  # of four, the first of the second's
-    assert len(told) == 2 and all(found in line and "simulator is gone" in line for line in told)
+    assert len(told) == 1 and found in told[0] and "simulator is gone" in told[0]
     assert newest(tmp_path / "run")["steps"] == 156
+
+
+def without_room(argv, place, name):
+    """A run during whose call of a function the first process can write no byte."""
+    action = getattr(place, name)
+
+    def limited(*args, **more):
+        if team.rank():
+            return action(*args, **more)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            return action(*args, **more)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    setattr(place, name, limited)
+    return train.main(argv)
+
+
+def test_a_config_that_the_first_process_cannot_write_ends_all_with_one_line(tmp_path, capfd):
+    argv = [*f"{PPO} --steps 200 --run-dir".split(), str(tmp_path / "run")]
+    assert end(start(without_room, argv, runs, "write_config")) == [2, 2]
+    told = capfd.readouterr().err
+    where = tmp_path / "run" / "config.toml"
+    assert told == f"seqrl: {where}: File too large; make room or name another --logdir\n"
+    assert not any((tmp_path / "run").iterdir())
+
+
+def test_a_mistake_of_all_is_told_once_and_one_of_a_single_process_in_all(tmp_path, capfd):
+    assert trained(f"{PPO} --steps 200 --num-envs 5 --run-dir", tmp_path / "run") == [2, 2]
+    assert capfd.readouterr().err.count("\n") == 1
+    gym.register("Port-v1", lambda: Taken(CartPoleEnv()))
+    words = PPO.replace("--env CartPole-v1", "--env Port-v1") + " --steps 500 --run-dir"
+    try:
+        assert trained(words, tmp_path / "run") == [2, 2]
+    finally:
+        del gym.registry["Port-v1"]
+    told = capfd.readouterr().err
+    assert "the port is taken" in told and told.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+class Taken(gym.Wrapper):
+    """Can be made in the first process alone."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        if team.rank() == 1:
+            raise OSError("the port is taken")
 
 
 def drifting(argv, what):
@@ -428,12 +500,27 @@ def test_drift_ends_a_run_by_name(what, tmp_path, capfd):
         ({"agent_args": {"sparsity": 0.1}}, "sparsity 0.1: the activity of a batch is nowhere"),
     ],
 )
-def test_what_processes_cannot_share_is_refused_in_a_line(settings, told, two):
+def test_what_processes_cannot_share_is_refused_in_a_line(settings, told):
     given = {"agent": "ppo", "env": "CartPole-v1", "network": "mlp", "num_envs": 4}
     given["env_args"] = {"vectorization": "serial"}
-    with pytest.raises(UsageError) as refused:
-        build(complete(given | settings))
-    assert str(refused.value).startswith(told)
+
+    def refused():
+        with pytest.raises(UsageError) as found:
+            build(complete(given | settings))
+        return str(found.value)
+
+    assert all(found.startswith(told) for found in together(refused))
+
+
+def test_an_environment_that_is_only_a_batch_is_not_told_to_be_single():
+    gym.register("Batch-v1", vector_entry_point=CartPoleVectorEnv)
+    patch = as_one()
+    try:
+        with pytest.raises(UsageError, match=r"; it has no single one, so start without"):
+            build(complete({"agent": "ppo", "env": "Batch-v1", "network": "mlp", "num_envs": 4}))
+    finally:
+        patch.undo()
+        del gym.registry["Batch-v1"]
 
 
 def test_a_folder_in_use_is_told_by_all_processes(tmp_path):
@@ -451,7 +538,7 @@ def test_a_folder_in_use_is_told_by_all_processes(tmp_path):
 
 def test_many_runs_are_refused_where_torchrun_started_the_process(monkeypatch, capsys):
     for name in team.VARIABLES:
-        monkeypatch.setenv(name, "2")
+        monkeypatch.setenv(name, "0" if name == "LOCAL_RANK" else "2")
     with pytest.raises(UsageError, match="many runs: torchrun's processes share one run"):
         Processes(2)
     assert train.main("--agent ppo --seeds 2 --env CartPole-v1".split()) == 2

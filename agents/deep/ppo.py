@@ -156,6 +156,7 @@ class PPO(PolicyAgent):
 
         With `kl_coef` also KL to the policy it came from; in the critic's warm-up the error alone.
         """
+        count = targets.count(batch.start, batch.valid)  # of all, before each process takes its own
         batch = team.share(batch)
         out, value = self.learn_both(batch)
         valid, advantage = batch.valid, batch.extra["advantage"]
@@ -184,10 +185,12 @@ class PPO(PolicyAgent):
             }
             if divergence is not None:
                 numbers["anchor_kl"] = divergence
-            means = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
-            return {**means, "train/max_ratio": team.largest((ratio - 1).abs().max()) + 1}
+            sums = torch.stack([targets.kept(x, valid).sum() for x in numbers.values()])
+            tags = [*(f"train/{name}" for name in numbers), "train/max_ratio"]
+            largest = team.largest((ratio - 1).abs().max()) + 1
+            return dict(zip(tags, [*(team.total(sums) / count), largest], strict=True))
 
-        return Loss(targets.kept(each, valid).sum(), targets.count(each, valid), metrics=metrics)
+        return Loss(targets.kept(each, valid).sum(), count, metrics=metrics)
 
     def update(self, batch: Batch) -> Callable[[], Metrics]:
         """Take a gradient step."""

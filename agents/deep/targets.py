@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seqrl.core import team
 from seqrl.core.action_mask import FORBIDDEN
 from seqrl.core.types import Array
 
@@ -203,13 +202,13 @@ def kept(each: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def count(each: Tensor, valid: Tensor | None) -> Any:
-    """Return how many are valid in all processes of the run, at least 1; None for all here."""
-    return each.numel() if valid is None else team.total(valid.sum()).clamp(min=1)
+    """Return how many are valid, at least 1; None for all."""
+    return each.numel() if valid is None else valid.sum().clamp(min=1)
 
 
 def mean(each: Tensor, valid: Tensor | None) -> Tensor:
-    """Return the mean of what is valid in all processes of the run; 0 where nothing is."""
-    return team.total(kept(each, valid).sum()) / count(each, valid)
+    """Return the mean of what is valid; 0 where nothing is."""
+    return kept(each, valid).sum() / count(each, valid)
 
 
 def normalized(each: Tensor, valid: Tensor) -> Tensor:

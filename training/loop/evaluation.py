@@ -197,11 +197,15 @@ class Evaluator:
         self.play(loop, self.player, share, seed)
         found = share.evaluation
         self.last = loop.steps, found
+        team.in_first("the log of an evaluation", lambda: self.tell(loop, found))
+        return found
+
+    def tell(self, loop: Interaction, found: Evaluation) -> None:
+        """Log what an evaluation brought, and draw it."""
         self.log(loop, found)
         if self.pictures is not None:
             with self.apart():
                 self.pictures(loop.steps, loop.agent, found)
-        return found
 
     def play(
         self,

@@ -115,9 +115,13 @@ class Checkpointer(Callback):
         with schema.loading("random"):
             set_global_random_state(saved["random"])
         loop.watch.add(saved["seconds"])
-        if saved["log"] is not None:
+        team.in_first("a log", lambda: self._go_back(saved["log"], loop.steps))
+
+    def _go_back(self, log: dict[str, Any] | None, steps: int) -> None:
+        """Cut off what was logged after an env step; remove later checkpoints, damaged or not."""
+        if log is not None:
             with schema.loading("log"):
-                self.logger.resume(saved["log"], loop.steps)
-        for path in runs.checkpoints(self.folder) if team.is_first() else ():
-            if path > runs.checkpoint_path(self.folder, loop.steps):  # damaged or outdated
+                self.logger.resume(log, steps)
+        for path in runs.checkpoints(self.folder):
+            if path > runs.checkpoint_path(self.folder, steps):
                 path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 AGENT, ENV = "q-learning", "FrozenLake-v1"
@@ -53,3 +54,11 @@ EVAL_EPISODES = 100  # where nothing sets them, or fewer: see `RunParts.evaluato
 def flag_of(name: str) -> str:
     """Return the flag of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def literal(text: str) -> Any:
+    """Return the text as a Python literal, else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text

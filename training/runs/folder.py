@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
@@ -100,14 +100,17 @@ def run_label(folder: Path) -> str:
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write a config to config.toml, without its entries that are None."""
-    if not team.is_first():
-        return
-    try:
-        (folder / CONFIG).write_text(config_text(config), encoding="utf-8")
-    except OSError as error:
-        (folder / CONFIG).unlink(missing_ok=True)  # half a config is no run's
-        remedy = "make room or name another --logdir"
-        raise UsageError(f"{folder / CONFIG}: {error.strerror}; {remedy}") from error
+    path = folder / CONFIG
+
+    def write() -> None:
+        try:
+            path.write_text(config_text(config), encoding="utf-8")
+        except OSError as error:
+            path.unlink(missing_ok=True)  # half a config is no run's
+            remedy = "make room or name another --logdir"
+            raise UsageError(f"{path}: {error.strerror}; {remedy}") from error
+
+    team.in_first("the config", write)
 
 
 def config_text(config: dict[str, Any]) -> str:
@@ -191,18 +194,22 @@ def best_path(folder: Path) -> Path:
 
 def clear_unsaved_run(folder: Path) -> None:
     """Remove the files of a run that ended before its first checkpoint, except its config."""
-    if not team.is_first():
-        return
-    leftovers = ("events.out.tfevents.*", "episodes.csv", SUMMARY, f"{CHECKPOINTS}/*")
-    for path in (path for pattern in leftovers for path in folder.glob(pattern)):
-        path.unlink()
+    remove(folder, ("events.out.tfevents.*", "episodes.csv", SUMMARY, f"{CHECKPOINTS}/*"))
 
 
 def clear_temporary_files(folder: Path) -> None:
     """Remove the temporary files of a save that was killed."""
-    for path in [*folder.glob("*.part"), *(folder / CHECKPOINTS).glob("*.part")]:
-        if team.is_first():
+    remove(folder, ("*.part", f"{CHECKPOINTS}/*.part"))
+
+
+def remove(folder: Path, patterns: Sequence[str]) -> None:
+    """Remove the files of a run's folder that any of the patterns fits."""
+
+    def unlink() -> None:
+        for path in (path for pattern in patterns for path in folder.glob(pattern)):
             path.unlink()
+
+    team.in_first("the removal of files", unlink)
 
 
 def logdir_of(folder: Path, config: dict[str, Any]) -> Path:
@@ -218,11 +225,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     Of a run's processes the first one holds it for all; UsageError in all where it is in use.
     """
-    held: list[IO[bytes]] = []
-    team.of_first("a lock", lambda: held.append(acquired(folder)))
+    held = team.in_first("a lock", lambda: acquired(folder))
     with ExitStack() as at_the_end:
-        for file in held:
-            at_the_end.enter_context(file)
+        if held is not None:
+            at_the_end.enter_context(held)
             at_the_end.callback((folder / LOCK).unlink, missing_ok=True)
         yield
 

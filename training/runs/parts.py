@@ -125,11 +125,15 @@ def build_own_envs(config: Config) -> Environments:
         raise UsageError(f"--num-envs {n}: {size} processes cannot share them evenly; {remedy}")
     args, processes = config["env_args"], config.get("processes", False)
     if args.get("vectorization", "auto") == "auto" and not processes:
-        around = wrappers(config.get("wrappers"))
-        if is_batched(find(config["env"]), n, around, args):
+        spec, around = find(config["env"]), wrappers(config.get("wrappers"))
+        if is_batched(spec, n, around, args):
             problem = f"{config['env']} is a batch with one seed, which processes cannot share"
-            raise UsageError(f"{problem}; add --env-arg vectorization=serial, or --processes")
-    own = build_envs({**config, "num_envs": n // size}, processes=processes)
+            remedy = "it has no single one, so start without torchrun"
+            if spec.entry_point is not None:
+                remedy = "add --env-arg vectorization=serial, or --processes"
+            raise UsageError(f"{problem}; {remedy}")
+    share = {**config, "num_envs": n // size}
+    own = team.in_all("the environments", lambda: build_envs(share, processes=processes))
     assert isinstance(own, SeparateEnvs)
     return Gathered(own)
 

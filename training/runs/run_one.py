@@ -119,7 +119,7 @@ class RunUnderWay:
     def __init__(self, parts: RunParts, stop: Event | None = None, *, anew: bool = True):
         self.parts, self.config = parts, parts.config
         if anew:
-            begin(parts.agent, parts.config)
+            team.in_all("the beginning", lambda: begin(parts.agent, parts.config))
             give_vectors(parts.agent, parts.config)
         give_teacher(parts.agent, parts.config)
         why_unkept(parts.envs)  # first, as a reset puts right what is tried out
@@ -135,8 +135,8 @@ class RunUnderWay:
     ) -> None:
         """Open the log, evaluate and save on the way, and go to where a checkpoint was written."""
         self.folder, config, loop = folder, self.config, self.loop
-        writes = team.is_first()
-        recorder = TensorBoard(folder, append=saved is not None) if writes else None
+        resumed = saved is not None
+        recorder = team.in_first("a log", lambda: TensorBoard(folder, append=resumed))
         self.logger = logger = recorder or NoLog()
         self.checkpointer = Checkpointer(
             folder, logger, config, every=config.get("checkpoint_every")
