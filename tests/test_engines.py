@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -25,6 +26,7 @@ from seqrl.training.engines.executor import (
     run_words,
     steps_done,
 )
+from seqrl.training.engines.scratch import scratch
 from seqrl.training.engines.shared_folder import SharedFolder
 from seqrl.training.runs import folder as runs
 
@@ -137,6 +139,7 @@ def test_the_log_of_a_run_elsewhere_names_its_folder_here(tmp_path):
 
 def test_a_run_dies_with_the_process_that_started_it(tmp_path):
     code = """
+import tempfile
 import time
 from pathlib import Path
 from seqrl.training.engines.remote import Task, start
@@ -156,6 +159,25 @@ time.sleep(60)
     while home.exists() and "\nState:\tZ" not in (home / "status").read_text():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_the_folder_of_a_killed_worker_is_removed_by_the_next_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    text = (
+        "import time; from seqrl.training.engines.scratch import scratch\nwith scratch() as home:"
+    )
+    text += " (home / 'run').mkdir(); print(flush=True); time.sleep(60)"
+    (tmp_path / "seqrl-run-x").mkdir()  # of a process that has no lock yet
+    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        (theirs,) = (path.parent for path in tmp_path.glob("*/run"))
+        with scratch() as mine:
+            assert theirs.exists() and mine != theirs
+        process.kill()
+    assert (theirs / "run").exists() and not mine.exists()
+    with scratch() as mine:
+        assert sorted(tmp_path.iterdir()) == sorted([mine, tmp_path / "seqrl-run-x"])
 
 
 def run_folder(home, steps=(100, 200, 300)):

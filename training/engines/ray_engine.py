@@ -42,6 +42,7 @@ from seqrl.training.engines.remote import (
     check_versions,
     travelling,
 )
+from seqrl.training.engines.scratch import sweep
 from seqrl.training.engines.shared_folder import SharedFolder
 from seqrl.training.runs import folder as runs
 
@@ -195,6 +196,7 @@ class Ray:
             ray.cancel(ref, force=True)
         for ref, job in going.items():
             self._bring(ref, job)
+        sweep()
 
 
 def check_share(flag: str, number: float) -> None:

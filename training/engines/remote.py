@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple, Protocol
 
 from seqrl.core.errors import UsageError
 from seqrl.training.engines.packing import has_code, unpack
+from seqrl.training.engines.scratch import scratch
 from seqrl.training.runs import folder as runs
 
 POLL_INTERVAL = 0.1  # seconds
@@ -75,11 +75,11 @@ def attempt(task: Task, code: bytes, store: Store) -> tuple[int, bytes]:
     UsageError where its bits would be others here.
     """
     check_versions(socket.gethostname(), runs.versions(), task.versions)
-    with TemporaryDirectory(prefix="seqrl-") as home:
-        folder, log = Path(home) / "run", Path(home) / "log"
+    with scratch() as home:
+        folder, log = home / "run", home / "log"
         store.load(task.key, folder)
         with open(log, "wb") as file:
-            process = start(task, folder, file, place(Path(home), task.cwd, code))
+            process = start(task, folder, file, place(home, task.cwd, code))
         try:
             follow(process, folder, lambda: store.save(task.key, folder, whole=False), task)
         finally:
