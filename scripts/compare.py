@@ -84,11 +84,7 @@ def make_parser() -> Parser:
     add("--metric", choices=(*METRICS,), default="eval_mean_reward", help="what is compared")
     add("--threshold", type=float, help="say when the mean of 100 episodes reached it")
     add("--runs", nargs="+", metavar="GLOB", help="compare these run folders, run nothing")
-    add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT,SETTINGS/seed-N")
-    add("--out", help="its folder, LOGDIR/compare-ENV-AGENTS if left out")
-    add("--quiet", action="store_true", help="print nothing but mistakes")
-    add("--debug", action="store_true", help="show tracebacks")
-    engine.add_flags(parser)
+    engine.add_flags(parser, "compare-ENV-AGENTS")
     return parser
 
 

@@ -12,10 +12,15 @@ from seqrl.training.engines.executor import Executor, Tell
 OF_RAY = ("address", "cpus_per_run", "gpus_per_run", "retries", "storage")
 
 
-def add_flags(parser: Parser) -> None:
-    """Add the flags of an engine."""
+def add_flags(parser: Parser, name: str) -> None:
+    """Add the flags of a command that has many runs; `name`: of its folder, what is left out."""
+    add = parser.add_argument
+    add("--logdir", default="runs", help="runs go to LOGDIR/ENV/AGENT,SETTINGS/seed-N")
+    add("--out", help=f"its folder, LOGDIR/{name} if left out")
+    add("--quiet", action="store_true", help="print nothing but mistakes")
+    add("--debug", action="store_true", help="show tracebacks")
     at_a_time = "runs at a time; as many as there are CPUs if left out"
-    parser.add_argument("--workers", type=int, help=at_a_time)
+    add("--workers", type=int, help=at_a_time)
     group = parser.add_argument_group("where the runs are executed")
     add = group.add_argument
     add("--engine", default="local", metavar="E", help="local, or ray: the machines of a cluster")

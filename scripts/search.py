@@ -9,29 +9,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqrl.core.errors import RunError, UsageError, closest
+from seqrl.core.errors import UsageError, closest
 from seqrl.scripts import engine, options, train
 from seqrl.scripts.compare import plan, run_planned, settings
 from seqrl.scripts.options import Parser, flag_value, print_note, words_of
 from seqrl.scripts.run_name import UNNAMED
 from seqrl.scripts.running import handle_signals
 from seqrl.scripts.settings import default_settings, expanded
-from seqrl.training.comparison.compare import compare
-from seqrl.training.comparison.files import make_folder, write
-from seqrl.training.comparison.missing import Planned, seeded
+from seqrl.training.comparison.missing import Planned
 from seqrl.training.comparison.recorded import METRICS
 from seqrl.training.comparison.report import terminal
-from seqrl.training.comparison.scale import score_scales
 from seqrl.training.engines.executor import Job
 from seqrl.training.runs import folder as runs
-from seqrl.training.runs.defaults import AGENT, AUTO, flag_of
+from seqrl.training.runs.defaults import AGENT, flag_of
 from seqrl.training.runs.elsewhere import SAME
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.tensorboard import command
-from seqrl.training.search.files import write_best, write_search
+from seqrl.training.search.again import best_again, judged
+from seqrl.training.search.files import write_search
 from seqrl.training.search.search import Search
+from seqrl.training.search.settings import first_of, looks
 from seqrl.training.search.space import FORMS, Range, Values, read_range
-from seqrl.training.search.study import PRUNERS, RUNGS, SAMPLERS, Study, import_optuna
+from seqrl.training.search.study import PRUNERS, SAMPLERS, import_optuna
 
 EPILOG = (
     "Every other flag goes to each run, as `seqrl train --agent NAME --help` has them: --env, "
@@ -40,7 +39,6 @@ EPILOG = (
 )
 RESERVED = {"--seeds": "--seeds-per-trial", "--run-dir": "--out", "--resume": ""}
 RESERVED |= {"--search-trial": ""}
-EVAL_EPISODES = 10  # an evaluation that a pruner looks at, where nobody asked for others
 
 
 @options.guarded
@@ -59,18 +57,14 @@ def main(argv: Sequence[str]) -> int:
     import_optuna()  # its absence is told before anything else is made
     flags = ["--no-pictures", *flags]
     space = search_space(args.search, flags)
-    base, note = plan_one(space, flags, args.metric)
-    trial_flags = [*flags, *evaluations(base.config, flags, args)]
-    check_space(space, trial_flags, args.metric)
-    name = runs.plain_name(f"search-{base.config['env']}-{base.folder_name}")
-    out = search_folder(Path(args.out or Path(args.logdir) / name))
+    base, note = plan_any("search", flags, [{}, first_of(space)], args.metric)
+    check_space(space, flags, args.metric)
     if not args.quiet:
         print_note(note)
-    common = plan_one(space, trial_flags, args.metric)[0].config
-    study = open_study(args, out, common, space)
-    over = search(study, out, trial_flags, args)
-    print_note(write_search(study, out))
-    return run_again(study, out, flags, args) if over else 0
+    found = opened(base, space, flags, args)
+    over = search(found, args)
+    print_note(write_search(found.study, found.folder))
+    return run_again(found, args) if over else 0
 
 
 def make_parser(argv: Sequence[str]) -> Parser:
@@ -94,11 +88,7 @@ def make_parser(argv: Sequence[str]) -> Parser:
     add("--seed", type=int, default=0, help="of the draws; the trials' seeds are this and the next")
     kept = "journal of the trials, or URL of a database of Optuna's (default: study.log in --out)"
     add("--study", metavar="PATH|URL", help=kept)
-    add("--logdir", default="runs", help="where the folders of the search and its best runs go")
-    add("--out", help="its folder, LOGDIR/search-ENV-AGENT,SETTINGS if left out")
-    add("--quiet", action="store_true", help="print nothing but mistakes")
-    add("--debug", action="store_true", help="show tracebacks")
-    engine.add_flags(parser)
+    engine.add_flags(parser, "search-ENV-AGENT,SETTINGS")
     return parser
 
 
@@ -145,18 +135,6 @@ def search_space(asked: Sequence[tuple[str, Range]], flags: Sequence[str]) -> di
     return {name: read_range(text) for name, text in own.items()}
 
 
-def evaluations(
-    config: Mapping[str, Any], flags: Sequence[str], args: argparse.Namespace
-) -> list[str]:
-    """Return flags that let a run be evaluated where a pruner looks, where nobody asked for it."""
-    if args.pruner == "none" or args.metric != "eval_mean_reward" or config["eval_every"] != AUTO:
-        return []
-    every = -(-config["steps"] * args.seeds_per_trial // RUNGS)
-    typed = {flag for flag, _ in words_of(flags)}
-    fewer = [] if "--eval-episodes" in typed else [f"--eval-episodes={EVAL_EPISODES}"]
-    return [f"--eval-every={min(every, config['steps'])}", *fewer]
-
-
 def check_space(space: Mapping[str, Range], flags: Sequence[str], metric: str) -> None:
     """Refuse unknown names, ends of ranges that no run takes beside what is typed, and synonyms."""
     first = first_of(space)
@@ -178,16 +156,6 @@ def check_space(space: Mapping[str, Range], flags: Sequence[str], metric: str) -
             if same := [other for other in found if found[other] == config]:
                 raise UsageError(f"{about}: {end} is the same as {same[0]}; leave one out")
             found[end] = config
-
-
-def first_of(space: Mapping[str, Range]) -> Values:
-    """Return the first value of each range."""
-    return {name: each.ends[0] for name, each in space.items()}
-
-
-def plan_one(space: Mapping[str, Range], flags: Sequence[str], metric: str) -> tuple[Planned, str]:
-    """Return a run of what is typed, with the first of what is searched where it has to be set."""
-    return plan_any("search", flags, [{}, first_of(space)], metric)
 
 
 def plan_any(
@@ -219,50 +187,32 @@ def flags_for(values: Mapping[str, str], flags: Sequence[str]) -> list[str]:
     ]
 
 
-def planned(values: Values, flags: Sequence[str], args: argparse.Namespace) -> Planned:
-    """Return the run that these values and flags make."""
-    name = ",".join(f"{key}={value}" for key, value in values.items())
-    return plan(name, flags, flags_for(values, flags), args.metric)[0]
+def opened(
+    base: Planned, space: Mapping[str, Range], flags: Sequence[str], args: argparse.Namespace
+) -> Search:
+    """Return the search that the flags ask for, new or begun."""
+    typed = {flag.strip("-").replace("-", "_") for flag, _ in words_of(flags)}
+    name = runs.plain_name(f"search-{base.config['env']}-{base.folder_name}")
+    same = "seed", "metric", "sampler", "pruner", "study", "trials", "seeds_per_trial"
 
+    def planned(values: Values) -> Planned:
+        told = ",".join(f"{key}={value}" for key, value in values.items())
+        return plan(told, flags, flags_for(values, flags), args.metric)[0]
 
-def search_folder(out: Path) -> Path:
-    """Make the folder of a search, new, empty, or that of an earlier one, which goes on."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        runs.check_writable(out)
-        if any(out.iterdir()) and not (out / "trials").exists():
-            raise UsageError(f"{out} holds something else than a search: name another --out")
-        (out / "trials").mkdir(exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out}: {error.strerror}; name another --out") from error
-    return out
-
-
-def open_study(
-    args: argparse.Namespace, out: Path, common: Mapping[str, Any], space: dict[str, Range]
-) -> Study:
-    """Open the study, or begin it: that of a journal, or of the name of `out` in a database."""
-    config = {**runs.as_stored(dict(common)), "seed": args.seed}
-    parameters = {**config, "metric": args.metric, "seeds_per_trial": args.seeds_per_trial}
-    parameters["search"] = {name: each.text for name, each in space.items()}
-    where = args.study or str(out / "study.log")
-    name = out.absolute().name if "://" in where else "search"
-    return Study(where, name, parameters, space, sampler=args.sampler, seed=args.seed)
-
-
-def search(study: Study, out: Path, flags: Sequence[str], args: argparse.Namespace) -> bool:
-    """Do the trials that are left; return whether all are over, in other processes too."""
-    first, there = args.seed, len(study.trials("COMPLETE", "PRUNED", "FAIL"))
-    under_way = Search(
-        study,
-        out,
-        lambda values: planned(values, flags, args).config,
-        trials=args.trials,
-        seeds=range(first, first + args.seeds_per_trial),
-        metric=args.metric,
-        pruner=args.pruner,
+    return Search(
+        base.config,
+        space,
+        args.out or Path(args.logdir) / name,
+        plan=planned,
+        looked=looks(base.config, typed, args.metric, args.pruner, args.seeds_per_trial),
         heard=print_note,
+        **{flag: getattr(args, flag) for flag in same},
     )
+
+
+def search(under_way: Search, args: argparse.Namespace) -> bool:
+    """Do the trials that are left; return whether all are over, in other processes too."""
+    there = len(under_way.study.trials("COMPLETE", "PRUNED", "FAIL"))
     if there and not args.quiet:
         print_note(f"{there} of {args.trials} trials are there already")
     quiet = args.quiet or there >= args.trials
@@ -272,41 +222,31 @@ def search(study: Study, out: Path, flags: Sequence[str], args: argparse.Namespa
             meter.show(there + under_way.over, f"{len(going)} runs go on")
 
         try:
-            under_way.run(engine.executor(args, show))
+            over = under_way.run(engine.executor(args, show))
         except KeyboardInterrupt:
             print_note("what is under way is saved; the same command goes on")
             raise
-    elsewhere = len(study.trials("RUNNING"))
-    if elsewhere:
+    if not over:
+        elsewhere = len(under_way.study.trials("RUNNING"))
         last = "the search that ends last runs the best again"
         print_note(f"{elsewhere} trials are under way in another process: {last}")
-    return not elsewhere
+    return over
 
 
-def run_again(study: Study, out: Path, flags: Sequence[str], args: argparse.Namespace) -> int:
+def run_again(searched: Search, args: argparse.Namespace) -> int:
     """Run the best trials over fresh seeds, and report these alone; return the exit status."""
-    best = study.best(args.best)
-    if not best:
-        raise RunError("no trial has a score, so there is nothing to run again")
-    first = args.seed + args.seeds_per_trial
-    fresh = range(first, first + args.fresh_seeds)
-    again = [planned(values, flags, args) for _, values in best]
-    found, failures = run_planned(seeded(again, fresh), args)
+    planned = best_again(searched, args.best, args.fresh_seeds)
+    found, failures = run_planned(planned, args)
     for failure in failures:
         print_note(failure.told)
-    folder = make_folder(out / "best")
-    scales = score_scales([run.config for run in found], trusted=True)
-    table = compare(found, args.metric, scales=scales)
-    print_note(write(table, folder))
-    row = max(table.rows, key=lambda row: float(row.score["mean"].value))
-    which = [run.folder for run in found].index(row.group.runs[0].folder) % len(again)
-    write_best(again[which].config, out / "best.toml")
+    best, out = judged(searched, planned, found), searched.folder
     if not args.quiet:
-        value, low, high = (float(part) for part in row.score["mean"])
+        value, low, high = map(float, best.score)
         between = "" if math.isnan(low) else f" ({low:.5g} to {high:.5g})"  # one seed has none
-        score = f"{value:.5g}{between} over seeds {fresh[0]} to {fresh[-1]}"
-        print(f"{terminal(table)}\n\nbest:     {again[which].name}")
-        print(f"          {score}, which no trial had")
+        seeds = planned[0].config["seed"], planned[-1].config["seed"]
+        print(f"{terminal(best.table)}\n\nbest:     {best.planned.name}")
+        which = f"seeds {seeds[0]} to {seeds[1]}, which no trial had"
+        print(f"          {value:.5g}{between} over {which}")
         print(f"again:    seqrl train --config {out / 'best.toml'}")
         print(f"saved in  {out}")
         print(f"see it:   {command(out)}")

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from optuna.trial import FixedTrial
 
@@ -21,9 +23,12 @@ from seqrl.scripts import engine, search, train
 from seqrl.training.engines.executor import Job, Processes, Result
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs.config import complete
+from seqrl.training.search import search as searches
 from seqrl.training.search import study as studies
+from seqrl.training.search.again import run_best
 from seqrl.training.search.pruning import Report, read_report
 from seqrl.training.search.search import Search
+from seqrl.training.search.settings import with_values
 from seqrl.training.search.space import read_range
 from seqrl.training.search.study import Study
 
@@ -300,9 +305,9 @@ def of_study(home, **more):
 
 
 def of_search(home, **more):
-    config = {"env": "FrozenLake-v1", "steps": 240, "eval_episodes": 2, "pictures": False}
-    given = {"trials": 3, "seeds": [0], "metric": "eval_mean_reward", "pruner": "none", **more}
-    return Search(of_study(home), home, lambda values: config, **given)
+    config = {"env": "FrozenLake-v1", "steps": 240, "eval_episodes": 2}
+    space = {"learning_rate": "log:0.01:1", "n_step": "choice:1,2,4,8"}
+    return Search(config, space, home, **{"trials": 3, "pruner": "none", **more})
 
 
 def test_two_searches_share_trials_and_one_takes_over_what_the_other_has_left(tmp_path):
@@ -330,6 +335,38 @@ def test_a_trial_is_taken_over_when_its_run_has_noticed_that_its_search_is_gone(
     monkeypatch.setattr(time, "sleep", lambda s: (waited.append(s), under_way.close()))
     assert of_search(tmp_path, trials=1).next_trial().trial.number == 0
     assert len(waited) == 1
+
+
+def test_a_run_that_does_not_end_is_told_and_its_trial_left(tmp_path, monkeypatch):
+    first, said = of_search(tmp_path, trials=1), []
+    job = next(first.jobs())
+    first.under_way[Path(job.folder)].lock.close()
+    monkeypatch.setattr(searches, "TOLD", 0.0)
+    monkeypatch.setattr(searches, "WAIT", 0.05)
+    monkeypatch.setattr(searches, "PATIENCE", 0.05)
+    with runs.locked(runs.new_folder("", "", "", 0, str(job.folder))):
+        assert of_search(tmp_path, trials=2, heard=said.append).next_trial().trial.number == 1
+    busy = f"{job.folder} is in use by process {os.getpid()} on "
+    assert said[0].startswith(f"trial 0 waits for its run, whose search is gone: {busy}")
+    assert said[1].startswith(f"trial 0 is left as it is: {busy}") and len(said) == 2
+    assert of_search(tmp_path, trials=2).next_trial().trial.number == 0
+
+
+def test_of_two_searches_begun_at_once_with_other_settings_one_is_refused(tmp_path, monkeypatch):
+    keep = optuna.Study.set_user_attr
+    monkeypatch.setattr(optuna.Study, "set_user_attr", lambda *args: (time.sleep(0.3), keep(*args)))
+    where = str(tmp_path / "study.log")
+    with ThreadPoolExecutor() as pool:
+        begun = [pool.submit(Study, where, "s", {**COMMON, "seed": i}, {}) for i in range(2)]
+        wrong = [each.exception() for each in begun if each.exception()]
+    assert len(wrong) == 1 and "was begun with other settings: seed " in str(wrong[0])
+
+
+def test_a_study_whose_maker_died_before_it_said_its_settings_is_taken(tmp_path, monkeypatch):
+    storage = studies.open_storage(str(tmp_path / "study.log"))
+    optuna.create_study(study_name="s", storage=storage)
+    monkeypatch.setattr(studies, "BEGINNING", 0.1)
+    assert of_study(tmp_path).study.user_attrs == {"parameters": COMMON}
 
 
 def test_a_trial_under_way_on_another_machine_is_left_alone(tmp_path, monkeypatch):
@@ -399,6 +436,44 @@ def test_pruners_are_those_asked_for():
     median = studies.make_pruner("median", 1600)
     assert median._n_warmup_steps == 100
     assert type(studies.make_pruner("none", 1600)).__name__ == "NopPruner"
+
+
+# --- from Python ---------------------------------------------------------------------------------
+
+
+def test_a_search_from_python_finds_a_winner_over_fresh_seeds(tmp_path, undrawn):
+    config = {"env": "FrozenLake-v1", "steps": 240, "agent_args": {"gamma": 0.9}}
+    space = {"learning_rate": "log:0.01:1", "n_step": "choice:1,2"}
+    with pytest.raises(UsageError, match=r'learning_rat: no setting .* Did you mean "learning_rat'):
+        Search(config, {"learning_rat": "log:0.01:1"}, tmp_path / "x")
+    with pytest.raises(UsageError, match=r"search n_step=0: .*n_step"):
+        Search(config, {"n_step": "choice:1,0"}, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    search = Search(config, space, tmp_path / "x", trials=3)
+    assert search.run(Here())
+    for trial in search.study.trials():
+        own = runs.read_config(tmp_path / f"x/trials/{trial.number:04}/seed-0")
+        values = search.study.values_of(trial)
+        told = own["agent_args"]
+        assert {name: str(told[name]) for name in space} == values and told["gamma"] == 0.9
+        assert (own["eval_every"], own["eval_episodes"]) == (15, 10)
+    winner = run_best(search, Here(), best=2, seeds=2, logdir=str(tmp_path / "runs"))
+    scores = {row.group.name: float(row.score["mean"].value) for row in winner.table.rows}
+    assert len(scores) == 2 and winner.score.value == max(scores.values())
+    assert [x.config["seed"] for row in winner.table.rows for x in row.group.runs] == [1, 2] * 2
+    best = runs.read_config((tmp_path / "x" / "best.toml").rename(tmp_path / "config.toml").parent)
+    assert {**best, "seed": 1} == runs.as_stored(winner.planned.config)
+
+
+def test_values_go_to_the_settings_the_agent_and_the_network():
+    config = {"agent": "ppo", "network_args": {"hidden_size": 8, "layers": 2}}
+    values = {"hidden_size": "16", "network": "gru", "gae_lambda": "0.9", "num_envs": "4"}
+    assert with_values(config, {**values, "learning_rate": "linear:0.1:0"}) == {
+        **{"agent": "ppo", "network": "gru", "num_envs": 4},
+        "network_args": {"hidden_size": 16, "layers": 2},
+        "agent_args": {"gae_lambda": 0.9, "learning_rate": "linear:0.1:0"},
+    }
+    assert config["network_args"]["hidden_size"] == 8
 
 
 # --- mistakes ------------------------------------------------------------------------------------

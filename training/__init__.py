@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from seqrl.training.runs.seeds import Runs, train_seeds
     from seqrl.training.runs.tensorboard import TensorBoard
     from seqrl.training.runs.warm_start import warm_start
+    from seqrl.training.search.again import run_best
+    from seqrl.training.search.search import Search
 
 __all__ = [
     "Callback",
@@ -41,6 +43,7 @@ __all__ = [
     "Result",
     "Runs",
     "Scalars",
+    "Search",
     "Summary",
     "TensorBoard",
     "evaluate",
@@ -51,6 +54,7 @@ __all__ = [
     "preset",
     "results",
     "run",
+    "run_best",
     "run_to",
     "train",
     "train_seeds",
@@ -75,6 +79,8 @@ FILES = {
     "runs.seeds": ("Runs", "train_seeds"),
     "runs.tensorboard": ("TensorBoard",),
     "runs.warm_start": ("warm_start",),
+    "search.again": ("run_best",),
+    "search.search": ("Search",),
 }
 
 

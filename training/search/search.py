@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from socket import gethostname
 from typing import Any, NamedTuple
 
+from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import UsageError
-from seqrl.training.comparison.recorded import read_run, read_settings
+from seqrl.training.comparison.missing import Planned
+from seqrl.training.comparison.recorded import METRICS, read_run, read_settings
 from seqrl.training.engines.executor import Executor, Job, Result
-from seqrl.training.runs.folder import CONFIG, locked
+from seqrl.training.runs.folder import CONFIG, as_stored
+from seqrl.training.search.folders import busy_run, lock_of, search_folder, trial_folder
 from seqrl.training.search.pruning import PRUNED, Report
-from seqrl.training.search.space import Values
-from seqrl.training.search.study import Study, import_optuna, in_turn
+from seqrl.training.search.settings import checked, looks, planned_of
+from seqrl.training.search.space import Range, Values, read_range
+from seqrl.training.search.study import PRUNERS, SAMPLERS, Study, import_optuna, in_turn
 
 # attributes of a trial: why it failed, the env steps it took, where its runs are
 REASON, STEPS, PLACE = "reason", "steps", "place"
 WAIT = 0.5  # seconds between two looks at a run whose search is gone
+TOLD, PATIENCE = 5.0, 120.0  # seconds after which a wait for it is told, and given up
 
 
 class UnderWay(NamedTuple):
@@ -39,37 +45,80 @@ class UnderWay(NamedTuple):
 
 
 class Search:
-    """The trials of a study up to a number of them, each the mean score of its seeds.
+    """A search of settings in a folder: trials up to a number, each the mean score of its seeds.
 
-    The seeds of a trial run one after the other, so that a pruner ends it after a part of the
-    first; several trials run at once. Trials that a process has left behind, killed or interrupted,
-    go on from what they saved. `config_of` gives the config of a trial's values (UsageError where
-    there is none); `heard` is told what failed.
+    The seeds of a trial, from `seed` on, run one after the other, so that a pruner ends it after a
+    part of the first; several trials run at once. Trials that a process has left behind, killed or
+    interrupted, go on from what they saved. Other processes may share the folder, or the study.
+
+    Args:
+        config: what all runs have in common, as `run` takes it.
+        space: what is searched, ranges by the names of settings, as in "log:1e-4:3e-2".
+        folder: new, empty, or that of the same search.
+        trials: how many there are to be in all.
+        seeds_per_trial: runs of a trial.
+        seed: of the draws, and the first of each trial's runs.
+        metric: what is searched for, one that a comparison knows.
+        sampler: what draws the settings, tpe or random.
+        pruner: what ends trials early, hyperband, median or none.
+        study: path of the trials' journal, or URL of a database; study.log in the folder if None.
+        plan: gives the run of a trial's values, with UsageError where there is none.
+        looked: settings of the trials alone, for the pruner; where nobody chose them if None.
+        heard: is told what failed, and what is waited for.
     """
 
     def __init__(
         self,
-        study: Study,
-        folder: Path,
-        config_of: Callable[[Values], dict[str, Any]],
+        config: Mapping[str, Any],
+        space: Mapping[str, str | Range],
+        folder: str | Path,
         *,
-        trials: int,
-        seeds: Sequence[int],
-        metric: str,
-        pruner: str,
+        trials: int = 50,
+        seeds_per_trial: int = 1,
+        seed: int = 0,
+        metric: str = "eval_mean_reward",
+        sampler: str = "tpe",
+        pruner: str = "hyperband",
+        study: str | None = None,
+        plan: Callable[[Values], Planned] | None = None,
+        looked: Mapping[str, int] | None = None,
         heard: Callable[[str], object] = lambda text: None,
     ):
-        self.study, self.folder, self.config_of = study, folder.absolute(), config_of
-        self.turn = folder / "turn" if "://" in study.where else Path(f"{study.where}.turn")
-        self.trials, self.seeds, self.metric, self.pruner = trials, seeds, metric, pruner
-        self.heard = heard
+        for name, least in (("trials", trials), ("seeds_per_trial", seeds_per_trial)):
+            check_whole(name, least)
+        check_choice("metric", metric, METRICS)
+        check_choice("sampler", sampler, SAMPLERS)
+        check_choice("pruner", pruner, PRUNERS)
+        self.space = {n: read_range(x) if isinstance(x, str) else x for n, x in space.items()}
+        self.plan, chosen = plan or partial(planned_of, config), config
+        if plan is None:
+            config = checked(self.plan, self.space)
+        if looked is None:
+            looked = looks(config, chosen, metric, pruner, seeds_per_trial)
+        self.looked = looked
+        self.seeds = range(seed, seed + seeds_per_trial)
+        self.trials, self.metric, self.pruner, self.heard = trials, metric, pruner, heard
+        self.folder = search_folder(Path(folder)).absolute()
+        where = study or str(self.folder / "study.log")
+        shared = "://" in where
+        self.turn = self.folder / "turn" if shared else Path(f"{Path(where).absolute()}.turn")
+        name = self.folder.name if shared else "search"
+        parameters = {**as_stored({**config, **looked}), "seed": seed, "metric": metric}
+        parameters |= {"seeds_per_trial": seeds_per_trial}
+        parameters["search"] = {name: each.text for name, each in self.space.items()}
+        with in_turn(self.turn) if shared else nullcontext():  # databases make tables only once
+            self.study = Study(where, name, parameters, self.space, sampler=sampler, seed=seed)
         self.under_way: dict[Path, UnderWay] = {}  # by the folder of the run that goes on
         self.ready: list[UnderWay] = []  # whose next seed waits for a worker
+        self.left: set[int] = set()  # trials of others whose runs do not come to an end
         self.exhausted = False
         self.over = 0  # trials that this process has told
 
-    def run(self, executor: Executor) -> None:
-        """Execute what is left of the search; its trials are told to the study as they end."""
+    def run(self, executor: Executor) -> bool:
+        """Execute what is left of the search; its trials are told to the study as they end.
+
+        Returns whether all are over, those of other processes too.
+        """
         try:
             while not self.exhausted or self.ready:
                 with closing(executor.map(self.jobs())) as results:
@@ -78,6 +127,7 @@ class Search:
         finally:
             for one in [*self.under_way.values(), *self.ready]:
                 one.lock.close()
+        return not self.study.trials("RUNNING")
 
     def jobs(self) -> Iterator[Job]:
         """Yield a run whenever a worker is free: of a trial that is begun, else of a new one."""
@@ -98,15 +148,35 @@ class Search:
                 one = self._left_behind() or self._new()
             if one is None:
                 self.exhausted = True
-                return None
-            await_run(one.folder)
-            if not self.told(one):
+            elif not self._is_free(one):
+                self.left.add(one.trial.number)
+                one.lock.close()
+            elif not self.told(one):
                 return one
         return None
+
+    def _is_free(self, one: UnderWay) -> bool:
+        """Wait until no run of a trial goes on; return whether that was soon enough.
+
+        One whose search was killed soon notices it, and saves.
+        """
+        began, told = time.monotonic(), False
+        while busy := busy_run(one.folder):
+            waited, name = time.monotonic() - began, f"trial {one.trial.number}"
+            if waited >= PATIENCE:
+                self.heard(f"{name} is left as it is: {busy}")
+                return False
+            if waited >= TOLD and not told:
+                told = True
+                self.heard(f"{name} waits for its run, whose search is gone: {busy}")
+            time.sleep(WAIT)
+        return True
 
     def _left_behind(self) -> UnderWay | None:
         """Return a trial whose process is gone, by which its folder is locked no more."""
         for trial in self.study.trials("RUNNING"):
+            if trial.number in self.left:
+                continue
             host, place = trial.user_attrs.get(PLACE, (gethostname(), ""))
             folder = Path(place) if place else trial_folder(self.folder, trial.number)
             if host != gethostname() and not folder.exists():
@@ -141,7 +211,8 @@ class Search:
                 self._tell(trial, lock, other.value, steps=0)
                 return None
         try:
-            return UnderWay(trial, self.config_of(values), folder, lock, [])
+            config = {**self.plan(values).config, **self.looked}
+            return UnderWay(trial, config, folder, lock, [])
         except UsageError as error:
             self._tell(trial, lock, reason=str(error), steps=0)
             return None
@@ -198,27 +269,3 @@ class Search:
             self.heard(reason)
         self.over += 1
         lock.close()
-
-
-def lock_of(folder: Path) -> ExitStack:
-    """Make and lock a trial's folder; UsageError where a process works on it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = ExitStack()
-    lock.enter_context(locked(folder))
-    return lock
-
-
-def await_run(folder: Path) -> None:
-    """Wait until no run of a trial goes on: one whose search was killed notices it, and saves."""
-    for path in folder.glob("*/"):
-        while True:
-            try:
-                with locked(path):
-                    break
-            except UsageError:
-                time.sleep(WAIT)
-
-
-def trial_folder(folder: Path, number: int) -> Path:
-    """Return the folder of a trial's runs in that of its search."""
-    return folder / "trials" / f"{number:04}"

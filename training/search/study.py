@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from seqrl.training.search.space import Range, Values
 
 SAMPLERS, PRUNERS = ("tpe", "random"), ("hyperband", "median", "none")
 PARAMETERS = "parameters"  # attribute of a study: what all its trials have in common
+BEGINNING = 10.0  # seconds from the making of a study to its parameters, at most
 RUNGS = 16  # the first decision of a pruner is after this part of a trial
 KEPT = 3  # one in so many goes on at a rung of Hyperband
 
@@ -67,21 +69,17 @@ class Study:
         sampler: str = "tpe",
         seed: int = 0,
     ):
-        optuna = import_optuna()
+        import_optuna()
         self.where = where if "://" in where else str(Path(where).absolute())
         self.name, self.space, self.sampler, self.seed = name, dict(space), sampler, seed
         try:
             self.storage = open_storage(self.where)
-            options = {"study_name": name, "direction": "maximize", "load_if_exists": True}
-            self.study = optuna.create_study(storage=self.storage, **options)
+            self.study, stored = begun(self.storage, name, parameters)
         except Exception as error:  # of whatever database it is
             raise UsageError(f"--study {where}: {explain(error)}") from error
-        stored = self.study.user_attrs.get(PARAMETERS)
-        if stored is None:
-            self.study.set_user_attr(PARAMETERS, dict(parameters))
-        elif found := differences(dict(parameters), stored):
-            begun = f"--study {where} was begun with other settings: {found}"
-            raise UsageError(f"{begun}; name another --study, or another --out")
+        if found := differences(dict(parameters), stored):
+            other = f"--study {where} was begun with other settings: {found}"
+            raise UsageError(f"{other}; name another --study, or another --out")
 
     def trials(self, *states: str) -> list[Any]:
         """Return the trials, by number; `states`: those in one of them."""
@@ -117,6 +115,26 @@ class Study:
             values = self.values_of(trial)
             found.setdefault(tuple(values.values()), (trial, values))
         return [*found.values()][:most]
+
+
+def begun(storage: Any, name: str, parameters: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the study of a name and its parameters, these where there is none yet.
+
+    Of several processes that begin it at once the storage lets one make it, whose parameters count;
+    the others wait for them, unless that one has died meanwhile.
+    """
+    optuna = import_optuna()
+    own = {"study_name": name, "storage": storage}
+    try:
+        study, until = optuna.create_study(**own, direction="maximize"), 0.0
+    except optuna.exceptions.DuplicatedStudyError:
+        study, until = optuna.load_study(**own), time.monotonic() + BEGINNING
+    while (stored := study.user_attrs.get(PARAMETERS)) is None:
+        if time.monotonic() >= until:
+            study.set_user_attr(PARAMETERS, dict(parameters))
+        else:
+            time.sleep(0.05)
+    return study, stored
 
 
 @contextmanager
