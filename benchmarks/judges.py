@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +188,24 @@ def words(run: Any) -> float:
     return float(min(np.mean(right), np.mean(near)))
 
 
+def worst_fresh_seed(folder: Path) -> float:
+    """Return the lowest score over fresh seeds of what the search beside a run has found."""
+    found = json.loads((folder.parent / "search/best/compare.json").read_text(encoding="utf-8"))
+    return float(min(run["score"] for row in found["rows"] for run in row["runs"]))
+
+
+def share_of_steps(folder: Path) -> float:
+    """Return the env steps of the search beside a run, of those of its trials played to the end."""
+    with open(folder.parent / "search/search.csv", encoding="utf-8") as file:
+        taken = [int(row["steps"]) for row in csv.DictReader(file)]
+    return sum(taken) / len(taken) / float(runs.read_config(folder)["steps"])
+
+
+OF_FOLDERS: dict[str, Callable[[Path], float]] = {
+    "gain kept": gain_kept,
+    "worst fresh seed": worst_fresh_seed,
+    "share of steps": share_of_steps,
+}
 JUDGES: dict[str, Callable[[Any], float]] = {
     "exact sums": exact_sums,
     "cross entropy": cross_entropy,
@@ -203,6 +223,6 @@ JUDGES: dict[str, Callable[[Any], float]] = {
 
 def judged(judge: str, folder: Path) -> float:
     """Return what a judge says of a run's folder."""
-    if judge == "gain kept":
-        return gain_kept(folder)
+    if judge in OF_FOLDERS:
+        return OF_FOLDERS[judge](folder)
     return JUDGES[judge](seqrl.load(folder))

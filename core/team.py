@@ -96,12 +96,13 @@ def joined() -> Iterator[None]:
 
 @contextmanager
 def losses() -> Iterator[None]:
-    """Raise Lost where what is sent does not arrive."""
+    """Raise Lost where what is sent does not arrive, or not in time."""
     try:
         yield
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
-        raise Lost(f"another process of the run has ended: {AGAIN} ({first})") from error
+        why = "did not answer for a day" if "Timed out" in first else "has ended"
+        raise Lost(f"another process of the run {why}: {AGAIN} ({first})") from error
 
 
 def is_own(problem: BaseException | None) -> bool:

@@ -162,6 +162,12 @@ def test_alone_nothing_is_sent_and_nothing_copied():
     assert team.agreed("x", True, False) == (True, False)
 
 
+def test_what_does_not_arrive_says_whether_it_was_waited_for():
+    for said, told in (("Connection closed by peer", "ended"), ("Timed out waiting", "answer for")):
+        with pytest.raises(team.Lost, match=told), team.losses():
+            raise RuntimeError(said)
+
+
 def batch_of(columns):
     leaf = torch.arange(2.0 * columns).view(2, columns)
     yes = torch.ones(2, columns, dtype=torch.bool)

@@ -1,6 +1,7 @@
 """The judges of benchmarks/judges.py that count."""
 
 import importlib.util
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,18 @@ def test_what_is_gained_counts_where_nothing_was_lost_on_the_way(tmp_path):
         told = [(step, scalars({"eval/mean_reward": value})) for step, value in points]
         write_events(tmp_path / "run", told, 1.0)
         assert judges.judged("gain kept", tmp_path / "run") == pytest.approx(found, abs=1e-6)
+
+
+def test_a_search_is_judged_by_its_worst_fresh_seed_and_by_the_steps_it_took(tmp_path):
+    """Two trials of 100 steps, one of them ended after 30."""
+    (tmp_path / "search" / "best").mkdir(parents=True)
+    (tmp_path / "search" / "search.csv").write_text("trial,steps\n0,100\n1,30\n")
+    scores = {"rows": [{"runs": [{"score": 500.0}, {"score": 480.0}]}]}
+    (tmp_path / "search" / "best" / "compare.json").write_text(json.dumps(scores))
+    (tmp_path / "run").mkdir()
+    folders.write_config(tmp_path / "run", {"steps": 100})
+    assert judges.judged("worst fresh seed", tmp_path / "run") == 480
+    assert judges.judged("share of steps", tmp_path / "run") == pytest.approx(0.65)
 
 
 def test_the_cross_entropy_is_that_of_what_the_agent_says():

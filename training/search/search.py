@@ -84,6 +84,7 @@ class Search:
         looked: Mapping[str, int] | None = None,
         heard: Callable[[str], object] = lambda text: None,
     ):
+        import_optuna()  # its absence is told before anything is made
         for name, least in (("trials", trials), ("seeds_per_trial", seeds_per_trial)):
             check_whole(name, least)
         check_choice("metric", metric, METRICS)
