@@ -41,7 +41,9 @@ ARROWS = {
     },
     "training.engines": {"agents", "envs", "training.runs"},
     "training.comparison": {"envs", "training", "training.engines", "training.runs"},
-    "training.search": {"training.comparison", "training.engines", "training.runs"},
+    "training.search": {
+        *("agents", "training", "training.comparison", "training.engines", "training.runs"),
+    },
     "training.doctor": {
         *("agents", "agents.deep", "envs", "networks", "networks.diagnosis", "training.runs"),
     },

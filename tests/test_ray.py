@@ -1,16 +1,19 @@
 """Runs on a Ray cluster of three raylets on this machine: equal digests, whatever is killed."""
 
+import csv
 import json
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from seqrl.core.errors import UsageError
-from seqrl.scripts import compare
+from seqrl.scripts import compare, search
 from seqrl.training import Job, Processes, executor
 from seqrl.training.engines.executor import steps_done
 
@@ -26,6 +29,7 @@ RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # it is 15, and other tests would go before
 }
+MEMORY = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 TABLE = {"agent": "q-learning", "env": "FrozenLake-v1", "eval_episodes": 5, "pictures": False}
 LONG = {**TABLE, "steps": 150_000, "compile": False, "checkpoint_every": 2_000, "eval_every": 0}
 AGENT = """
@@ -48,11 +52,10 @@ def cluster():
     import ray
     from ray.cluster_utils import Cluster
 
-    memory = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
     began = time.time()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **MEMORY})
     for _ in range(2):
-        cluster.add_node(num_cpus=1, **memory)
+        cluster.add_node(num_cpus=1, **MEMORY)
     print(f"cluster up in {time.time() - began:.1f} s", file=sys.__stderr__)
     yield cluster
     ray.shutdown()
@@ -161,7 +164,7 @@ def test_what_is_killed_goes_on_elsewhere_to_the_same_digest(cluster, tmp_path, 
     assert all(not result.reason for result in Processes(2).map(here))
     for seed in configs:
         assert digest(tmp_path / f"ray-{seed}") == digest(tmp_path / f"local-{seed}")
-    cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
+    cluster.add_node(num_cpus=1, **MEMORY)
 
 
 def test_ctrl_c_ends_all_runs_with_what_they_learned(cluster, tmp_path):
@@ -196,6 +199,51 @@ def test_code_of_the_users_and_a_shared_folder(cluster, tmp_path, monkeypatch):
     assert "Nowhere" in results["odd"].reason and "log: odd.log" in results["odd"].told
     assert next(Processes(1).map([Job(config, "near")])).reason == ""
     assert digest("far") == digest("near") and not any(Path("kept").iterdir())
+
+
+def test_a_machine_that_joins_takes_runs_that_wait_and_goes_on_with_those_of_another(
+    cluster, tmp_path
+):
+    """By states in a shared folder; a worker is killed once all three machines have a run."""
+    configs = {seed: {**LONG, "steps": 60_000, "seed": seed} for seed in range(4)}
+    joined, killed = [], []
+
+    def strike(going, over):
+        alive = run_processes()
+        if alive and not joined:
+            joined.append(cluster.add_node(num_cpus=1, wait=False, **MEMORY))
+        saved = [seed for seed in alive if any(alive[seed][2].glob("checkpoint/step-*"))]
+        if len(alive) == 3 and saved and not killed:
+            os.kill(alive[saved[0]][1], signal.SIGKILL)
+            killed.append(saved[0])
+
+    jobs = [Job(config, tmp_path / f"ray-{seed}") for seed, config in configs.items()]
+    storage = tmp_path / "kept"
+    far = executor("ray", address=cluster.address, storage=str(storage), progress=strike)
+    assert [result.reason for result in far.map(jobs)] == [""] * 4
+    assert joined and killed and not any(storage.iterdir()) and gone()
+    assert not [*Path(tempfile.gettempdir()).glob("seqrl-run-*")]
+    near = [Job(config, tmp_path / f"local-{seed}") for seed, config in configs.items()]
+    assert all(not result.reason for result in Processes(2).map(near))
+    for seed in configs:
+        assert digest(tmp_path / f"ray-{seed}") == digest(tmp_path / f"local-{seed}")
+    cluster.remove_node(joined[0])
+
+
+def test_a_search_on_the_cluster_that_is_killed_goes_on(cluster, tmp_path):
+    words = "--env FrozenLake-v1 --steps 20000 --no-compile --eval-episodes 5 --trials 5 --best 1"
+    words += " --search learning_rate=log:0.01:1 --fresh-seeds 1 --engine ray --address"
+    command = [sys.executable, search.__file__, *words.split(), cluster.address]
+    command += ["--out", str(tmp_path / "out"), "--logdir", str(tmp_path)]
+    with subprocess.Popen(command) as first:
+        while not [*tmp_path.glob("out/trials/000[1-4]/seed-0/events*")]:
+            assert first.poll() is None
+            time.sleep(0.2)
+        first.kill()
+    assert subprocess.run(command, timeout=400).returncode == 0
+    with open(tmp_path / "out" / "search.csv", encoding="utf-8") as file:
+        states = [row["state"] for row in csv.DictReader(file)]
+    assert len(states) == 5 and {*states} <= {"complete", "pruned"} and gone()
 
 
 def test_a_cluster_that_has_other_versions_or_no_room_is_named(cluster, monkeypatch):

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from seqrl.core.checks import check_whole
-from seqrl.core.errors import UsageError, explain
+from seqrl.core.errors import RunError, UsageError, explain
 from seqrl.training.engines.depot import Depot
 from seqrl.training.engines.executor import (
     Job,
@@ -96,9 +96,13 @@ class Ray:
         """Yield the result of each job when it is over; the next is taken when there is room.
 
         Where the iterator is closed, or an error or KeyboardInterrupt is raised in it, the runs
-        are ended; their folders here have what was learned.
+        are ended; their folders here have what was learned. RunError where the cluster is lost.
         """
-        return execute(jobs, self, self.progress)
+        try:
+            yield from execute(jobs, self, self.progress)
+        except RayError as error:
+            left = "the same command, on another one, does what is not finished"
+            raise RunError(f"the Ray cluster is gone ({type(error).__name__}); {left}") from error
 
     def room(self) -> int:
         """Return how many runs there may be; of a cluster that lost all its machines, one."""
@@ -190,7 +194,8 @@ class Ray:
     def end(self, going: Mapping[Any, Job]) -> None:
         """End the runs under way, which save, and bring what they learned to their folders."""
         for ref in going:
-            ray.cancel(ref)
+            with suppress(RayError):  # of a cluster that is gone
+                ray.cancel(ref)
         late = ray.wait([*going], num_returns=len(going), timeout=PATIENCE)[1] if going else []
         for ref in late:
             ray.cancel(ref, force=True)
