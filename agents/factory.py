@@ -15,7 +15,7 @@ from seqrl.agents.tabular.tabular_agent import TabularAgent, check_actions
 from seqrl.agents.word_vectors import EMBEDDING
 from seqrl.core.action_mask import rest_space
 from seqrl.core.errors import UsageError, UserError, explain
-from seqrl.core.named_code import import_named
+from seqrl.core.named_code import named_object
 from seqrl.core.seeding import Streams
 
 if TYPE_CHECKING:
@@ -43,13 +43,12 @@ def build_network(
 
     from seqrl.networks.build import build
 
-    module, own, attribute = name.partition(":")
-    if not own:
+    if ":" not in name:
+        if "." in name:
+            own = "a network of your own is named module:Class, as in mynets:MyNet"
+            raise UsageError(f"--network {name}: {own}")
         return build(name, space, **args)
-    try:
-        cls = getattr(import_named(module), attribute)
-    except Exception as error:  # whatever a module of the user's may do
-        raise UsageError(f"--network {name}: {explain(error)}; expected module:Class") from error
+    cls = named_object(name, f"--network {name}")
     given = {"observation_space": space} if wants_space(cls) else {}
     try:
         made = cls(**args, **given)

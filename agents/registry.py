@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from seqrl.core.errors import UsageError, closest, explain
-from seqrl.core.named_code import import_named
+from seqrl.core.errors import UsageError, closest
+from seqrl.core.named_code import named_object
 
 
 class Entry(NamedTuple):
@@ -77,14 +77,13 @@ def agent_class(name: str, network: bool = False) -> Any:
 
     `module:Class` is that class. A misspelt name is refused (UsageError) with the closest.
     """
-    module, code, attribute = name.partition(":")
-    if code:
-        return own_class(module, attribute)
+    if ":" in name:
+        return own_class(name)
     if name not in AGENTS:
         known = ", ".join(AGENTS)
         near = name.lower().replace("_", "-")
         hint = f" Nearest here: {NEAREST[near]}." if near in NEAREST else closest(name, AGENTS)
-        raise UsageError(f"unknown agent {name!r}.{hint} Known: {known}")
+        raise UsageError(f"unknown agent {name!r}.{hint} Known: {known}, or module:Class")
     entry = AGENTS[name]
     module, _, cls = (entry.network if network or not entry.table else entry.table).partition(":")
     return getattr(importlib.import_module(module), cls)
@@ -96,16 +95,11 @@ def carried_over(numbers: Mapping[str, Any], of: str, to: str) -> dict[str, Any]
     return {k: x for k, x in numbers.items() if not any(k in defaults for defaults in own)}
 
 
-def own_class(module: str, name: str) -> Any:
-    """Return a class of the user's; UsageError where it cannot be had or is none."""
-    try:
-        cls = getattr(import_named(module), name)
-    except Exception as error:  # whatever a module of the user's may do
-        raise UsageError(
-            f"--agent {module}:{name}: {explain(error)}; expected module:Class"
-        ) from error
+def own_class(name: str) -> Any:
+    """Return the class of the user's behind `module:Class`; UsageError where there is none."""
+    cls = named_object(name, f"--agent {name}")
     if not isinstance(cls, type):
-        raise UsageError(f"--agent {module}:{name}: expected a class, got {cls!r}")
+        raise UsageError(f"--agent {name}: expected a class, got {cls!r}")
     return cls
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from seqrl.core import tree
 from seqrl.core.arrays import as_float32, host, like
 from seqrl.core.errors import RunError, UsageError, explain
-from seqrl.core.named_code import import_named
+from seqrl.core.named_code import named_object
 from seqrl.core.types import Array, State
 
 TASK, OBSERVATION = "task", "observation"
@@ -145,14 +145,10 @@ def teacher_in(envs: Any, given: Any) -> Teacher:
 
 def named_function(name: str) -> Any:
     """Return the user's function behind `module:function`; UsageError where there is none."""
-    module, code, attribute = name.partition(":")
-    if not code:
+    if ":" not in name:
         remedy = "no such folder; in Python pass teacher=seqrl.load(folder)"
         raise UsageError(f"--teacher {name}: {EXPECTED}; {remedy}")
-    try:
-        found = getattr(import_named(module), attribute)
-    except Exception as error:  # whatever a module of the user's may do
-        raise UsageError(f"--teacher {name}: {explain(error)}; expected module:function") from error
+    found = named_object(name, f"--teacher {name}", "module:function")
     if not callable(found) or isinstance(found, type):
         raise UsageError(f"--teacher {name}: expected a function, got {type(found).__name__}")
     return found

@@ -1,4 +1,4 @@
-"""Importing a module by the name that a user types, as in `--network mynets:MyNet`."""
+"""Importing what a user names, as in `--network mynets:MyNet`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
 from types import ModuleType
+from typing import Any
+
+from seqrl.core.errors import UsageError, closest, explain
+
+
+def named_object(name: str, told: str, expected: str = "module:Class") -> Any:
+    """Return what `module:Class` names; UsageError, which begins as told, where there is none."""
+    module, _, attribute = name.partition(":")
+    near = ""
+    try:
+        loaded = import_named(module)
+        near = closest(attribute, vars(loaded))
+        return getattr(loaded, attribute)
+    except Exception as error:  # whatever a module of the user's may do
+        if module.endswith(".py"):
+            near = f' Did you mean "{module.removesuffix(".py")}:{attribute}"?'
+        raise UsageError(f"{told}: {explain(error)}; expected {expected}.{near}") from error
 
 
 def import_named(name: str) -> ModuleType:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
 from gymnasium import error
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import TimeLimit
 
 from seqrl.core.checks import check_choice, check_whole
@@ -65,7 +66,24 @@ def make(
     except UserError:
         raise
     except Exception as problem:
+        refuse_unknown(spec, env_args)
         raise UsageError(f"environment {env} cannot be made: {explain(problem)}") from problem
+
+
+def refuse_unknown(spec: EnvSpec, env_args: dict[str, Any]) -> None:
+    """Raise UsageError for an argument that the environment's constructor does not take."""
+    creator: Any = spec.entry_point
+    try:
+        made_by = load_env_creator(creator) if isinstance(creator, str) else creator
+        known = inspect.signature(made_by).parameters
+    except Exception:  # nothing to be called, or nothing that tells
+        return
+    others = {"max_episode_steps", *inspect.signature(gym.make).parameters}
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    for name in env_args:
+        if not (name in known or name in others or takes_all):
+            listed, hint = ", ".join(known), closest(name, known)
+            raise UsageError(f"{spec.id} has no argument {name!r}, it has {listed}.{hint}")
 
 
 def is_batched(spec: EnvSpec, n: int, wrappers: Sequence[Wrap], env_args: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 
 from seqrl.core.errors import UsageError, UserError, explain
-from seqrl.core.named_code import import_named
+from seqrl.core.named_code import named_object
 
 OURS = "seqrl.envs"
 RECONSTRUCTION: dict[str, Any] = {"name": f"{OURS}:Reconstruction", "args": {}}
@@ -64,11 +64,7 @@ def is_trusted(name: str) -> bool:
 
 def load(name: str) -> Any:
     """Return the class of a name; UsageError where it is no wrapper."""
-    module, _, attribute = name.partition(":")
-    try:
-        cls = getattr(import_named(module), attribute)
-    except Exception as error:  # whatever a module of the user's may do
-        raise UsageError(f"--wrapper {name}: {explain(error)}; expected module:Class") from error
+    cls = named_object(name, f"--wrapper {name}")
     if not (isinstance(cls, type) and issubclass(cls, gym.Wrapper)):
         raise UsageError(f"--wrapper {name}: expected a class of gymnasium.Wrapper")
     return cls

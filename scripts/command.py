@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from seqrl.core.errors import UsageError, closest
 from seqrl.scripts.options import guarded
+from seqrl.training.runs.elsewhere import COMMANDS
 
 SCRIPTS = {
     "train": "train an agent on an environment",
@@ -35,7 +36,12 @@ def main(argv: Sequence[str]) -> int:
         return 0
     name, *rest = argv
     if name not in SCRIPTS:
-        raise UsageError(f"unknown command {name!r}.{closest(name, SCRIPTS)} `seqrl --help`")
+        if name.startswith("-"):
+            raise UsageError(f"{name}: a command stands before it, as in seqrl train --agent ppo")
+        hint = (
+            f" Here it is seqrl {COMMANDS[name]}." if name in COMMANDS else closest(name, SCRIPTS)
+        )
+        raise UsageError(f"unknown command {name!r}.{hint} `seqrl --help` shows those there are")
     script = importlib.import_module(f"seqrl.scripts.{name}")
     return script.main.__wrapped__(rest)  # guarded here
 

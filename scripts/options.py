@@ -59,8 +59,9 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Return the parsed arguments; refuse an unknown flag with the closest one."""
-        known, rest = self.parse_known_args([normalized(argument) for argument in argv])
-        self.refuse(rest)
+        words = [normalized(argument) for argument in argv]
+        known, rest = self.parse_known_args(words)
+        self.refuse(rest, words=words)
         return known
 
     def check_early(self, argv: Sequence[str], others: set[str]) -> argparse.Namespace:
@@ -71,16 +72,27 @@ class Parser(argparse.ArgumentParser):
         self.refuse((word for word, flag in positive.items() if flag not in others), others)
         return known
 
-    def refuse(self, rest: Iterable[str], others: Iterable[str] = ()) -> None:
-        """Refuse unknown arguments, with the closest flag."""
+    def refuse(
+        self, rest: Iterable[str], others: Iterable[str] = (), words: Sequence[str] = ()
+    ) -> None:
+        """Refuse unknown arguments, with the closest flag, or the one that stands before."""
         for argument in rest:
             own = [flag for flag in self._option_string_actions if flag.startswith("--")]
             flags = [*own, *others]
             kind = "flag" if argument.startswith("-") else "argument"
             hint = here(argument.partition("=")[0]) or closest(argument, flags)
+            hint = hint or f" `{self.prog} --help` shows those there are"
             if kind == "argument":
-                hint = " Each has a flag before it, as in --agent ppo --env CartPole-v1"
+                hint = self.surplus(words[: words.index(argument)] if argument in words else ())
             raise UsageError(f"unknown {kind} {argument}.{hint}")
+
+    def surplus(self, before: Sequence[str]) -> str:
+        """Return how many values the last flag takes, and where a value without one belongs."""
+        flags = [word.partition("=")[0] for word in before if word.startswith("--")]
+        takes = ""
+        if flags:
+            takes = f" {flags[-1]} takes {'no' if before[-1] == flags[-1] else 'one'} value."
+        return f"{takes} Each has a flag before it, as in --agent ppo --env CartPole-v1"
 
 
 def normalized(argument: str) -> str:

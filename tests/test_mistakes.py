@@ -24,6 +24,10 @@ MISTAKES = {
     "train --agent ppo --env CartPole-v1 --network lstmm": r"lstmm.*Did you mean \"lstm\"\?",
     "train --agent ppo --env CartPole-v1 --network nets:My": r"--network nets:My.*module:Class",
     "train --preset lunarlander": r"--preset lunarlander.*Did you mean \"lunar-lander\"\?",
+    "train --agent ppo --env CartPole-v1 --network mynets.MyNet": r"named module:Class, as in myn",
+    "train --agent ppo --env CartPole-v1 --network nets.py:My": r'Did you mean "nets:My"\?',
+    "train --agent ppo --env CartPole-v1 --network torch.nn:linear": r'Did you mean "Linear"\?',
+    "train --env-arg slippery=False": r"no argument 'slippery', it has .*Did you mean \"is_slippe",
     # flags of other libraries
     "train --out x": r"unknown flag --out. Here it is --run-dir FOLDER",
     "train --n-envs 4": r"unknown flag --n-envs. Here it is --num-envs N",
@@ -37,6 +41,9 @@ MISTAKES = {
     "train --agent PPO": r'unknown agent "?.?PPO.*Did you mean "ppo"',
     "train --env Pendulum-v1 --steps 9": r"a table takes Discrete actions; .* --agent ppo",
     "train --resume nowhere --steps 9": r"--steps with --resume.*docs/resume.md",
+    "train --double yes": r"unknown argument yes. --double takes no value. Each has a flag before",
+    "train --agent ppo --network gru lstm": r"unknown argument lstm. --network takes one value",
+    "list --everything": r"unknown flag --everything. `seqrl list --help` shows those there are",
     # numbers
     "train --steps 1e5.5": r"--steps: '1e5.5', expected a whole number",
     "train --steps 0": r"--steps 0: expected a whole number of at least 1",
@@ -110,6 +117,8 @@ MISTAKES = {
     "record": r"the following arguments are required: run",
     "evaluate nowhere --beams 5": r"unknown flag --beams. Did you mean \"--beam\"\?",
     "tarin": r"Did you mean \"?train",
+    "resume nowhere": r"unknown command 'resume'. Here it is seqrl train --resume RUN",
+    "--agent ppo": r"--agent: a command stands before it, as in seqrl train --agent ppo",
 }
 
 

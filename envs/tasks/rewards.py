@@ -15,7 +15,7 @@ import numpy as np
 
 from seqrl.core.checked import shown
 from seqrl.core.errors import UsageError, explain
-from seqrl.core.named_code import import_named
+from seqrl.core.named_code import named_object
 from seqrl.core.tokens import END, PAD
 from seqrl.core.types import Array
 from seqrl.envs.draws import pick
@@ -122,11 +122,7 @@ def own_function(name: str) -> Callable[[list[str], list[str]], Any]:
 
     It takes a reply and the right one, each a list of words, and returns a number.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(import_named(module), attribute)
-    except Exception as error:  # whatever a module of the user's may do
-        raise UsageError(f"reward {name!r}: {explain(error)}; expected module:function") from error
+    function = named_object(name, f"reward {name!r}", "module:function")
     if not callable(function):
         raise UsageError(f"reward {name!r}: expected a function, got {type(function).__name__}")
     return function

@@ -1,4 +1,4 @@
-"""Settings by the names that other libraries have for them, and what is here in their place."""
+"""Settings and commands by the names of other libraries, and what is here in their place."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ MEANT = {
     "reward": "--env-arg reward=NAME",
     "rule": "--env-arg rule=NAME",
     "part": "--env-arg part=NAME",
+}
+COMMANDS = {
+    "resume": "train --resume RUN",
+    "play": "evaluate RUN",
+    "enjoy": "evaluate RUN",
+    "test": "evaluate RUN",
+    "plot": "compare --runs RUN RUN",
+    "tune": "search",
+    "check": "doctor",
+    "help": "--help",
 }
 
 
