@@ -12,6 +12,7 @@ from seqrl.core.errors import counted
 from seqrl.scripts import running
 from seqrl.scripts.options import print_note
 from seqrl.training.runs import folder as runs
+from seqrl.training.runs.device_choice import choice, on
 from seqrl.training.runs.global_state import one_at_a_time
 from seqrl.training.runs.progress import Meter
 from seqrl.training.runs.seed_curves import CURVES, make_trainer, train_in
@@ -25,6 +26,8 @@ def train_seeds(config: Config, args: argparse.Namespace, name: str) -> int:
     `name` is the agent's part of the folder.
     """
     with one_at_a_time(config):
+        if (chosen := choice(config, many=True)) is not None:
+            config = on(config, chosen.device)
         trainer = make_trainer(config)
         env, seeds = config["env"], config["seeds"]
         folder = runs.new_folder(args.logdir, env, name, 0, args.run_dir, seeds=seeds)

@@ -42,17 +42,17 @@ def main(argv: Sequence[str]) -> int:
         return train_seeds(config, args, run_name(typed, parser, config["agent"]))
     from seqrl.scripts.running import execute
     from seqrl.training.runs import folder as runs
+    from seqrl.training.runs.device_choice import build_new
     from seqrl.training.runs.global_state import one_at_a_time
-    from seqrl.training.runs.parts import build
     from seqrl.training.runs.run_one import RunUnderWay
 
     with one_at_a_time(config):
-        one = RunUnderWay(build(config))  # an error here leaves the folder unmade
+        one = RunUnderWay(build_new(config))  # an error here leaves the folder unmade
         name = run_name(typed, parser, config["agent"])
         named = args.logdir, config["env"], name, config["seed"], args.run_dir
         folder = team.of_first("a folder", lambda: runs.new_folder(*named))
         with runs.locked(folder):
-            runs.write_config(folder, config)
+            runs.write_config(folder, one.config)
             print_note(note if team.is_first() else "")
             return execute(one, folder, quiet=args.quiet)
 

@@ -24,7 +24,7 @@ Setting = bool | int | float | str
 UNCOMPARED = {"steps", "episodes", "eval_every", "eval_episodes", "compile", "seeds", "pictures"}
 UNCOMPARED |= {"threads", "checkpoint_every", "processes", "worker_timeout", "restart_workers"}
 UNCOMPARED |= {"eval_env_args", "env_args.vocabulary", "env_args.longest_source"}
-UNCOMPARED |= {"env_args.longest_target"}
+UNCOMPARED |= {"device", "env_args.longest_target"}
 LONGEST = 500  # characters of a setting as text
 
 

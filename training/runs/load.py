@@ -12,6 +12,7 @@ from seqrl.envs.wrapping import is_trusted, named
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import parts as run_parts
 from seqrl.training.runs import saved_run
+from seqrl.training.runs.defaults import AUTO
 from seqrl.training.runs.offline import with_target
 from seqrl.training.runs.parts import RunParts
 
@@ -40,6 +41,9 @@ def load_parts(
     config.pop("dataset", None)
     if evaluated:
         config = run_parts.eval_config(config)
+    numbers = config["agent_args"]
+    if numbers.get("device", "cpu") != "cpu":  # a GPU, which may not be here
+        config["agent_args"] = {**numbers, "device": AUTO}
     config["env_args"] = {**config.get("env_args", {}), **(allowed.get("env_args") or {})}
     if target_return is not None:
         config = with_target(config, target_return)

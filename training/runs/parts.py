@@ -174,13 +174,9 @@ def check_spaces(config: Config, recording: Recording) -> None:
 
 
 def build_single(config: Config) -> RunParts:
-    """Build the agent of a run, and one environment on the CPU in place of the run's.
-
-    A run that computed on a GPU is built where there is none as well.
-    """
-    streams, envs, numbers = Streams.of(config["seed"]), cpu_envs(config), config["agent_args"]
-    device = {"device": "auto"} if numbers.get("device", "cpu") != "cpu" else {}
-    agent = agent_for({**config, "agent_args": numbers | device}, envs, streams)
+    """Build the agent of a run, and one environment on the CPU in place of the run's."""
+    streams, envs = Streams.of(config["seed"]), cpu_envs(config)
+    agent = agent_for(config, envs, streams)
     return RunParts(config, streams, envs, agent)
 
 

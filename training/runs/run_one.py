@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, NoReturn
@@ -28,6 +29,7 @@ from seqrl.training.runs import folder as runs
 from seqrl.training.runs.checkpointer import Checkpointer
 from seqrl.training.runs.config import check_names, complete
 from seqrl.training.runs.defaults import AUTO, DEFAULTS
+from seqrl.training.runs.device_choice import build_new
 from seqrl.training.runs.early_stopping import EarlyStopping
 from seqrl.training.runs.evaluation_curve import EvaluationCurve
 from seqrl.training.runs.global_state import one_at_a_time
@@ -84,14 +86,14 @@ def run(
         raise UsageError(f"seeds {config['seeds']}: a run has one; see training.train_seeds")
     with one_at_a_time(config), ExitStack() as at_the_end:
         if not resume:
-            parts = build(config)
+            parts = build_new(config)
             at_the_end.callback(parts.envs.close)
             one = RunUnderWay(parts, stop)
             team.of_first("a folder", lambda: runs.new_folder("", "", "", 0, str(folder)))
         with runs.locked(folder):
             saved = None
             if not resume:
-                runs.write_config(folder, config)
+                runs.write_config(folder, one.config)
             elif (ended := runs.read_summary(folder, config)) is not None:
                 return Summary(folder, ended, read_evaluation(folder))
             else:
@@ -181,6 +183,13 @@ class RunUnderWay:
         """Whether the run was asked to stop, or KeyboardInterrupt was raised in it."""
         return self.broken_off or self.loop.stop.is_set()
 
+    @property
+    def path(self) -> str:
+        """Which way the turns go, where the agent computes, and why."""
+        agent: Any = self.loop.agent
+        reason = getattr(agent, "device_reason", "")
+        return f"{self.loop.path}; {agent.device}: {reason}" if reason else self.loop.path
+
     def interrupt(self, times: int = 1) -> bool:
         """Stop after the turn under way; return whether to raise KeyboardInterrupt now.
 
@@ -205,7 +214,7 @@ class RunUnderWay:
             self.evaluator.envs.close()
         if self.curve:
             self.curve.player.envs.close()
-        self.logger.text("path", self.loop.path)
+        self.logger.text("path", self.path)
         if team.is_first():
             fill_projector(self.folder, self.loop.agent, self.config)
         self.logger.close(success=not (problem or self.interrupted))
@@ -253,7 +262,7 @@ class RunUnderWay:
             "eval_mean_reward": None if evaluation is None else evaluation.mean,
             "finished": not self.interrupted,
             "compiled": self.loop.compiled,
-            "path": self.loop.path,
+            "path": self.path,
             "device": str(self.loop.agent.device),
             "versions": runs.versions(),
             "digest": checkpoint.digest(self.loop.fingerprint()),
@@ -295,9 +304,11 @@ def continued(
     saved = team.of_first("the newest checkpoint", lambda: saved_run.newest(folder))
     if saved is not None:
         saved_run.check_same_config(runs.as_stored(config), saved["config"])
-    one = RunUnderWay(build_parts(folder, config), stop, anew=saved is None)
+    made = build if saved is not None else partial(build_new, many=True)  # a job of many
+    one = RunUnderWay(build_parts(folder, config, made), stop, anew=saved is None)
     if saved is None:
         runs.clear_unsaved_run(folder)
+        runs.write_config(folder, one.config)
     return one, saved
 
 
@@ -333,6 +344,8 @@ def stored_config(folder: Path, given: Mapping[str, Any]) -> Config:
         raise UsageError(f"resume: {folder} was begun with other settings: {other}; leave them out")
     known = {name: x for name, x in stored.items() if name in DEFAULTS and name != "from"}
     tables = {x: {**stored[x], **(given.get(x) or {})} for x in ("agent_args", "env_args")}
+    if tables["agent_args"].get("device") == AUTO:  # which has been chosen since
+        tables["agent_args"]["device"] = stored["agent_args"]["device"]
     again = runs.as_stored(complete({**known, **given, **tables}))
     again, before = ({name: x[name] for name in given if name in x} for x in (again, stored))
     if found := saved_run.differences(again, before):
