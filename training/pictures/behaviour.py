@@ -142,6 +142,16 @@ class PlayedEpisode(NamedTuple):
     actions: np.ndarray  # [T, ...]
 
 
+def observed(
+    agent: Agent, envs: Environments, seed: np.random.SeedSequence | None, count: int
+) -> Array:
+    """Return the first observations [count, ...] of a seed in one environment, as it is played."""
+    loop = Interaction(agent, envs, learn=False)
+    loop.reset(seed)
+    seen = [tree.take(loop.stepped.play()[0].obs, 0) for _ in range(count)]
+    return tree.map(lambda *leaves: np.stack(leaves), *seen)
+
+
 def play_episode(
     agent: Agent, envs: Environments, seed: np.random.SeedSequence | None, max_steps: int
 ) -> PlayedEpisode:

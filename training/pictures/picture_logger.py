@@ -17,16 +17,19 @@ from seqrl.core.types import Array
 from seqrl.envs.adapter import Environments, Serial
 from seqrl.envs.registry import replies_of
 from seqrl.training.loop.evaluation import Evaluation
-from seqrl.training.pictures import behaviour, canvas, maps, memory
+from seqrl.training.pictures import behaviour, canvas, codes, maps, memory
 from seqrl.training.pictures.behaviour import PlayedEpisode
 from seqrl.training.pictures.film import FrameRecorder, gif, make_recorded
 
 LOG = logging.getLogger("seqrl")
 MAX_DRAWN = 20  # evaluations of a run with pictures
 MAX_FILM_STEPS = 1000  # of the episode that is filmed
+MAX_CODED, ACROSS = 64, 8  # observations that an autoencoder is looked at by; those drawn
 MAX_MEMORY_STEPS = 200  # of its steps over which memory is drawn
 
 Activity = Any  # seqrl.networks.diagnosis.activity.Activity, which imports torch
+Codes = Any  # seqrl.networks.diagnosis.codes.Codes, likewise
+CodesFunction = Callable[[Agent, Array], Codes | None]  # of observations [M, ...]
 ActivityFunction = Callable[[Agent, Array], Activity | None]  # over observations [T, ...]
 
 
@@ -34,7 +37,8 @@ class AgentPictures:
     """Pictures of an agent in one environment of its own; drawing them leaves the agent unchanged.
 
     `build(**env_args)` makes the environment, `activity_of` returns what a network's memory did,
-    and `seed` fixes the episode that is played, always the same one.
+    `codes_of` what an autoencoder gives back, and `seed` fixes the episode that is played, always
+    the same one.
     """
 
     def __init__(
@@ -43,8 +47,10 @@ class AgentPictures:
         *,
         seed: np.random.SeedSequence | None = None,
         activity_of: ActivityFunction | None = None,
+        codes_of: CodesFunction | None = None,
     ):
         self.build, self.seed, self.activity_of = build, seed, activity_of
+        self.codes_of = codes_of
 
     @cached_property
     def made(self) -> tuple[Serial, str]:
@@ -89,6 +95,7 @@ class AgentPictures:
         returns = canvas.draw_returns(evaluation.returns, low, high, cut)
         yield "behaviour/returns", canvas.png(returns)
         yield from self._memory(agent, played)
+        yield from self._codes(agent, played)
 
     def _policy(self, agent: Agent) -> Any:
         """Return the policy drawn as a map; None where the environment has none."""
@@ -115,6 +122,19 @@ class AgentPictures:
         if activity.reading is not None:
             words = self._words(played, *activity.reading.shape)
             yield "memory/reading", canvas.png(memory.draw_reading(activity.reading, *words))
+
+    def _codes(self, agent: Agent, played: PlayedEpisode) -> Iterator[tuple[str, bytes]]:
+        """Yield what an autoencoder gives back, of codes drawn and along them."""
+        if self.codes_of is None or self.codes_of(agent, played.obs) is None:
+            return
+        obs: Any = behaviour.observed(agent, self.made[0], self.seed, MAX_CODED)
+        found = self.codes_of(agent, obs)
+        assert found is not None
+        given_back = codes.draw_given_back(obs[:ACROSS], found.given_back[:ACROSS])
+        yield "codes/given_back", canvas.png(given_back)
+        if found.drawn is not None:
+            yield "codes/drawn", canvas.png(codes.draw_drawn(found.drawn[: 2 * ACROSS]))
+        yield "codes/walk", canvas.png(codes.draw_walk(found.walk, found.changed))
 
     def _words(self, played: PlayedEpisode, said: int, read: int) -> tuple[list[str], list[str]]:
         """Return how so many tokens are written of the first reply, and of its source."""

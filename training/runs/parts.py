@@ -226,7 +226,8 @@ def agent_pictures(config: dict[str, Any], seed: np.random.SeedSequence | None) 
     """Return what draws the agents of a run."""
     from seqrl.training.pictures.picture_logger import AgentPictures
 
-    return AgentPictures(partial(picture_envs, config), seed=seed, activity_of=network_activity)
+    draws = {"activity_of": network_activity, "codes_of": network_codes}
+    return AgentPictures(partial(picture_envs, config), seed=seed, **draws)
 
 
 def picture_envs(config: dict[str, Any], **more: Any) -> Environments:
@@ -248,6 +249,15 @@ def network_activity(agent: Any, obs: Any) -> Any:
     from seqrl.networks.diagnosis.activity import activity
 
     return activity(agent.network, action_mask.split(obs)[0])
+
+
+def network_codes(agent: Any, obs: Any) -> Any:
+    """Return what an agent's autoencoder makes of observations [M, ...], None without one."""
+    if not hasattr(agent, "network"):
+        return None
+    from seqrl.networks.diagnosis.codes import codes
+
+    return codes(agent.network, obs)
 
 
 def network_reading(agent: Any, obs: Any) -> Any:
