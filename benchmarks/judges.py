@@ -18,6 +18,7 @@ from seqrl.envs.finite import finite_model
 from seqrl.envs.making import first_of
 from seqrl.envs.optimum import policy_value, start_value
 from seqrl.envs.tasks.dialogue import WORDS
+from seqrl.networks.latents import kl
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.pictures.word_vectors import analogy, nearest, of_length_one
 from seqrl.training.runs import folder as runs
@@ -201,6 +202,15 @@ def share_of_steps(folder: Path) -> float:
     return sum(taken) / len(taken) / float(runs.read_config(folder)["steps"])
 
 
+def divergence_of_codes(run: Any) -> float:
+    """Return the divergence of a VAE's codes from the prior, in nats, over a part of Samples."""
+    shown = torch.as_tensor(task_of(run, part="test").data[0])
+    with torch.no_grad():
+        posterior = run.agent.network.posterior(shown)
+    prior = [torch.zeros_like(posterior[0])] * 2
+    return float(kl(posterior, prior).sum(1).mean())
+
+
 OF_FOLDERS: dict[str, Callable[[Path], float]] = {
     "gain kept": gain_kept,
     "worst fresh seed": worst_fresh_seed,
@@ -214,6 +224,7 @@ JUDGES: dict[str, Callable[[Any], float]] = {
     "off least squares": off_least_squares,
     "slots": slots,
     "slots of twelve": slots_of_twelve,
+    "divergence of codes": divergence_of_codes,
     "variety": variety,
     "variety of all": variety_of_all,
     "share of teacher": share_of_teacher,

@@ -214,7 +214,7 @@ def test_exactly_the_frozen_weights_do_not_move(name):
     agent, envs = agent_on(cls, AutoEncoder, optim=optim, **numbers)
     before = {key: part.module.state_dict() for key, part in agent.parts.items()}
     before = {key: {n: w.clone() for n, w in x.items()} for key, x in before.items()}
-    train(agent, envs, steps=2000, seed=0)
+    train(agent, envs, steps=1200, seed=0)
     assert agent.updates
     for key, weights in before.items():
         after = agent.parts[key].module.state_dict()
@@ -232,7 +232,7 @@ def test_freezing_names_the_parts_there_are():
     frozen = Optim(0.01, 1.0, freeze="layers")
     agent, envs = agent_on(DeepQ, lambda space: build("mlp", space), optim=frozen)
     before = [w.clone() for w in agent.network.parameters()]
-    train(agent, envs, steps=1500, seed=0)
+    train(agent, envs, steps=1200, seed=0)
     assert agent.updates and all(map(torch.equal, before, agent.network.parameters()))
 
 
@@ -240,7 +240,7 @@ def test_freezing_names_the_parts_there_are():
 def test_beside_any_agents_loss(name):
     cls, numbers = AGENTS[name]
     optim = Optim(0.01, 1.0, regularisation=Regularisation(auxiliary=0.5))
-    agent, envs = agent_on(cls, lambda space: GRU(AutoEncoder(space), 8), optim=optim, **numbers)
+    agent, envs = agent_on(cls, AutoEncoder, optim=optim, **numbers)
     part = next(iter(agent.parts.values()))
     obs = torch.as_tensor(envs.reset(np.random.SeedSequence(0)))[None]
     start = torch.ones(1, 4, dtype=torch.bool)
@@ -249,9 +249,16 @@ def test_beside_any_agents_loss(name):
     (term,) = part.take_terms()
     alone = agent.network.auxiliary(obs, valid)["reconstruction"]
     torch.testing.assert_close(term, 0.5 * alone)
-    before = agent.network.source.auxiliary(obs, start)["reconstruction"].item()
-    train(agent, envs, steps=3000, seed=0)
-    assert agent.network.source.auxiliary(obs, start)["reconstruction"].item() < before / 2
+    before = agent.network.auxiliary(obs, start)["reconstruction"].item()
+    train(agent, envs, steps=1400, seed=0)
+    assert agent.network.auxiliary(obs, start)["reconstruction"].item() < before / 2
+
+
+def test_a_core_has_the_terms_of_its_source():
+    network = GRU(AutoEncoder(VECTOR), 8)
+    obs = torch.randn(1, 64, 3)
+    assert network.has_auxiliary
+    assert network.auxiliary(obs, ALL) == network.source.auxiliary(obs, ALL)
 
 
 def test_what_learns_nothing_of_its_own_is_refused():
