@@ -12,7 +12,7 @@ import numpy as np
 
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
-from seqrl.core.types import Array, Batch
+from seqrl.core.types import Array, Batch, Seen, Transition
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -20,6 +20,34 @@ MEMINFO = Path("/proc/meminfo")
 def host(leaf: Array) -> np.ndarray:
     """Return a leaf as a NumPy array; the memory of an array or CPU tensor is shared."""
     return leaf if isinstance(leaf, np.ndarray) else leaf.detach().cpu().numpy()
+
+
+def is_on_host(leaf: Any) -> bool:
+    """Return whether a look at a number, an array or a tensor waits for no device."""
+    return not hasattr(leaf, "detach") or leaf.device.type == "cpu"
+
+
+def hosted(leaves: Sequence[Array]) -> list[np.ndarray]:
+    """Return arrays, or tensors of one device, as NumPy arrays: from a device in one copy."""
+    if all(map(is_on_host, leaves)):
+        return [host(leaf) for leaf in leaves]
+    import torch
+
+    flat = [leaf.detach().reshape(-1).contiguous().view(torch.uint8) for leaf in leaves]
+    sent, found, first = torch.cat(flat).cpu().numpy(), [], 0
+    for leaf, part in zip(leaves, flat, strict=True):
+        dtype = torch.empty(0, dtype=leaf.dtype).numpy().dtype
+        last = first + len(part)
+        found.append(sent[first:last].copy().view(dtype).reshape(tuple(leaf.shape)))
+        first = last
+    return found
+
+
+def seen(step: Transition) -> Seen:
+    """Return what the host is to know of a turn; where its look has not brought it, by a copy."""
+    if step.seen is not None:
+        return step.seen
+    return Seen(*hosted([step.start, step.reward, step.terminated, step.truncated, step.valid]))
 
 
 def host_copy(leaf: Array) -> np.ndarray:
@@ -50,7 +78,9 @@ def to_tensor(values: Any, device: Any) -> Any:
 
 def on_device(batch: Batch, device: Any) -> Batch:
     """Return a batch as tensors on a device (see `to_tensor`)."""
-    return Batch(*to_tensor(tuple(batch), device))
+    known = {"count": batch.count, "starts": batch.starts}
+    leaves = to_tensor(tuple(batch._replace(**dict.fromkeys(known))), device)
+    return Batch(*leaves)._replace(**known)
 
 
 def like(values: Any, leaf: Array) -> Any:

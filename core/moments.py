@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from seqrl.core import schema
-from seqrl.core.arrays import host_copy, like
+from seqrl.core.arrays import host_copy, hosted, seen
 from seqrl.core.saved import NUMBER, PART, Kept, Saved, plain
 from seqrl.core.types import Array, Batch, Transition
 
 ROUNDING = 1e-5  # of a mean: a spread below it is none
+
+
+class Measured(NamedTuple):
+    """Mean and variance of values, and how many there are."""
+
+    mean: float
+    variance: float
+    count: int
+
+
+def measured(values: Array) -> Measured:
+    """Return the moments of values [B]; from a device in one copy."""
+    n = len(values)
+    if not n:
+        return Measured(0.0, 0.0, 0)
+    on_host = isinstance(values, np.ndarray)
+    variance = values.var() if on_host else values.var(correction=0)
+    mean, within = (values.mean(), variance) if on_host else hosted([values.mean(), variance])
+    return Measured(float(mean), float(within), n)
 
 
 class RunningMoments(Saved):
@@ -33,13 +52,14 @@ class RunningMoments(Saved):
         return self.spread or 1.0
 
     def update(self, values: Array) -> None:
-        """Add more values [B]; those before the first spread weigh no more than they do."""
-        n = len(values)
+        """Add more values [B] (see `add`)."""
+        self.add(measured(values))
+
+    def add(self, found: Measured) -> None:
+        """Add more values; those before the first spread weigh no more than they do."""
+        new, within, n = found
         if not n:
             return
-        new = float(values.mean())
-        on_host = isinstance(values, np.ndarray)
-        within = float(values.var() if on_host else values.var(correction=0))
         before = self.count if self.spread else min(self.count, n)
         total, gap = before + n, new - self.mean
         self.mean += gap * n / total
@@ -91,8 +111,8 @@ class RewardScale(Saved):
 
     def __init__(self, gamma: float):
         self.gamma, self.moments = gamma, RunningMoments()
-        self.totals: Array = np.zeros(0)  # of the environments
-        self.met: Array = np.zeros(0, bool)  # those of a turn whose other steps are still to come
+        self.totals = np.zeros(0)  # of the environments
+        self.met = np.zeros(0, bool)  # those of a turn whose other steps are still to come
 
     @property
     def unit(self) -> float:
@@ -101,12 +121,12 @@ class RewardScale(Saved):
 
     def follow(self, step: Transition) -> None:
         """Take a turn into account."""
-        if len(self.totals) != len(step.valid):
-            self.totals, self.met = np.zeros(len(step.valid)), np.zeros(len(step.valid), bool)
-        totals = like(self.totals, step.valid)
-        grown = totals * self.gamma * ~step.start + step.reward
-        self.totals = grown * step.valid + totals * ~step.valid
-        met = step.valid | like(self.met, step.valid)
+        start, reward, _, _, valid = seen(step)
+        if len(self.totals) != len(valid):
+            self.totals, self.met = np.zeros(len(valid)), np.zeros(len(valid), bool)
+        grown = self.totals * self.gamma * ~start + reward
+        self.totals = grown * valid + self.totals * ~valid
+        met = valid | self.met
         if step.whole:
             self.moments.update(self.totals[met])
         self.met = met & (not step.whole)

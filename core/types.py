@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqrl.core import tree
+from seqrl.core.picking import column_picker, rows_where, sent_to, taken
 
 Array = Any  # a NumPy array or a torch tensor; every leaf has N (or T, N) in front
 State = Any  # memory: an array or nested tuples/dicts of arrays, None for the memoryless
 Metrics = Mapping[str, Any]  # tag -> number, 0-d tensor or function that is called when logged
+Doubts = tuple["Doubt", ...]
 Answer = tuple[Array, Array]  # the right action [N, ...], and bool [N] where it is known
+
+
+class Doubt(NamedTuple):
+    """Whether numbers are wrong, which a device knows, and what names it where they are."""
+
+    wrong: Array  # bool [] on the device
+    refuse: Callable[[], Any]  # raises the error
+
+
+class Seen(NamedTuple):
+    """What the host knows of a turn, NumPy arrays [N]."""
+
+    start: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+
+    @property
+    def over(self) -> np.ndarray:
+        """Return where a valid step has ended its episode."""
+        return (self.terminated | self.truncated) & self.valid
 
 
 class Transition(NamedTuple):
@@ -32,6 +55,7 @@ class Transition(NamedTuple):
     valid: Array  # bool: a step to learn from; False for padding and autoreset filler
     answer: Answer | None = None  # where a teacher told it
     noise: Array | None = None  # [N, K] what a network that draws was handed
+    seen: Seen | None = None  # of a device's turn, where a look has brought it to the host
     whole: bool = True  # False: an exact end has split the turn, its other steps come next
 
 
@@ -59,30 +83,28 @@ class Batch(NamedTuple):
     weight: Array | None = None  # [B] importance of the columns
     indices: Any = None  # where the columns stand in a replay
     extra: Mapping[str, Array] = {}  # more leaves by name: "return", ...
+    # where the host knows it
+    count: int | None = None  # valid rows
+    starts: int | None = None  # of episodes in a column behind row 0, at most
 
     def columns(self, index: Any) -> Batch:
         """Return some of the columns."""
-        if isinstance(index, np.ndarray) and not isinstance(self.start, np.ndarray):
-            import torch  # imported here, as tabular agents must not need it
-
-            sent = torch.from_numpy(index).to(self.start.device)  # once, not for every leaf
-            pick: Any = partial(torch.index_select, index=sent)  # half the time of leaf[:, index]
-        else:
-            pick = partial(indexed, index=index)
+        pick = column_picker(index, self.start)
         timed, extra = tree.map(lambda leaf: pick(leaf, 1), (self[:TIMED], dict(self.extra)))
         state, weight = tree.map(lambda leaf: pick(leaf, 0), (self.state, self.weight))
-        return Batch(*timed, state, weight, extra=extra)  # type: ignore
+        return Batch(*timed, state, weight, extra=extra, starts=self.starts)  # type: ignore
 
     def steps(self) -> Batch:
         """Return the valid steps alone, each a column of its own [1, R], for no memory."""
         leaves = self[:TIMED], dict(self.extra)
-        timed, extra = tree.map(lambda leaf: leaf[self.valid][None], leaves)
+        rows = rows_where(self.valid, self.count)
+        timed, extra = tree.map(lambda leaf: taken(leaf, rows)[None], leaves)
         return Batch(*timed, extra=extra)  # type: ignore
 
     def without_closing(self) -> Batch:
         """Return the rows but for the closing one, for what asks nothing of what followed."""
         timed, extra = tree.map(lambda leaf: leaf[:-1], (self[:TIMED], dict(self.extra)))
-        return Batch(*timed, self.state, self.weight, extra=extra)  # type: ignore
+        return Batch(*timed, self.state, self.weight, extra=extra, starts=self.starts)  # type: ignore
 
     def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield all columns once, in random order, `size` at a time."""
@@ -90,16 +112,18 @@ class Batch(NamedTuple):
         for first in range(0, len(order), size):
             yield self.columns(order[first : first + size])
 
-    def split(self, count: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield all columns once, in random order, in so many parts, or one a column if fewer."""
-        order = rng.permutation(self.start.shape[1])
-        for part in np.array_split(order, min(count, len(order))):
-            yield self.columns(part)
+    def split(self, count: int, rng: np.random.Generator, passes: int = 1) -> Iterator[Batch]:
+        """Yield all columns once a pass, in random order, in so many parts; fewer columns one each.
 
-
-def indexed(leaf: Array, axis: int, index: Any) -> Array:
-    """Return some of a leaf's entries along axis 0 or 1."""
-    return leaf[:, index] if axis else leaf[index]
+        The orders of all passes are drawn at once, and to a device sent at once.
+        """
+        columns = self.start.shape[1]
+        orders = np.stack([rng.permutation(columns) for _ in range(passes)])
+        sizes = [len(part) for part in np.array_split(orders[0], min(count, columns))]
+        first, order = 0, sent_to(self.start, orders.reshape(-1))
+        for size in sizes * passes:
+            yield self.columns(order[first : first + size])
+            first += size
 
 
 TIMED = Batch._fields.index("state")  # of a batch's fields so many have time in front
@@ -109,7 +133,7 @@ class Decision(NamedTuple):
     """The action chosen by an agent, its memory after the step and its log-probability.
 
     Where a teacher was asked also what is right, whoever chose the action; where the network
-    draws, also the numbers [N, K] that it was handed.
+    draws, also the numbers [N, K] that it was handed. What is doubted of it the turn's look finds.
     """
 
     action: Array
@@ -117,3 +141,4 @@ class Decision(NamedTuple):
     log_prob: Array | None = None
     answer: Answer | None = None
     noise: Array | None = None
+    doubts: Doubts = ()

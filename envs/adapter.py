@@ -8,7 +8,7 @@ reset. Here every step returns the true successor (`next_obs`) and the next inpu
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -17,14 +17,17 @@ from gymnasium.vector import AutoresetMode
 
 from seqrl.core import tree
 from seqrl.core.arrays import to_numpy
+from seqrl.core.doubts import doubt
 from seqrl.core.errors import RunError, UsageError, UserError, explain
+from seqrl.core.picking import where
 from seqrl.core.seeding import ints
-from seqrl.core.types import Array
+from seqrl.core.types import Array, Doubts
 from seqrl.envs import answers, batches
 from seqrl.envs.failed import failed_environment
 from seqrl.envs.observations import Misfit, observations
 
 REAL = np.dtype(np.float64)
+DOUBTS = "doubts"  # of a step's info, as tuples of `Doubt`
 NUMBERS = frozenset((float, int, np.float64, np.float32))  # types of most rewards
 
 
@@ -38,8 +41,10 @@ class Outcome(NamedTuple):
     valid: Array  # bool: False for autoreset filler, which no action caused
     obs: Array  # input of the next action: next_obs, or the next episode's first observation
     start: Array  # bool: obs is the first of an episode
+    # of arrays; of tensors, at which nobody has looked, all that may be
     real: int  # number of valid steps
     ended: bool  # whether an episode ended in any valid step
+    doubts: Doubts = ()  # what the loop is to look at
 
     def cut(self, mask: np.ndarray, obs: Array) -> Outcome:
         """Truncate the episodes where `mask` [N] holds; new ones have begun with `obs`."""
@@ -273,19 +278,23 @@ class Vector:
         reward, terminated, truncated = self._answers(obs, reward, terminated, truncated)
         done = terminated | truncated
         next_obs = self._final_observations(obs, info, done)
-        ended = self._any_done(done, reward, obs, next_obs)
+        doubts = (*info.get(DOUBTS, ()), *self._doubts(reward, obs, next_obs))
+        ended = batches.is_tensor(done) or bool(done.any())
         valid, count = done | True, self.num_envs
         if self._filler is not None:
-            valid, count = ~self._filler, count - int(self._filler.sum())
+            valid = ~self._filler
+            count = count if batches.is_tensor(valid) else int(valid.sum())
         if self.mode is AutoresetMode.NEXT_STEP:
             start = ~valid
             self._filler = done if ended else None
-            return Outcome(obs, reward, terminated, truncated, valid, obs, start, count, ended)
+            after = obs, start, count, ended, doubts
+            return Outcome(obs, reward, terminated, truncated, valid, *after)
         if ended and self.mode is AutoresetMode.DISABLED:
             obs = self._reset(options={"reset_mask": done})
         elif ended and next_obs is obs:
-            self._refuse_final(None)
-        return Outcome(next_obs, reward, terminated, truncated, valid, obs, done, count, ended)
+            doubts += doubt(done.any(), partial(self._refuse_final, None))
+        after = obs, done, count, ended, doubts
+        return Outcome(next_obs, reward, terminated, truncated, valid, *after)
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
@@ -396,7 +405,7 @@ class Vector:
             ):
                 each = (final[i] if ended else tree.take(obs, i) for i, ended in enumerate(done))
                 return self._observations.stack(list(each))
-            last = tree.map(lambda old, new: batches.where(done, new, old), obs, final)
+            last = tree.map(lambda old, new: where(done, new, old), obs, final)
             return self._observations.check(last, self.num_envs)
         except Misfit as error:
             raise RunError(f"{self._name(error.row)}: last {error}") from error
@@ -407,25 +416,21 @@ class Vector:
         expected = "expected info['final_obs'], the last observations of episodes that ended"
         raise RunError(f"{self._name()} (SAME_STEP): {expected}, got {batches.brief(final)}")
 
-    def _any_done(self, done: Array, reward: Array, *seen: Array) -> bool:
-        """Return whether any episode ended; RunError for what is wrong. Syncs a device once."""
+    def _doubts(self, reward: Array, *seen: Array) -> Doubts:
+        """Refuse (RunError) numbers that are wrong, or return the doubt where a device knows."""
         wrong = ~(abs(batches.total(reward)) < math.inf)
         for obs in seen:
             for astray in self._observations.astray(obs):
                 wrong = wrong | astray
-        if not bool(done.any() | wrong):
-            return False
-        if bool(wrong):
-            self._check_rewards(reward)
-            for obs in seen:
-                self._checked(to_numpy(obs))
-        return bool(done.any())
+        return doubt(wrong, partial(self._check_numbers, reward, *seen))
 
-    def _check_rewards(self, reward: Array) -> None:
-        """Raise RunError for a reward that is not finite."""
+    def _check_numbers(self, reward: Array, *seen: Array) -> None:
+        """Raise RunError for a reward that is not finite, or an observation not of its space."""
         for i, value in enumerate(reward.tolist()):
             if not math.isfinite(value):
                 raise RunError(f"{self._name(i)}: reward {value} is not finite")
+        for obs in seen:
+            self._checked(to_numpy(obs))
 
     def _failure(self, error: Exception, action: Array) -> str:
         i, problem = failed_environment(self.envs.unwrapped, error)

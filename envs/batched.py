@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NoReturn, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -12,9 +13,10 @@ from gymnasium.vector.utils import batch_space
 from seqrl.core import schema, tree
 from seqrl.core.arrays import host_copy
 from seqrl.core.checks import check_whole
+from seqrl.core.doubts import doubt
 from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import check_seed
-from seqrl.core.types import Array
+from seqrl.core.types import Array, Doubts
 from seqrl.envs.actions import Actions, checked
 from seqrl.envs.draws import Draws, TorchDraws
 
@@ -77,7 +79,8 @@ class Task(Protocol):
 class BatchedEnv(gym.vector.VectorEnv):
     """N episodes of a task side by side.
 
-    Arrays are NumPy's, or with a torch `device` tensors on it; a step syncs the device once.
+    Arrays are NumPy's, or with a torch `device` tensors on it. A step waits for no device: what
+    may be wrong with it is told by `info["doubts"]` (see `core.doubts`), which the loop looks at.
     Rewards are float32. Autoreset modes are Gymnasium's; in SAME_STEP `info["final_obs"]` is one
     batch with the true successor in EVERY environment, and `_final_obs` marks the episodes that
     ended. `max_episode_steps` truncates episodes. One seed, any whole number >= 0, determines
@@ -111,8 +114,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         self._draws = Draws() if device is None else TorchDraws(device)
         self._actions = Actions(self.single_action_space, self._draws)
         self._episodes: Episodes | None = None
-        self._num_done = 0  # episodes that wait for their reset, where `_done` holds
-        self._done: Array = self._falses()
+        self._done: Array = self._falses()  # bool [N]: over, and waits for its reset
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -125,43 +127,45 @@ class BatchedEnv(gym.vector.VectorEnv):
         mask = (options or {}).get("reset_mask")
         if mask is None:
             self._episodes = self._new_episodes(self.num_envs)
-            self._done, self._num_done = self._falses(), 0
+            self._done = self._falses()
         else:
             mask = checked("reset_mask", mask, ["bool"], (self.num_envs,), self._draws)
             self._done = self._done & ~mask
-            count, self._num_done = self._draws.counts(mask, self._done)
-            self._episodes = self._restart(self._started(), mask, count)
+            self._episodes = self._restart(self._started(), mask)
         return self.task.observe(self._xp, self._episodes), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take one action in every environment [N, ...]."""
         episodes = dict(self._started())
-        pending, num_pending = self._done, self._num_done  # NEXT_STEP: these only reset
-        if num_pending and self._mode is AutoresetMode.DISABLED:
-            raise UsageError("an episode is over: call reset(options={'reset_mask': ended}) first")
+        pending = self._done  # NEXT_STEP: these only reset
+        waiting = self._mode is not AutoresetMode.SAME_STEP and self._draws.most(pending)
+        doubts: Doubts = ()
+        if waiting and self._mode is AutoresetMode.DISABLED:
+            doubts = doubt(pending.any(), refuse_to_go_on)
         action = self._actions.read(actions, self.num_envs)
         episodes["time"] = episodes["time"] + 1
         changed, reward, terminated = self.task.advance(self._xp, episodes, action)
         episodes |= changed
         limit = self.max_episode_steps
         truncated = self._falses() if limit is None else episodes["time"] >= limit
-        if num_pending:
+        if waiting:
             reward = self._xp.where(pending, 0.0, reward)
             terminated, truncated = terminated & ~pending, truncated & ~pending
         done = terminated | truncated
-        num_outside, num_done = self._draws.counts(self._actions.outside(action), done)
-        if num_outside:
-            self._actions.refuse(action)
-        if num_pending:
-            episodes = self._restart(episodes, pending, num_pending)
-        self._episodes, self._done, self._num_done = episodes, done, num_done
+        outside = self._actions.outside(action).any()
+        doubts += doubt(outside, partial(self._actions.refuse, action))
+        info: dict[str, Any] = {"doubts": doubts} if doubts else {}
+        if waiting:
+            episodes = self._restart(episodes, pending)
+        self._episodes, self._done = episodes, done
         obs = self.task.observe(self._xp, episodes)
-        if not num_done or self._mode is not AutoresetMode.SAME_STEP:
-            return obs, reward, terminated, truncated, {}
-        fresh = self._restart(episodes, done, num_done)
-        self._episodes, self._done, self._num_done = fresh, self._falses(), 0
+        if self._mode is not AutoresetMode.SAME_STEP or not self._draws.most(done):
+            return obs, reward, terminated, truncated, info
+        fresh = self._restart(episodes, done)
+        self._episodes, self._done = fresh, self._falses()
         first = self.task.observe(self._xp, fresh)
-        return first, reward, terminated, truncated, {"final_obs": obs, "_final_obs": done}
+        info |= {"final_obs": obs, "_final_obs": done}
+        return first, reward, terminated, truncated, info
 
     def answer(self) -> tuple[Array, Array]:
         """Return the right actions [N, ...] for what is shown now, and where they are known [N].
@@ -201,7 +205,6 @@ class BatchedEnv(gym.vector.VectorEnv):
         self._draws.set_state(state["rng"])
         saved = tree.map(np.array, (state["episodes"], state["over"]))  # copies
         self._episodes, self._done = tree.map(self._draws.array, saved)
-        (self._num_done,) = self._draws.counts(self._done)
 
     @property
     def _xp(self) -> Any:
@@ -215,14 +218,10 @@ class BatchedEnv(gym.vector.VectorEnv):
         time = self._xp.zeros(n, dtype=self._xp.int64, device=self._draws.device)
         return {"time": time, **self.task.begin(self._draws, n)}
 
-    def _restart(self, episodes: Episodes, mask: Array, count: int) -> Episodes:
-        """Begin new episodes in the `count` environments of `mask`, in place unless it is all."""
-        fresh = self._new_episodes(count)
-        if count == self.num_envs:
-            return fresh
-        for name, leaf in episodes.items():
-            leaf[mask] = fresh[name]
-        return episodes
+    def _restart(self, episodes: Episodes, mask: Array) -> Episodes:
+        """Begin new episodes in the environments of `mask`, in place where arrays can be."""
+        fresh, replaced = self._new_episodes(self._draws.most(mask)), self._draws.replaced
+        return {name: replaced(mask, leaf, fresh[name]) for name, leaf in episodes.items()}
 
     def _falses(self) -> Array:
         return self._xp.zeros(self.num_envs, dtype=self._xp.bool, device=self._draws.device)
@@ -273,6 +272,11 @@ class SingleEnv(gym.Env):
         # Gymnasium expects the environment's generator here
         self._np_random = self._batch.np_random
         self._np_random_seed = self._batch.np_random_seed
+
+
+def refuse_to_go_on() -> NoReturn:
+    """Raise the UsageError of a step behind an episode's end, where nothing resets by itself."""
+    raise UsageError("an episode is over: call reset(options={'reset_mask': ended}) first")
 
 
 def autoreset(mode: str | AutoresetMode) -> AutoresetMode:

@@ -19,12 +19,6 @@ FLAGS = frozenset((bool, np.bool_))
 SEVERAL = "; of several make one, with TransformReward of gymnasium.wrappers (or .vector)"
 
 
-def where(mask: Array, new: Array, old: Array) -> Array:
-    """Return the items of `new` where `mask` [N] holds, else of `old`; arrays or tensors."""
-    mask = mask.reshape(mask.shape + (1,) * (old.ndim - 1))
-    return np.where(mask, new, old) if isinstance(old, np.ndarray) else new.where(mask, old)
-
-
 def total(leaf: Array) -> Any:
     """Return a number that is not finite where one in the leaf is not, or where it overflows.
 

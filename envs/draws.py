@@ -8,6 +8,7 @@ import numpy as np
 
 from seqrl.core.arrays import to_tensor
 from seqrl.core.errors import UsageError
+from seqrl.core.picking import where
 from seqrl.core.seeding import get_rng_state, set_rng_state
 from seqrl.core.types import Array
 
@@ -57,9 +58,16 @@ class Draws:
         """Return values that never change, as `array` does; moved to a device once."""
         return values
 
-    def counts(self, *masks: Array) -> list[int]:
-        """Return the number of True entries of each mask: the one device sync of a step."""
-        return [int(np.count_nonzero(mask)) for mask in masks]
+    def most(self, mask: Array) -> int:
+        """Return how many entries of a mask [N] are True; on a device N, without a look."""
+        return int(np.count_nonzero(mask))
+
+    def replaced(self, mask: Array, old: Array, new: Array) -> Array:
+        """Return `old` with `new` [most(mask), ...] where a mask holds, in place if not all are."""
+        if len(new) == len(old):
+            return new
+        old[mask] = new
+        return old
 
 
 class TorchDraws(Draws):
@@ -128,9 +136,13 @@ class TorchDraws(Draws):
             self._constants[id(values)] = values, there  # kept, so that no other has its id
         return there
 
-    def counts(self, *masks: Array) -> list[int]:
-        """Return the number of True entries of each mask: the one device sync of a step."""
-        return self.xp.stack([mask.sum() for mask in masks]).tolist()
+    def most(self, mask: Array) -> int:
+        """Return how many entries of a mask [N] are True; on a device N, without a look."""
+        return len(mask)
+
+    def replaced(self, mask: Array, old: Array, new: Array) -> Array:
+        """Return `old` with `new` [N, ...] where a mask holds: of a fixed shape."""
+        return where(mask, new, old)
 
 
 def between(draws: Draws, low: float, high: float, n: int) -> Array:

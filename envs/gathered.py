@@ -12,6 +12,8 @@ from seqrl.core import team, tree
 from seqrl.core.types import Array
 from seqrl.envs.adapter import Outcome, SeparateEnvs
 
+LEAVES = Outcome._fields.index("real")  # of an outcome's fields so many have [N] in front
+
 
 def side_by_side(*parts: Any) -> Any:
     """Return trees of arrays [n, ...] as one [N, ...], in their order."""
@@ -61,7 +63,7 @@ class Gathered:
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
-        leaves: Any = tree.map(lambda leaf: leaf[self.rows], outcome[:-2])
+        leaves: Any = tree.map(lambda leaf: leaf[self.rows], outcome[:LEAVES])
         mine = Outcome._make((*leaves, int(leaves[4].sum()), outcome.ended))
         return self._outcome(lambda: (self.own.restart(mask[self.rows], mine), 0, self.asks()))
 
@@ -71,8 +73,8 @@ class Gathered:
         team.check_alike("the actions", chosen)
         pause, stop = zip(*asked, strict=True)
         self.asked = any(pause), any(stop)
-        leaves: Any = side_by_side(*(outcome[:-2] for outcome in outcomes))
-        real, ended = zip(*(outcome[-2:] for outcome in outcomes), strict=True)
+        leaves: Any = side_by_side(*(outcome[:LEAVES] for outcome in outcomes))
+        real, ended = zip(*((outcome.real, outcome.ended) for outcome in outcomes), strict=True)
         return Outcome._make((*leaves, sum(real), any(ended)))
 
     def answer(self) -> tuple[Array, Array]:

@@ -96,8 +96,8 @@ class Recurrent(Core):
 
 def reset_memory(memory: Memory, start: Tensor) -> Memory:
     """Return memory [N, ...] with 0 in the environments where `start` [N] is True."""
-    # on a GPU any() would make the CPU wait, and a trace knows no values
-    if not (start.is_cuda or torch.compiler.is_compiling() or start.any()):
+    # any() would let the CPU wait for a GPU, and a trace knows no values
+    if not (start.device.type != "cpu" or torch.compiler.is_compiling() or start.any()):
         return memory
     return tuple(part.masked_fill(start[:, None, None], 0.0) for part in memory)
 

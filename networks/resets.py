@@ -8,6 +8,9 @@ every gate involved is saturated. All environments then still go through one cal
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -34,16 +37,37 @@ class ResetLayout(NamedTuple):
         return y.flatten(0, 1).index_select(0, self.indices).view(-1, n, y.shape[2])
 
 
+class Told(threading.local):
+    """What is known of a rollout before it is looked at."""
+
+    starts: int | None = None  # of an environment, at t > 0, at most
+
+
+TOLD = Told()
+
+
+@contextmanager
+def starts_at_most(count: int | None) -> Iterator[None]:
+    """Tell how often an episode starts in an environment at t > 0 at most; None: not known."""
+    before, TOLD.starts = TOLD.starts, count
+    try:
+        yield
+    finally:
+        TOLD.starts = before
+
+
 def reset_layout(start: Tensor) -> ResetLayout | None:
     """Return the layout for `start` [T, N]; None where no episode starts after t = 0.
 
-    At a start at t = 0 the caller resets the memory that enters. One number is read from the
-    device: the most starts an environment has.
+    At a start at t = 0 the caller resets the memory that enters. How many steps are inserted is the
+    most starts that an environment has: where it is not told (`starts_at_most`), it is read from
+    the device.
     """
     inside = start.clone()
     inside[0] = False
     shift = inside.cumsum(0)
-    extra = int(shift[-1].max())
+    told = None if start.device.type == "cpu" else TOLD.starts  # on the CPU none too many
+    extra = int(shift[-1].max()) if told is None else told
     if not extra:
         return None
     steps, n = start.shape

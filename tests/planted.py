@@ -73,8 +73,8 @@ BUGS = {
     ),
     "bootstrap at termination (REINFORCE)": Bug(
         "agents/experience/episodes.py",
-        'over = (time == length - 1) & end["terminated"]',
-        'over = (time == length) & end["terminated"]',
+        "over = (time == length - 1) & (terminated > 0)",
+        "over = (time == length) & (terminated > 0)",
     ),
     "return off by one (n steps)": Bug(
         "agents/tabular/returns.py",
@@ -180,7 +180,7 @@ BUGS = {
     ),
     "advantages normalised over padding (PPO)": Bug(
         "agents/deep/targets.py",
-        "chosen = each[valid]",
+        "chosen = taken(each, rows_where(valid, count))",
         "chosen = each.flatten()",
     ),
     "ratio never clipped (PPO)": Bug(

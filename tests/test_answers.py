@@ -280,7 +280,7 @@ def test_our_own_tell_through_wrappers_of_vectors(mode, device):
     obs, firsts = envs.reset(SEED), None
     start = np.ones(3, bool)
     for _ in range(120):
-        firsts = obs if firsts is None else rooms.adapter.batches.where(start, obs, firsts)
+        firsts = obs if firsts is None else rooms.adapter.where(start, obs, firsts)
         answer, known = envs.answer()
         assert isinstance(answer, torch.Tensor if device else np.ndarray)
         assert bool((answer == firsts)[known].all())

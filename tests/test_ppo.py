@@ -17,6 +17,7 @@ from seqrl.agents.deep import targets
 from seqrl.agents.deep.optim import Optim
 from seqrl.core import tree
 from seqrl.core.errors import RunError, UsageError
+from seqrl.core.moments import measured
 from seqrl.core.types import Batch
 from seqrl.envs import Serial
 from seqrl.envs.making import make
@@ -219,7 +220,7 @@ def test_the_first_step_is_along_the_exact_gradient(gae_lambda, monkeypatch):
     def follow_returns(returns):
         """Leave the values exact."""
 
-    def normalized(each, valid):
+    def normalized(each, valid, count=None):
         return each
 
     monkeypatch.setattr(agent, "gradient_step", gradient_step)
@@ -310,7 +311,7 @@ def test_new_units_leave_the_values_as_they_are(share):
     agent, _ = agent_and_envs(share=share)
     obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     before = agent.values(obs, np.ones(5, bool))
-    agent.follow_returns(torch.tensor([100.0, 300.0, -50.0]))
+    agent.follow_returns(measured(torch.tensor([100.0, 300.0, -50.0])))
     assert agent.returns.mean == pytest.approx(350 / 3)
     np.testing.assert_allclose(agent.values(obs, np.ones(5, bool)), before, atol=1e-4)
 

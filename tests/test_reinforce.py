@@ -67,8 +67,8 @@ def episodes(*rewards, ends=None, dtype=torch.float32, seed=0):
         reward=reward,
         **dict.fromkeys(TOLD),
         last=torch.randn((n, 1), generator=random, dtype=dtype),
-        terminated=torch.tensor(ends or [True] * n),
-        length=length,
+        terminated=np.array(ends or [True] * n),
+        length=length.numpy(),
     )
 
 

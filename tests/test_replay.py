@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from seqrl.agents.experience.columns import Columns, Indices, check_replay_memory, pack
+from seqrl.agents.experience.columns import Columns, Indices, check_replay_memory
 from seqrl.agents.experience.on_policy import OnPolicy
 from seqrl.agents.experience.replay import Replay, Sequences
 from seqrl.core import tree
 from seqrl.core.errors import UsageError
+from seqrl.core.packing import pack
 from seqrl.core.types import Transition
 
 GAMMA = 0.5

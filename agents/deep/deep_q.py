@@ -124,9 +124,9 @@ class DeepQ(ValueAgent):
         """Yield draws from the replay, those due since the last turn."""
         if self.steps <= self.replay.learning_starts or not self.due or not len(self.store):
             return
-        for _ in range(self.due * self.updating.updates):
-            size, importance = self.updating.batch_size, self.now(self.importance)
-            yield self.in_reward_units(self.store.sample(size, self.rng, importance))
+        count, size = self.due * self.updating.updates, self.updating.batch_size
+        for batch in self.store.draws(count, size, self.rng, self.now(self.importance)):
+            yield self.in_reward_units(batch)
 
     def next_value(self, q: Array, online: Callable[[], Array], batch: Batch, rows: slice) -> Array:
         """Return max_a Q(s, a), or the target network's Q of what the network itself would do."""

@@ -224,7 +224,7 @@ class Imitation(PolicyAgent):
 
     def update(self, batch: Batch) -> Callable[[], Metrics]:
         """Take a gradient step."""
-        with self.drawing():
+        with self.studying(batch):
             loss = self.loss(batch)
             norm = self.gradient_step(loss, self.policy)
         self.updates += 1

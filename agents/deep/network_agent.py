@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -16,21 +16,23 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from seqrl.agents.deep.devices import pick_device
-from seqrl.agents.deep.optim import Optim
+from seqrl.agents.deep.optim import Optim, keeper
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.deep.warm_start import Taken, acting_weights, take_weights, units_of_rewards
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import action_mask, schema, team, tree
-from seqrl.core.arrays import host_copy, to_tensor
+from seqrl.core.arrays import host_copy, seen, to_tensor
 from seqrl.core.checks import check_choice, check_unit
+from seqrl.core.doubts import Trial, finite
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.moments import RewardScale
 from seqrl.core.saved import NUMBER, PART, RNG, Kept
 from seqrl.core.seeding import Seed, drawing_from, generator, torch_generator
-from seqrl.core.types import Array, Batch, Metrics, Transition
+from seqrl.core.types import Array, Batch, Doubts, Metrics, Transition
 from seqrl.networks.base import Network, as_network, has_memory, kept_outputs, name_of
 from seqrl.networks.contract import attempt, probe
+from seqrl.networks.resets import starts_at_most
 
 DROPOUTS = "dropout", "input_dropout", "recurrent_dropout"  # what layers of ours name them
 COMPARED = 64  # updates after which the weights of a run's processes are compared
@@ -100,7 +102,7 @@ class NetworkAgent(Scheduled):
         self.normalize_reward, self.reward_scale = normalize_reward, RewardScale(gamma)
         self.updates = 0
         self.turn_steps = 0  # env steps of the turn that is being learned from
-        self.parts, self.store = {}, None
+        self.parts, self.store, self.trial = {}, None, Trial()
         self.built = self.checked = False  # are the layers there; has the network been tried
         self.reseed(seed)
 
@@ -204,7 +206,7 @@ class NetworkAgent(Scheduled):
 
     def learn(self, step: Transition) -> Metrics:
         """Keep the turn, and learn from the batches that are due once the whole of it is there."""
-        count = int(step.valid.sum())
+        count = int(seen(step).valid.sum())
         self.steps += count
         self.turn_steps += count
         if self.normalize_reward:
@@ -216,6 +218,7 @@ class NetworkAgent(Scheduled):
         before = self.updates
         for batch in self.batches():
             told = self.update(batch)
+        self.trial.settle()
         if team.size() > 1 and self.updates // COMPARED > before // COMPARED:
             team.check_alike("the weights", team.all_of("a comparison", self._weights_digest))
         metrics = told() if callable(told) else told
@@ -264,30 +267,47 @@ class NetworkAgent(Scheduled):
         """
         average = loss.total / loss.count
         terms = [term for part in parts for term in part.take_terms()]
-        size = team.total(average).item()
-        if not math.isfinite(size):
-            remedy = "try a smaller --learning-rate, or --normalize-reward where rewards are large"
-            raise RunError(f"the {name} is {size} at update {self.updates + 1}: {remedy}")
+        self.trial.begin(self._keepers)
+        self.trial.add(self._check_loss(team.total(average), name))
         now, most = self.now(self.learning_rate), self.optim.max_grad_norm
         for part in parts:
             if part.learns_in_numpy:  # others follow when they act
                 part.refresh()
         if loss.gradient is not None:
-            norms = [parts[0].clip(most, loss.gradient / np.float32(loss.count))]
+            clipped = [parts[0].clip(most, loss.gradient / np.float32(loss.count))]
         else:
             for part in parts:
                 part.clear()
             sum(terms, average).backward()
-            norms = [part.clip(most) for part in parts]
-        for part in parts:
+            clipped = [part.clip(most) for part in parts]
+        for part, (_, doubts) in zip(parts, clipped, strict=True):
+            self.trial.add(doubts)
             part.step(now)
-        return norms[0]
+        return clipped[0][0]
 
-    def drawing(self) -> Any:
-        """Let layers such as dropout draw from the agent's own random numbers."""
+    def _keepers(self) -> list[Callable[[], None]]:
+        """Return what sets parts that learn on a device to what they are now."""
+        learning = [part for part in self.parts.values() if part.device.type != "cpu"]
+        return [keeper(part.module, part.optimizer) for part in learning if part.optimizer]
+
+    def _check_loss(self, average: Array, name: str) -> Doubts:
+        """Refuse a loss that is not finite; return the doubt where a device knows."""
+        update = self.updates + 1
+
+        def refuse() -> NoReturn:
+            remedy = "try a smaller --learning-rate, or --normalize-reward where rewards are large"
+            raise RunError(f"the {name} is {average.item()} at update {update}: {remedy}")
+
+        return finite(average.detach() if isinstance(average, Tensor) else average, refuse)
+
+    @contextmanager
+    def studying(self, batch: Batch) -> Iterator[None]:
+        """Let networks know of a batch what the host does, and draw from the agent's numbers."""
         if all(part.learns_in_numpy for part in self.parts.values()):
-            return nullcontext()  # plain networks draw nothing
-        return drawing_from(self.torch_rng)
+            yield  # plain networks draw nothing
+            return
+        with drawing_from(self.torch_rng), starts_at_most(batch.starts):
+            yield
 
     def now(self, number: Schedule) -> float:
         """Return what a scheduled number is at this env step."""
@@ -395,7 +415,10 @@ def own_dropout(network: nn.Module) -> float:
     return max(shares, default=0.0)
 
 
-def check_finite(out: Array, obs: Array) -> None:
-    """Refuse to act on numbers that are not finite."""
-    if not math.isfinite(float(out.sum())):
+def check_finite(out: Array, obs: Array) -> Doubts:
+    """Refuse to act on numbers that are not finite; return the doubt where a device knows."""
+
+    def refuse() -> NoReturn:
         raise RunError(f"the network gave {out.ravel()[:4].tolist()} ... at {obs}"[:200])
+
+    return finite(out.sum(), refuse)

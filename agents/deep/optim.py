@@ -6,10 +6,10 @@ import copy
 import inspect
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from seqrl.agents.deep.adabound import AdaBound
 from seqrl.agents.deep.regularisation import Regularisation
 from seqrl.agents.schedules import Rate
 from seqrl.core import schema
-from seqrl.core.arrays import to_numpy
+from seqrl.core.arrays import is_on_host, to_numpy
 from seqrl.core.checked import check_part, checked_part
 from seqrl.core.checks import check_whole
+from seqrl.core.doubts import finite
 from seqrl.core.errors import RunError, UsageError, closest
+from seqrl.core.types import Doubts
 from seqrl.networks.base import Network, name_of
 
 EXTRA = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
@@ -175,6 +177,20 @@ def freeze(network: Network, name: str) -> None:
         weight.requires_grad_(False)
 
 
+def keeper(module: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Return what sets a module's numbers, and what was gathered for them, to those of now."""
+    kept = [leaf.clone() for leaf in module.state_dict().values()]
+    gathered = copy.deepcopy(optimizer.state_dict())
+
+    def undo() -> None:
+        with torch.no_grad():
+            for leaf, before in zip(module.state_dict().values(), kept, strict=True):
+                leaf.copy_(before)
+        optimizer.load_state_dict(gathered)
+
+    return undo
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return what an optimiser has gathered, as arrays and plain values."""
     gathered = optimizer.state_dict()["state"]
@@ -218,30 +234,36 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], name: str = "weigh
 
 def clip_gradients(
     module: nn.Module, weights: Iterable[Tensor], most: float, each: float = math.inf
-) -> Tensor:
+) -> tuple[Tensor, Doubts]:
     """Cut gradients to a size of at most `each`, then scale them to a norm of at most `most`.
 
     Return the norm before both. A gradient that is not finite is refused (RunError) by its
-    weight's name in the module.
+    weight's name in the module; where a device knows the doubt is returned.
     """
-    grads = [weight.grad for weight in weights if weight.grad is not None]
-    norm = norm_of(grads)
-    size = float(norm)
-    if not math.isfinite(size):
-        named = ((name, weight.grad) for name, weight in module.named_parameters())
-        bad = (name for name, grad in named if grad is not None and not grad.isfinite().all())
-        first = next(bad, "all weights together")  # where only the sum of squares is too large
-        raise RunError(
-            f"the gradient of {first} is not finite; the weights before it are kept: "
-            "try a smaller --learning-rate"
-        )
+    owners = [weight for weight in weights if weight.grad is not None]
+    grads: list[Any] = [weight.grad for weight in owners]
+    norm = before = norm_of(grads)
+    # the next step's gradients take the place of these before a device is looked at
+    found = grads if is_on_host(norm) else torch._foreach_norm(grads, math.inf)
+    doubts = finite(norm, partial(refuse_gradient, module, owners, found))
     if each < math.inf:
         torch._foreach_clamp_min_(grads, -each)
         torch._foreach_clamp_max_(grads, each)
-        size = float(norm_of(grads))
-    if size > most:
+        norm = norm_of(grads)
+    if not is_on_host(norm):  # whose size nobody asks for
+        torch._foreach_mul_(grads, (most / norm.double()).clamp(max=1.0).to(norm.dtype))
+    elif (size := float(norm)) > most:
         torch._foreach_mul_(grads, most / size)
-    return norm
+    return before, doubts
+
+
+def refuse_gradient(module: nn.Module, owners: list[Tensor], found: Sequence[Tensor]) -> NoReturn:
+    """Raise the RunError that names a module's first weight whose numbers found are not finite."""
+    wrong = {id(owner) for owner, x in zip(owners, found, strict=True) if not x.isfinite().all()}
+    bad = (name for name, weight in module.named_parameters() if id(weight) in wrong)
+    first = next(bad, "all weights together")  # where only the sum of squares is too large
+    kept = "the weights before it are kept: try a smaller --learning-rate"
+    raise RunError(f"the gradient of {first} is not finite; {kept}")
 
 
 def norm_of(grads: list[Tensor]) -> Tensor:

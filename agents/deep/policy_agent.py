@@ -25,11 +25,12 @@ from seqrl.agents.deep.warm_start import (
 )
 from seqrl.agents.schedules import schedule
 from seqrl.core import action_mask, tree
+from seqrl.core.doubts import look
 from seqrl.core.errors import UsageError
-from seqrl.core.moments import RunningMoments
+from seqrl.core.moments import Measured, RunningMoments
 from seqrl.core.saved import PART, Kept
 from seqrl.core.seeding import Seed
-from seqrl.core.types import Array, Batch, Decision, State
+from seqrl.core.types import Array, Batch, Decision, Doubts, State
 from seqrl.networks.base import copied
 from seqrl.networks.batch_norm import update_statistics
 
@@ -144,7 +145,7 @@ class PolicyAgent(NetworkAgent):
         draw = Draw(self.rng if on_host else self.torch_rng)
         drawn = self.network.noise if explore else 0
         noise = draw.normal((len(start), drawn)) if drawn else None
-        out, state = self.logits(obs, start, state, noise)
+        out, state, doubts = self._decide(obs, start, state, noise)
         with torch.no_grad():  # the spread of continuous actions is a parameter
             if explore and self.draws_actions:
                 action = self.head.sample(out, draw)
@@ -154,7 +155,7 @@ class PolicyAgent(NetworkAgent):
         if not on_host:
             made = action, log_prob, noise
             action, log_prob, noise = tree.map(lambda leaf: leaf.to(start.device), made)
-        return Decision(action, state, log_prob, noise=noise)
+        return Decision(action, state, log_prob, noise=noise, doubts=doubts)
 
     def _carried(self, own: State, obs: Array, start: Array, state: State, noise: Any) -> State:
         """Return the memory that a decision carries: the policy's `own`, with others beside it."""
@@ -173,11 +174,19 @@ class PolicyAgent(NetworkAgent):
 
         noise: [N, noise] for a network that draws; None for its likeliest.
         """
+        out, state, doubts = self._decide(obs, start, state, noise)
+        look(doubts)
+        return out, state
+
+    def _decide(
+        self, obs: Array, start: Array, state: State, noise: Array | None
+    ) -> tuple[Array, State, Doubts]:
+        """Return `logits`, and what is doubted of them."""
         self._try_once(obs, start)
         out, own = self.policy.act(obs, start, self.memory_of("policy", state), noise)
         out = self.preferences(out)
-        check_finite(out, obs)
-        return out, self._carried(own, obs, start, state, noise)
+        doubts = check_finite(out, obs)
+        return out, self._carried(own, obs, start, state, noise), doubts
 
     def preferences(self, out: Array) -> Array:
         """Return what the head takes [..., K] of the policy network's numbers."""
@@ -247,13 +256,13 @@ class PolicyAgent(NetworkAgent):
         value = self.critic.learn(batch.obs, batch.start, other, batch.valid)
         return out, value.squeeze(-1)
 
-    def follow_returns(self, returns: Tensor) -> None:
-        """Learn values in the units of more returns [B]; the critic's values stay what they are.
+    def follow_returns(self, returns: Measured) -> None:
+        """Learn values in the units of more returns; the critic's values stay what they are.
 
         van Hasselt et al. (2016), section 2.2.
         """
         mean, std = self.returns.mean, self.returns.std
-        self.returns.update(returns)
+        self.returns.add(returns)
         layer, scale = self.critic.module.layer, std / self.returns.std
         with torch.no_grad():
             layer.weight[-1:] *= scale
@@ -272,7 +281,7 @@ class PolicyAgent(NetworkAgent):
     def follow_warm_up(self, batch: Batch) -> None:
         """Note whether the steps of the newest batch began in the critic's warm-up."""
         if self.warm_start.critic_warmup:
-            before = self.steps - int(batch.valid.sum())
+            before = self.steps - (batch.count or 0)
             self.warming = before < self.warm_start.critic_warmup
 
     @property

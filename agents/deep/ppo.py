@@ -21,6 +21,8 @@ from seqrl.core import team
 from seqrl.core.arrays import on_device
 from seqrl.core.checks import check_unit, check_whole
 from seqrl.core.errors import UsageError
+from seqrl.core.moments import measured
+from seqrl.core.picking import rows_where, taken
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Batch, Metrics
 
@@ -122,27 +124,31 @@ class PPO(PolicyAgent):
         if not self.store.full:
             return
         whole = on_device(self.in_reward_units(self.store.take()), self.device)
-        if not bool(whole.valid.any()):
+        if not whole.count:
             return
         self.follow_warm_up(whole)
-        with self.drawing():
+        with self.studying(whole):
             value = self.critic_values(whole.obs, whole.start, whole.state, whole.noise)
         leaves = whole.reward, whole.discount, whole.final, whole.extra["over"], value
         advantage = targets.gae(*leaves, whole.extra["bootstrap"], self.gae_lambda)
-        returns, valid = advantage + value, whole.valid
-        self.follow_returns(returns[valid])
-        explained = targets.explained_variance(value[valid], returns[valid])
+        returns, rows = advantage + value, rows_where(whole.valid, whole.count)
+        learned = taken(returns, rows)
+        self.follow_returns(measured(learned))
+        explained = targets.explained_variance(taken(value, rows), learned)
         self.of_rollout = {"train/explained_variance": explained}
         extra = {
-            "advantage": targets.normalized(advantage, valid),
+            "advantage": targets.normalized(advantage, whole.valid, whole.count),
             "return": (returns - self.returns.mean) / self.returns.std,
             **self.anchored(whole),
         }
         # what returns and advantages were made of is not learned from
         whole = whole._replace(reward=None, discount=None, final=None, extra=extra)
-        rows = whole if self.memory else whole.steps()._replace(valid=None)  # all of them are
+        parts = whole if self.memory else whole.steps()._replace(valid=None)  # all of them are
+        ahead = self.epochs if self.target_kl == math.inf else 1  # one pass may be the last
         for minibatch in (
-            x for _ in range(self.epochs) for x in rows.split(self.minibatches, self.rng)
+            x
+            for _ in range(0, self.epochs, ahead)
+            for x in parts.split(self.minibatches, self.rng, ahead)
         ):
             yield minibatch
             if "train/first_ratio" not in self.of_rollout:
@@ -195,7 +201,7 @@ class PPO(PolicyAgent):
     def update(self, batch: Batch) -> Callable[[], Metrics]:
         """Take a gradient step."""
         self.newest = None  # where the step fails, nothing is left that could not be copied
-        with self.drawing():
+        with self.studying(batch):
             loss = self.loss(batch)
             norm = self.gradient_step(loss, *(self.parts[name] for name in self.learning))
         self.newest = loss, norm

@@ -22,6 +22,8 @@ from seqrl.core import team, tree
 from seqrl.core.arrays import on_device
 from seqrl.core.checks import check_choice, check_whole
 from seqrl.core.errors import RunError
+from seqrl.core.moments import measured
+from seqrl.core.picking import rows_where, taken
 from seqrl.core.saved import Kept, plain
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Batch, Metrics
@@ -112,18 +114,19 @@ class Reinforce(PolicyAgent):
             return
         whole = on_device(self.in_reward_units(self.store.take()), self.device)
         self.follow_warm_up(whole)
-        with self.drawing():
+        with self.studying(whole):
             values = self._baseline(whole)  # [T + 1, B]
         bootstrap = values if self.has_critic else values * 0.0
         leaves = whole.reward, whole.discount, whole.final, bootstrap
         returns = targets.discounted(*leaves)
-        if not bool(torch.isfinite(returns[whole.valid]).all()):
+        found = measured(taken(returns, rows_where(whole.valid, whole.count)))
+        if not math.isfinite(found.mean):
             raise RunError(f"a return is not finite at update {self.updates + 1}")
         spread = self.returns.spread
-        self.returns.update(returns[whole.valid])
+        self.returns.add(found)
         advantage = (returns - values) * whole.valid / (spread or self.returns.std)
         whole = whole._replace(extra={"return": returns, "advantage": advantage})
-        steps = int(whole.valid.sum())
+        steps = whole.count or 0
         self.count = self.batch_steps or float(steps)
         rows = whole if self.memory else whole.steps()
         yield rows._replace(extra={**rows.extra, **self.anchored(rows)})
@@ -139,10 +142,10 @@ class Reinforce(PolicyAgent):
             return self.critic_values(whole.obs, whole.start)
         seen = whole.valid.clone()
         seen[1:] |= whole.valid[:-1]  # with what followed the last step
-        values = torch.zeros_like(whole.reward)
-        obs, start = tree.map(lambda leaf: leaf[seen][None], (whole.obs, whole.start))
-        values[seen] = self.critic_values(obs, start)[0]
-        return values
+        rows = rows_where(seen, (whole.count or 0) + seen.shape[1])
+        obs, start = tree.map(lambda leaf: taken(leaf, rows)[None], (whole.obs, whole.start))
+        values = self.critic_values(obs, start)[0]
+        return torch.zeros_like(whole.reward).put_(rows, values.to(whole.reward.dtype))
 
     def _warn_of_cuts(self, whole: Batch) -> None:
         cut = (whole.discount[:-1] > 0) & whole.valid[:-1] & whole.final[1:]
@@ -180,7 +183,7 @@ class Reinforce(PolicyAgent):
     def update(self, batch: Batch) -> Metrics:
         """Take a step of the policy, but in the critic's warm-up, and some of the critic."""
         mine = team.share(batch)
-        with self.drawing():
+        with self.studying(batch):
             metrics: dict[str, Any] = {"train/loss": 0.0}
             if not self.warming:
                 loss = self.loss(mine)

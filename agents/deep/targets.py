@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from seqrl.core.action_mask import FORBIDDEN
+from seqrl.core.picking import rows_where, taken
 from seqrl.core.types import Array
 
 CURVE = 1e-3  # epsilon of `squash`
@@ -97,11 +98,13 @@ def discounted(reward: Array, discount: Array, final: Array, bootstrap: Array) -
     if not isinstance(reward, np.ndarray) and reward.device.type == "cpu":
         leaves = (x.numpy() for x in (reward, discount, final, bootstrap))
         return torch.from_numpy(discounted(*leaves))
-    where = np.where if isinstance(reward, np.ndarray) else torch.where
+    if not isinstance(reward, np.ndarray):
+        ends = torch.where(final[:-1], bootstrap[:-1], reward[:-1])
+        return scanned(torch.cat([ends, bootstrap[-1:]]), torch.where(final, 0.0, discount))
     totals = [bootstrap[-1]]
     for t in range(len(reward) - 2, -1, -1):
-        totals.append(where(final[t], bootstrap[t], reward[t] + discount[t] * totals[-1]))
-    return (np.stack if where is np.where else torch.stack)(totals[::-1])
+        totals.append(np.where(final[t], bootstrap[t], reward[t] + discount[t] * totals[-1]))
+    return np.stack(totals[::-1])
 
 
 def gae(
@@ -126,10 +129,27 @@ def gae(
     behind = where(over[:-1], following[:-1], value[1:])
     delta = where(final[:-1], 0.0, reward[:-1] + discount[:-1] * behind - value[:-1])
     factor = where(over[:-1] | final[:-1], 0.0, decay * discount[:-1])
-    advantages = [value[-1] * 0]
+    last = value[-1:] * 0
+    if not isinstance(reward, np.ndarray):
+        return scanned(torch.cat([delta, last]), torch.cat([factor, last]))
+    advantages = [last[0]]
     for t in range(len(delta) - 1, -1, -1):
         advantages.append(delta[t] + factor[t] * advantages[-1])
-    return (np.stack if where is np.where else torch.stack)(advantages[::-1])
+    return np.stack(advantages[::-1])
+
+
+def scanned(value: Tensor, factor: Tensor) -> Tensor:
+    """Return x_t = value_t + factor_t x_{t+1} of [T, B], 0 behind the last, in log2 T operations.
+
+    Hillis and Steele (1986): after k of them an x holds the 2^k values from its own on.
+    """
+    reach = 1
+    while reach < len(value):
+        longer = value[:-reach] + factor[:-reach] * value[reach:]
+        value = torch.cat([longer, value[-reach:]])
+        factor = torch.cat([factor[:-reach] * factor[reach:], factor[-reach:] * 0])
+        reach *= 2
+    return value
 
 
 def squash(x: Tensor) -> Tensor:
@@ -211,12 +231,12 @@ def mean(each: Tensor, valid: Tensor | None) -> Tensor:
     return kept(each, valid).sum() / count(each, valid)
 
 
-def normalized(each: Tensor, valid: Tensor) -> Tensor:
+def normalized(each: Tensor, valid: Tensor, count: int | None = None) -> Tensor:
     """Return what is valid with mean 0 and standard deviation 1; 0 where it is all the same.
 
-    A single one is left as it is: it has no spread.
+    A single one is left as it is: it has no spread.  count: of the valid, where the host knows it.
     """
-    chosen = each[valid]
+    chosen = taken(each, rows_where(valid, count))
     if len(chosen) == 1:
         return torch.where(valid, each, 0.0)
     spread, average = torch.std_mean(chosen, correction=0)

@@ -28,7 +28,7 @@ from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import Kept, plain
 from seqrl.core.seeding import Seed
-from seqrl.core.types import Array, Batch, Decision, Metrics, State, Transition
+from seqrl.core.types import Array, Batch, Decision, Doubts, Metrics, State, Transition
 from seqrl.networks.base import copied
 from seqrl.networks.batch_norm import update_statistics
 
@@ -206,12 +206,14 @@ class ValueAgent(NetworkAgent):
         self._try_once(obs, start)
         legal = action_mask.split(obs)[1]
         action: Array = self._random(start, legal) if explore else None
+        doubts: Doubts = ()
         if action is None:
             out, state = self.values_part.act(obs, start, state)
-            check_finite(out, obs)
+            doubts = check_finite(out, obs)
             action = self._explore(out, legal) if explore else out.argmax(-1)
         action = action + self.first_action if self.first_action else action
-        return Decision(action if isinstance(start, np.ndarray) else action.to(start.device), state)
+        action = action if isinstance(start, np.ndarray) else action.to(start.device)
+        return Decision(action, state, doubts=doubts)
 
     def greedy(self, out: Array) -> Array:
         """Return the first action of the highest value."""
@@ -289,7 +291,7 @@ class ValueAgent(NetworkAgent):
         """Take one gradient step."""
         on_host = isinstance(batch.reward, np.ndarray)
         # what is not finite is refused by name
-        with np.errstate(all="ignore") if on_host else self.drawing():
+        with np.errstate(all="ignore") if on_host else self.studying(batch):
             loss = self.loss(batch)
             norm = self.gradient_step(loss, self.values_part)
             self.updates += 1

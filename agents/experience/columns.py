@@ -8,23 +8,20 @@ the column's first one and lies at place `a` modulo the column's length.
 
 from __future__ import annotations
 
-import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqrl.core import schema, tree
-from seqrl.core.arrays import check_memory, host, zeros
-from seqrl.core.types import Array, Batch, State, Transition
-
-if TYPE_CHECKING:
-    import torch
+from seqrl.core.arrays import arange, as_float32, check_memory, host, hosted, like, seen, zeros
+from seqrl.core.packing import Pick, Piece, Summed
+from seqrl.core.picking import where
+from seqrl.core.types import Array, Batch, Seen, State, Transition
 
 FINAL, START, TERMINATED = np.uint8(1), np.uint8(2), np.uint8(4)  # flags of a row
 NAME = "agent/store"  # of a store's entry in a checkpoint
 ROWS, TREES = f"{NAME}/rows", ("parts", "states")  # of its columns, and of their trees
-LINE = 64  # bytes; torch aligns to as many, and the last bit of a product can depend on it
 
 
 class Indices(NamedTuple):
@@ -58,6 +55,7 @@ class Columns:
         self.states: Any = None  # tree of [length / period, N, ...]
         self.last = np.zeros(0, np.int64)
         self.length = 0
+        self.rows: DeviceRows | None = None  # what writes turns of tensors
         self.loaded = False  # from a checkpoint, and no turn has been seen since
 
     @property
@@ -82,23 +80,34 @@ class Columns:
         self.parts = tree.map(lambda leaf: zeros(self.length, leaf), turn)
         self.states = tree.map(lambda leaf: zeros(entries, leaf), state)
         self.last = np.full(n, -1)
+        self._follow(step)
 
     def _example(self, step: Transition) -> tuple[dict[str, Any], Any]:
         """Return the leaves [N, ...] that a turn adds to the columns, and its memory."""
-        turn = {"obs": step.obs, "action": step.action, "reward": step.reward.astype(np.float32)}
-        turn["flag"] = np.zeros(len(step.valid), np.uint8)
-        return turn, tree.map(host, step.next_state) if self.keeps_states else None
+        turn = {"obs": step.obs, "action": step.action, "reward": as_float32(step.reward)}
+        turn["flag"] = np.zeros(len(step.valid), np.uint8)  # on the host, wherever the others are
+        if not self.keeps_states:
+            return turn, None
+        on_host = isinstance(step.valid, np.ndarray)
+        return turn, tree.map(host, step.next_state) if on_host else step.next_state
+
+    def _follow(self, step: Transition) -> None:
+        """Write turns such as this one from now on, behind the rows that are there."""
+        on_host = isinstance(step.valid, np.ndarray)
+        self.rows = None if on_host else DeviceRows(like(self.last, step.valid))
 
     def _length(self, n: int) -> int:
         return self.capacity // (n * self.period) * self.period
 
     def add(self, step: Transition) -> np.ndarray:
-        """Write the valid rows of a turn of arrays; return the environments that have one."""
+        """Write the valid rows of a turn; return the environments that have one."""
         if self.loaded:
             kept = tree.map(lambda leaf: leaf[0], (self.parts, self.states))
-            for name, saved, like in zip(TREES, kept, self._example(step), strict=True):
-                schema.check(f"{ROWS}/{name}", saved, like)
-            self.loaded = False
+            for name, saved, form in zip(TREES, kept, self._example(step), strict=True):
+                schema.check(f"{ROWS}/{name}", saved, form)
+            self._adopt(step)
+        if self.rows is not None:
+            return self._add_on_device(self.rows, step, seen(step))
         if self.count == 1:  # an index that is no array is written to several times faster
             if not step.valid[0]:
                 return np.zeros(0, np.int64)
@@ -111,6 +120,25 @@ class Columns:
         ats = np.maximum(self.last[envs] + step.start[envs], 0)
         self._write(step, (ats % self.length, envs), ((ats + 1) % self.length, envs), envs)
         self._keep_state(step, ats, envs)
+        self.last[envs] = ats + 1
+        return envs
+
+    def _adopt(self, step: Transition) -> None:
+        """Bring what was loaded into the turn's kind of arrays, but for the flags."""
+        flag = self.parts.pop("flag")
+        self.parts, self.states = like((self.parts, self.states), step.valid)
+        self.parts["flag"], self.loaded = flag, False
+        self._follow(step)
+
+    def _add_on_device(self, rows: DeviceRows, step: Transition, known: Seen) -> np.ndarray:
+        """Write a turn of tensors: its flags here, the others where they are."""
+        envs = np.flatnonzero(known.valid)
+        ats = np.maximum(self.last[envs] + known.start[envs], 0)
+        flags = START * known.start[envs] + TERMINATED * known.terminated[envs]
+        self.parts["flag"][ats % self.length, envs] = flags
+        self.parts["flag"][(ats + 1) % self.length, envs] = FINAL
+        due = [bool((row % self.period == 0).any()) for row in (ats, ats + 1)]
+        rows.write(self, step, len(envs) == len(known.valid), due)
         self.last[envs] = ats + 1
         return envs
 
@@ -172,21 +200,33 @@ class Columns:
     def steps(self, indices: Indices, n: int, gamma: float) -> Batch:
         """Return steps with n rewards, or fewer where an episode or the column ends (T = 1)."""
         at = self.places(indices.row + np.arange(n + 1)[:, None], indices.column)  # [n + 1, B]
-        flag, rewards = self.read("flag", at), self.read("reward", at[:n])
-        total, behind, going = rewards[0], at[1], (flag[1] & FINAL) == 0
+        flag, behind = self.read("flag", at), at[1]
+        going, weights = (flag[1] & FINAL) == 0, []
         discount = np.where(flag[0] & TERMINATED, 0.0, gamma).astype(np.float32)
         for k in range(1, n):
-            total = total + np.where(going, discount * rewards[k], 0.0)
+            weights.append(np.where(going, discount, np.zeros_like(discount)))
             factor = np.where(flag[k] & TERMINATED, 0.0, gamma)
             discount = np.where(going, discount * factor, discount)
             behind = np.where(going, at[k + 1], behind)
             going = going & ((flag[k + 1] & FINAL) == 0)
-        reward, factors = np.zeros((2, 2, len(total)), np.float32)
-        start, final, valid = np.zeros((3, 2, len(total)), bool)
-        reward[0], factors[0], final[1], valid[0] = total, discount, ~going, True
-        at = np.stack([at[0], behind])
+        factors = np.zeros((2, len(behind)), np.float32)
+        start, final, valid = np.zeros((3, 2, len(behind)), bool)
+        factors[0], final[1], valid[0] = discount, ~going, True
+        reward, at = self._summed(at[:n], weights), np.stack([at[0], behind])
         parts = self.pick("obs", at), start, self.pick("action", at), None, reward, factors
-        return Batch(*parts, final, valid)
+        return Batch(*parts, final, valid)  # type: ignore[arg-type]
+
+    def _summed(self, at: np.ndarray, weights: list[np.ndarray]) -> Piece:
+        """Return the weighted sums of rewards at [n, B] as row 0 of [2, B]."""
+        source = flattened(self.parts["reward"])
+        if not isinstance(source, np.ndarray):
+            return Summed(source, at, weights)
+        rewards, reward = source.take(at, 0), np.zeros((2, at.shape[1]), np.float32)
+        total = rewards[0]
+        for weight, behind in zip(weights, rewards[1:], strict=True):
+            total = total + weight * behind
+        reward[0] = total
+        return reward
 
     def sequences(
         self,
@@ -215,12 +255,18 @@ class Columns:
             start=(flag & START) > 0,
             action=self.pick("action", at),
             log_prob=None,
-            reward=self.read("reward", at),
+            reward=self._rewards(at),
             discount=np.where(flag & TERMINATED, 0.0, gamma).astype(np.float32),
             final=final,
             valid=valid,
             state=tree.map(lambda leaf: Pick(flattened(leaf), memory), self.states),
+            starts=int(((flag[1:] & START) > 0).sum(0).max(initial=0)),
         )
+
+    def _rewards(self, at: np.ndarray) -> Piece:
+        """Return the rewards of rows [...]."""
+        source = flattened(self.parts["reward"])
+        return source.take(at, 0) if isinstance(source, np.ndarray) else Pick(source, at)
 
     # state
 
@@ -264,6 +310,57 @@ class Columns:
         schema.check(f"{ROWS}/states", state["states"], states)
 
 
+class DeviceRows:
+    """Writes turns of tensors, all rows at once, whoever has a step: of a fixed shape.
+
+    last: int64 [N] on the device, the newest row of each column; -1 where there is none.
+    """
+
+    def __init__(self, last: Array):
+        self.last, self.every = last, arange(len(last), last)
+
+    def write(self, columns: Any, step: Transition, whole: bool, due: list[bool]) -> None:
+        """Write a turn and what followed it; `whole`: every row has a step.
+
+        due: whether the memory before the rows, and before those behind, is kept in any column.
+        """
+        at = (self.last + step.start).clamp(min=0)
+        parts = columns.parts
+        self._put(columns, parts["obs"], at, step.obs, step.valid, whole)
+        self._put(columns, parts["obs"], at + 1, step.next_obs, step.valid, whole)
+        done = parts["action"], parts["reward"]
+        self._put(columns, done, at, (step.action, step.reward), step.valid, whole)
+        if columns.states is not None:
+            for row, state, needed in zip(
+                (at, at + 1), (step.state, step.next_state), due, strict=True
+            ):
+                if needed:
+                    self._keep(columns, row, state, step.valid)
+        self.last = where(step.valid, at + 1, self.last)
+
+    def _put(
+        self, columns: Any, kept: Any, row: Array, leaves: Any, valid: Array, whole: bool
+    ) -> None:
+        here = row % columns.length
+
+        def put(column: Array, leaf: Array) -> None:
+            old = leaf if whole else where(valid, leaf, column[here, self.every])
+            column[here, self.every] = old.to(column.dtype)
+
+        tree.map(put, kept, leaves)
+
+    def _keep(self, columns: Any, row: Array, state: State, valid: Array) -> None:
+        """Keep the memory before rows where the columns' period divides them; None: an initial."""
+        entry = row % columns.length // columns.period
+        due = (row % columns.period == 0) & valid
+
+        def keep(kept: Array, leaf: Array) -> None:
+            kept[entry, self.every] = where(due, leaf, kept[entry, self.every])
+
+        zeros = tree.map(lambda kept: kept[0] * 0, columns.states)
+        tree.map(keep, columns.states, zeros if state is None else state)
+
+
 def check_last(name: str, saved: Any) -> None:
     """Refuse what are not the newest rows [N]."""
     schema.whole(-1, schema.MAX_COUNTER)(name, saved)
@@ -294,7 +391,9 @@ def host_turn(step: Transition) -> Transition:
     """Return a turn as NumPy arrays, but for the memory, which is kept seldom."""
     if isinstance(step.reward, np.ndarray):
         return step
-    arrays = tree.map(host, tuple(step._replace(state=None, next_state=None))[:-1])
+    values = tuple(step._replace(state=None, next_state=None, seen=None))[:-1]
+    found = iter(hosted(list(tree.leaves(values))))
+    arrays = tree.map(lambda _: next(found), values)
     kept: dict[str, Any] = {"state": step.state, "next_state": step.next_state}
     return Transition(*arrays)._replace(**kept, whole=step.whole)
 
@@ -303,82 +402,3 @@ def check_replay_memory(needed: int, steps: int) -> None:
     """Refuse a replay that does not fit into the memory that is free."""
     what = f"buffer_size {steps:,}: a replay of as many steps"
     check_memory(needed, what, "take a smaller --buffer-size")
-
-
-# picking: rows are gathered only when a batch is packed, on a device sent in one copy
-
-
-class Pick:
-    """Rows `at` [...] of an array [R, *shape]: [..., *shape], copied only when they are packed."""
-
-    def __init__(self, source: np.ndarray, at: np.ndarray):
-        self.dtype, self.shape = source.dtype, at.shape + source.shape[1:]
-        self.source, self.at = source, at
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the copy."""
-        return self.dtype.itemsize * math.prod(self.shape)
-
-    def write(self, memory: np.ndarray) -> np.ndarray:
-        """Copy the rows into bytes; return them as an array of these."""
-        out = memory.view(self.dtype).reshape(self.shape)
-        return np.take(self.source, self.at, 0, out, mode="clip")  # "raise" would copy twice
-
-
-Piece = Pick | np.ndarray
-
-
-def pack(pieces: Any, device: torch.device | None) -> Any:
-    """Return a tree of Picks and arrays as tensors on a device; as NumPy arrays without one."""
-    if device is None:
-        return tree.map(array_of, pieces)
-    if device.type == "cpu":
-        return tree.map(tensor_of, pieces)
-    return sent_at_once(pieces, device)
-
-
-def packed(batch: Batch, device: torch.device | None) -> Batch:
-    """Return a batch as `pack` makes it, without indices and extra leaves."""
-    return Batch(*pack(batch[:12], device))
-
-
-def array_of(piece: Piece) -> np.ndarray:
-    """Return the piece as an array."""
-    return piece.source.take(piece.at, 0) if isinstance(piece, Pick) else piece
-
-
-def tensor_of(piece: Piece) -> torch.Tensor:
-    """Return the piece as a tensor; what goes through products lies as torch would put it."""
-    import torch
-
-    if not isinstance(piece, Pick) or piece.dtype.kind != "f":
-        return torch.from_numpy(array_of(piece))
-    memory = torch.empty(piece.nbytes, dtype=torch.uint8).numpy()
-    return torch.from_numpy(piece.write(memory))
-
-
-def sent_at_once(pieces: Any, device: torch.device) -> Any:
-    """Return the pieces as tensors on a device, copied there in one piece."""
-    import torch
-
-    listed: list[Piece] = list(tree.leaves(pieces))
-    begins = [0]
-    for piece in listed:
-        begins.append(begins[-1] + -(-piece.nbytes // LINE) * LINE)
-    buffer = torch.empty(begins[-1], dtype=torch.uint8, pin_memory=True)
-    memory = buffer.numpy()
-    for piece, begin in zip(listed, begins, strict=False):
-        part = memory[begin : begin + piece.nbytes]
-        if isinstance(piece, Pick):
-            piece.write(part)
-        else:
-            part.view(piece.dtype).reshape(piece.shape)[...] = piece
-    sent, begin_of = buffer.to(device), iter(begins)
-
-    def unpack(piece: Piece) -> torch.Tensor:
-        begin = next(begin_of)
-        dtype = torch.from_numpy(np.empty(0, piece.dtype)).dtype
-        return sent[begin : begin + piece.nbytes].view(dtype).view(piece.shape)
-
-    return tree.map(unpack, pieces)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from seqrl.core import schema, tree
-from seqrl.core.arrays import arange, as_float32, host_copy, joined, like, zeros
-from seqrl.core.types import Array, Batch, Transition
+from seqrl.core.arrays import arange, as_float32, host_copy, joined, like, seen, zeros
+from seqrl.core.picking import column_picker, rows_where, sent_to
+from seqrl.core.types import Array, Batch, Seen, Transition
 
 INITIAL_LENGTH = 64  # steps that memory is allocated for at first
 NAME = "agent/store"  # of the store's entry in a checkpoint
@@ -27,9 +28,10 @@ class Episodes:
     def __init__(self, gamma: float) -> None:
         self.gamma = gamma
         self.columns: dict[str, Any] | None = None  # TIMED, of the episodes under way
-        self.length: Any = None  # [N]
-        self.bound = 0  # no column is longer; saves asking a device at every turn
-        self.older: Any = None  # bool [N]: under way since before the last `take`
+        self.length: Any = None  # [N] on the host
+        self.place: Any = None  # [N] the same on the columns' device, None where that is the host
+        self.bound = 0  # no column is longer; saves looking at every turn
+        self.older: Any = None  # bool [N] on the host: under way since before the last `take`
         self.finished: list[dict[str, Any]] = []  # TIMED and ENDS, of episodes that ended together
         self.loaded = False  # from a checkpoint, and no turn has been seen since
 
@@ -39,25 +41,29 @@ class Episodes:
         if self.loaded:
             self._adopt(turn, step)
         if self.length is None or len(self.length) != len(step.valid):
-            self.length, self.older = step.valid * 0, None
+            self.length, self.older = np.zeros(len(step.valid), np.int64), None
+            self.place = self._placed(step)
             self.columns = tree.map(lambda leaf: zeros(INITIAL_LENGTH, leaf), turn)
         # what was never finished is forgotten; a row that is not valid here may be under way, in
         # the other half of a turn that an exact end has split
-        self.length = self.length * ~(step.start & step.valid)
+        known = seen(step)
+        self.length = place = self.length * ~(known.start & known.valid)
+        if self.place is not None:
+            place = self.place * ~(step.start & step.valid)
         if self.older is not None:
             self.older = self.older & (self.length > 0)
         self._reserve()
-        every = np.arange(len(self.length))
-        length = self.length
+        every = arange(len(place), place)
 
         def write(column: Array, leaf: Array) -> None:
-            column[length, every] = leaf
+            column[place, every] = leaf
 
         tree.map(write, self.columns, turn)
-        self.length = self.length + step.valid
-        over = (step.terminated | step.truncated) & step.valid
-        if bool(over.any()):
-            self._finish(over, step)
+        self.length = self.length + known.valid
+        if self.place is not None:
+            self.place = place + step.valid
+        if known.over.any():
+            self._finish(known, step)
 
     def _adopt(self, turn: dict[str, Any], step: Transition) -> None:
         """Check that what was loaded fits the turn; bring it into the turn's kind of arrays."""
@@ -69,9 +75,15 @@ class Episodes:
             first = tree.map(lambda leaf: leaf[0, 0], {name: ended[name] for name in TIMED})
             both = first, tree.take(ended["last"], 0)
             schema.check(f"{NAME}/finished/{i}", both, (row, tree.take(step.next_obs, 0)))
-        kept = self.columns, self.length, self.older, tuple(self.finished)
-        self.columns, self.length, self.older, finished = like(kept, step.valid)
-        self.finished, self.loaded = list(finished), False
+        self.columns = like(self.columns, step.valid)
+        for ended in self.finished:
+            ended |= like({name: ended[name] for name in (*TIMED, "last")}, step.valid)
+        if self.length is not None:
+            self.place = self._placed(step)
+        self.loaded = False
+
+    def _placed(self, step: Transition) -> Any:
+        return None if isinstance(step.valid, np.ndarray) else like(self.length, step.valid)
 
     def _reserve(self) -> None:
         """Double the columns where one is full."""
@@ -83,14 +95,16 @@ class Episodes:
             self.columns = tree.map(lambda leaf: padded(leaf, 2 * allocated), self.columns)
         self.bound += 1
 
-    def _finish(self, over: Array, step: Transition) -> None:
-        envs = over.nonzero()[0] if isinstance(over, np.ndarray) else over.nonzero()[:, 0]
+    def _finish(self, known: Seen, step: Transition) -> None:
+        envs, over = np.flatnonzero(known.over), (step.terminated | step.truncated) & step.valid
         length = self.length[envs]
-        longest = int(length.max())
-        ended = tree.map(lambda column: column[:longest, envs], self.columns)
-        ended["last"] = tree.map(lambda leaf: leaf[envs], step.next_obs)
-        self.finished.append(ended | {"terminated": step.terminated[envs], "length": length})
-        self.length = self.length * ~over
+        longest, pick = int(length.max()), column_picker(rows_where(over, len(envs)), over)
+        ended = tree.map(lambda column: pick(column[:longest], 1), self.columns)
+        ended["last"] = tree.map(lambda leaf: pick(leaf, 0), step.next_obs)
+        self.finished.append(ended | {"terminated": known.terminated[envs], "length": length})
+        self.length = self.length * ~known.over
+        if self.place is not None:
+            self.place = self.place * ~over
 
     def __len__(self) -> int:
         """How many finished episodes there are."""
@@ -117,18 +131,18 @@ class Episodes:
 
         timed = [{name: ended[name] for name in TIMED} for ended in finished]
         found = tree.map(side_by_side, *timed)
-        ends = [{name: ended[name] for name in ENDS} for ended in finished]
-        end = tree.map(lambda *leaves: joined(leaves, 0), *ends)
-        length = end["length"]
-        each = np.arange(len(length))
+        last = tree.map(lambda *leaves: joined(leaves, 0), *(ended["last"] for ended in finished))
+        told = [np.concatenate([ended[name] for ended in finished]) for name in ENDS[1:]]
+        terminated, length = sent_to(found["reward"], np.stack(told))
+        each = arange(len(length), length)
 
         def close(leaf: Array, last: Array) -> None:
             leaf[length, each] = last
 
-        tree.map(close, found["obs"], end["last"])
+        tree.map(close, found["obs"], last)
         time = arange(longest + 1, length)[:, None]
         inside = time < length
-        over = (time == length - 1) & end["terminated"]
+        over = (time == length - 1) & (terminated > 0)
         discount = as_float32(~over) * as_float32(np.array(self.gamma)).item()
         return Batch(
             obs=found["obs"],
@@ -141,6 +155,8 @@ class Episodes:
             valid=inside,
             answer=found["answer"],
             noise=found["noise"],
+            count=int(told[1].sum()),
+            starts=0,
         )
 
     def state_dict(self) -> dict[str, Any]:

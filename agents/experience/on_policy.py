@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, packed, ranges
+from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, ranges
 from seqrl.core import schema
+from seqrl.core.packing import packed
 from seqrl.core.types import Batch, Transition
 
 
@@ -72,12 +73,13 @@ class OnPolicy:
         if self.memory:
             length = int((self.rows.last - begin).max())
             every = Indices(begin, np.arange(len(begin)))
-            return packed(self.rows.sequences(every, length, self.gamma, stop=stop), self.device)
+            batch = self.rows.sequences(every, length, self.gamma, stop=stop)
+            return packed([batch], self.device)[0]
         row, column = ranges(begin, stop)
         real = ~self.rows.is_final(row, column)
         order = np.argsort((row - begin[column])[real], kind="stable")
         steps = Indices(row[real][order], column[real][order])
-        return packed(self.rows.steps(steps, self.n_step, self.gamma), self.device)
+        return packed([self.rows.steps(steps, self.n_step, self.gamma)], self.device)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows and what was taken of them."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, packed, ranges
+from seqrl.agents.experience.columns import NAME, Columns, Indices, host_turn, ranges
 from seqrl.agents.experience.sum_tree import SumTree
 from seqrl.core import schema
+from seqrl.core.arrays import is_on_host
 from seqrl.core.checked import checked_part
 from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
+from seqrl.core.packing import packed
 from seqrl.core.types import Batch, Transition
 
 SMALLEST = 1e-6  # priority of an item without error: it is drawn again some day
@@ -71,11 +74,19 @@ class Replay:
 
     def add(self, step: Transition) -> None:
         """Keep the valid steps of a turn."""
-        step = host_turn(step)
+        if not self._learns_where(step):
+            step = host_turn(step)
         if len(step.valid) != self.rows.count:
             self.rows.prepare(step)
             self._begin()
         self.rows.add(step)
+
+    def _learns_where(self, step: Transition) -> bool:
+        """Return whether a turn is on the device of the batches, where its rows may stay."""
+        if self.device is None or is_on_host(step.valid):
+            return False
+        kind, index = step.valid.device.type, step.valid.device.index
+        return kind == self.device.type and self.device.index in (None, index)
 
     def _begin(self) -> None:
         """Allocate the priorities of empty columns; refuse columns too short for an item."""
@@ -104,22 +115,35 @@ class Replay:
         stop = (self.rows.last - self.length) // self.period + 1
         return first, np.maximum(stop, first)
 
+    def draws(
+        self, count: int, size: int, rng: np.random.Generator, beta: float = 0.0
+    ) -> Iterator[Batch]:
+        """Yield so many samples; to a device all are sent at once, but where errors change them."""
+        if self.tree is not None or self.device is None or self.device.type == "cpu":
+            yield from (self.sample(size, rng, beta) for _ in range(count))
+        else:
+            indices = [self._draw(size, rng)[0] for _ in range(count)]
+            yield from packed(map(self._batch, indices), self.device)
+
     def sample(self, size: int, rng: np.random.Generator, beta: float = 0.0) -> Batch:
         """Draw `size` items; with priorities also their weights (N P(i))^-beta, at most 1.
 
         Schaul et al. (2016), section 3.4; N is the same for all, so it does not show.
         """
         indices, chance = self._draw(size, rng)
-        if self.sequences is None:
-            batch = self.rows.steps(indices, self.n_step, self.gamma)
-        else:
-            burn_in = self.sequences.burn_in
-            batch = self.rows.sequences(indices, self.length, self.gamma, burn_in)
+        batch = self._batch(indices)
         if chance is None:
-            return packed(batch, self.device)
+            return packed([batch], self.device)[0]
         weight = chance**-beta
         weight = (weight / weight.max()).astype(np.float32)
-        return packed(batch._replace(weight=weight), self.device)._replace(indices=indices)
+        (made,) = packed([batch._replace(weight=weight)], self.device)
+        return made._replace(indices=indices)
+
+    def _batch(self, indices: Indices) -> Batch:
+        """Return items as a batch of pieces."""
+        if self.sequences is None:
+            return self.rows.steps(indices, self.n_step, self.gamma)
+        return self.rows.sequences(indices, self.length, self.gamma, self.sequences.burn_in)
 
     def _draw(self, size: int, rng: np.random.Generator) -> tuple[Indices, np.ndarray | None]:
         """Draw items; return also the chance P(i) of each, None where it is the same for all."""

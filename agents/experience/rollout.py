@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from seqrl.core import schema, tree
-from seqrl.core.arrays import as_float32, check_memory, host_copy, like, zeros
-from seqrl.core.types import Array, Batch, State, Transition
+from seqrl.core.arrays import as_float32, check_memory, host_copy, like, seen, zeros
+from seqrl.core.picking import where
+from seqrl.core.types import Array, Batch, Seen, State, Transition
 
 NAME = "agent/store"  # of the store's entry in a checkpoint
 NEWEST = "valid", "over", "bootstrap"  # of the newest turn, what the next one may change or ask
+FLAGS = "valid", "over", "start"
 Value = Callable[[Array, Array, State], Array]
 
 
@@ -35,6 +37,7 @@ class Rollout:
         self.rows: dict[str, Any] | None = None  # leaves [T + 1, N, ...]
         self.state: State = None  # memory [N, ...] before the first turn
         self.filled = 0  # turns
+        self.told: list[list[np.ndarray]] = []  # of each FLAGS [N], as the host knows them
         self.split = False  # whether the newest one's other steps are still to come
         self.loaded = False  # from a checkpoint, and no turn has been seen since
 
@@ -56,11 +59,15 @@ class Rollout:
             size = sum(leaf.nbytes for leaf in tree.leaves(turn)) * (self.turns + 1)
             check_memory(size, f"a rollout of {self.turns:,} turns", "take a smaller --rollout")
             self.rows = tree.map(lambda leaf: zeros(self.turns + 1, leaf), turn)
-            self.filled, self.split = 0, False
-        if self.split and bool((step.valid & self.rows["valid"][self.filled - 1]).any()):
+            self.filled, self.split, self.told = 0, False, []
+        known = seen(step)
+        if self.split and (known.valid & self.told[-1][0]).any():
             self.filled, self.split = self.filled - 1, False  # its other steps never came
+            self.told.pop()
         valid, over, bootstrap = (self.rows[name][self.filled - 1] for name in NEWEST)
+        told = [known.valid, known.terminated | known.truncated, known.start]
         if self.split:
+            told[0] = told[0] | self.told.pop()[0]
             turn["valid"] = turn["valid"] | valid
             turn["bootstrap"] = turn["bootstrap"] + bootstrap
             self.filled -= 1
@@ -68,6 +75,8 @@ class Rollout:
             self.state = step.state
         else:
             self.rows["valid"][self.filled - 1] = valid & (over | ~step.start)
+            self.told[-1][0] = self.told[-1][0] & (self.told[-1][1] | ~known.start)
+        self.told.append(told)
         tree.put(self.rows, self.filled, turn)
         self.filled, self.split = self.filled + 1, not step.whole
         tree.put(self.rows, self.filled, {"obs": step.next_obs, "start": turn["over"]})
@@ -86,17 +95,16 @@ class Rollout:
             "discount": as_float32(~step.terminated) * self.gamma,
             "valid": step.valid,
             "over": step.terminated | step.truncated,
-            "bootstrap": self._bootstrap(step, reward),
+            "bootstrap": self._bootstrap(step, seen(step), reward),
         }
 
-    def _bootstrap(self, step: Transition, reward: Array) -> Array:
+    def _bootstrap(self, step: Transition, known: Seen, reward: Array) -> Array:
         """Return the values [N] of what followed truncated steps, 0 elsewhere."""
-        cut = step.truncated & ~step.terminated & step.valid
-        on_host = isinstance(cut, np.ndarray)
-        if on_host and not cut.any():
+        if not (known.truncated & ~known.terminated & known.valid).any():
             return reward * 0
+        cut = step.truncated & ~step.terminated & step.valid
         value = self.value(step.next_obs, cut & False, step.next_state)
-        return as_float32(np.where(cut, value, 0.0)) if on_host else (value * cut).float()
+        return as_float32(where(cut, value, cut * 0.0))
 
     def _adopt(self, turn: dict[str, Any], step: Transition) -> None:
         """Check that what was loaded fits the turn; bring it into the turn's kind of arrays.
@@ -118,8 +126,11 @@ class Rollout:
         rows: Any = tree.map(lambda leaf: leaf[: self.filled + 1], self.rows)
         rows["valid"][self.filled] = False
         extra = {name: rows.pop(name) for name in ("over", "bootstrap")}
-        self.rows, self.filled = None, 0
-        return Batch(**rows, final=~rows["valid"], state=self.state, extra=extra)
+        valid, over, start = map(np.array, zip(*self.told, strict=True))
+        starts = start[1:].sum(0) + over[-1]
+        self.rows, self.filled, self.told = None, 0, []
+        known: Any = {"count": int(valid.sum()), "starts": int(starts.max())}
+        return Batch(**rows, final=~rows["valid"], state=self.state, extra=extra, **known)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the turns that are there."""
@@ -136,3 +147,5 @@ class Rollout:
             schema.check_axes((self.turns + 1, *axes[1:]), 2, f"{NAME}/rows", state["rows"])
         self.filled, self.split, self.loaded = state["filled"], state["split"], True
         self.rows, self.state = tree.map(host_copy, (state["rows"], state["state"]))
+        rows: Any = self.rows
+        self.told = [[rows[name][t] for name in FLAGS] for t in range(self.filled)]

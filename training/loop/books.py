@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrl.core.arrays import host
-from seqrl.core.types import Array, Transition
+from seqrl.core.types import Seen
 
 WINDOW = 100  # episodes in the running means
 
@@ -32,8 +31,8 @@ class Books:
         self.episodes = 0  # that have ended
         self.wanted: int | None = None  # enough have been played after as many
         self.recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)  # returns and lengths
-        self.returns: Array = None  # [N] undiscounted, so far
-        self.lengths: Array = None  # [N] env steps so far
+        self.returns = np.zeros(0)  # [N] undiscounted, so far
+        self.lengths = np.zeros(0, np.int64)  # [N] env steps so far
 
     @property
     def enough(self) -> bool:
@@ -50,15 +49,15 @@ class Books:
         """Mean length of the last 100 episodes in env steps; NaN where none has ended."""
         return mean_of([length for _, length in self.recent])
 
-    def open(self, start: Array) -> None:
-        """Begin episodes everywhere; `start` [N] says in which kind of array they are counted."""
-        self.returns, self.lengths = start * 0.0, start * 0
+    def open(self, n: int) -> None:
+        """Begin episodes in n environments."""
+        self.returns, self.lengths = np.zeros(n), np.zeros(n, np.int64)
 
-    def forget(self, lost: Array) -> None:
+    def forget(self, lost: np.ndarray) -> None:
         """Count nothing of the episodes under way where `lost` [N] holds."""
         self.returns[lost] = self.lengths[lost] = 0
 
-    def add(self, step: Transition, count: int) -> None:
+    def add(self, step: Seen, count: int) -> None:
         """Add a turn, of which `count` rows are valid."""
         if count == len(step.valid):
             self.returns += step.reward
@@ -67,20 +66,19 @@ class Books:
             self.returns += step.reward * step.valid
             self.lengths += step.valid
 
-    def close(self, step: Transition, before: int, count: int) -> tuple[np.ndarray, ...]:
+    def close(self, step: Seen, before: int, count: int) -> tuple[np.ndarray, ...]:
         """Return the columns of `Episode` of those that a turn ended, begun at env step `before`.
 
         Each ended at its row's env step. They are to be counted.
         """
-        over = host((step.terminated | step.truncated) & step.valid)
-        envs = np.flatnonzero(over)
-        whole = count == len(over)
-        rank = envs + 1 if whole else host(step.valid).cumsum()[envs]
-        returns, lengths = host(self.returns)[envs], host(self.lengths)[envs]
+        envs = np.flatnonzero(step.over)
+        whole = count == len(step.valid)
+        rank = envs + 1 if whole else step.valid.cumsum()[envs]
+        returns, lengths = self.returns[envs], self.lengths[envs]
         if len(envs):
             self.returns[envs] = 0
             self.lengths[envs] = 0
-        return before + rank, envs, returns, lengths, ~host(step.terminated)[envs]
+        return before + rank, envs, returns, lengths, ~step.terminated[envs]
 
     def count(self, episode: Episode) -> None:
         """Count an episode that has ended."""

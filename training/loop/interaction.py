@@ -11,8 +11,8 @@ import numpy as np
 
 from seqrl.agents.protocol import Agent, Taught
 from seqrl.core import schema, team, tree
-from seqrl.core.arrays import arange, like
-from seqrl.core.types import Array, Decision, Metrics, State, Transition
+from seqrl.core.arrays import arange, host_copy, like
+from seqrl.core.types import Array, Decision, Metrics, Seen, State, Transition
 from seqrl.envs.adapter import adapt
 from seqrl.envs.attributes import UnknownClass
 from seqrl.envs.gathered import Gathered
@@ -102,7 +102,7 @@ class Interaction:
         """Begin new episodes everywhere with empty memories; counters go on."""
         self.obs = self.envs.reset(seed)
         self.start = all_true(next(tree.leaves(self.obs)))
-        self.books.open(self.start)
+        self.books.open(self._n)
         self.state = None
         self.stepped.surplus = None
 
@@ -187,7 +187,7 @@ class Interaction:
         """Take in the metrics of an agent."""
         self.metrics.update(metrics or {})
 
-    def record(self, step: Transition, before: int, count: int) -> None:
+    def record(self, step: Seen, before: int, count: int) -> None:
         """Count the episodes that a turn has ended and hand them to the recorder."""
         self.record_all(*self.books.close(step, before, count))
 
@@ -238,7 +238,7 @@ class Interaction:
             "owed": list(self._due.pending),
             "metrics": {tag: float(x) for tag, x in self.metrics.items() if not callable(x)},
             "recent": [list(pair) for pair in books.recent],
-            "surplus": rest and {name: rest[name] for name in rest if name != "whole"},
+            "surplus": rest and {name: rest[name] for name in rest if name not in UNSAVED},
             **{name: getattr(self, name) for name in PER_ENV},
             **{name: getattr(books, name) for name in COUNTED_PER_ENV},
         }
@@ -274,9 +274,10 @@ class Interaction:
         if not self._restore_envs(state["envs"]):
             return
         kind = self.start  # of the arrays that these environments hand out
-        for owner, names in ((self, PER_ENV), (books, COUNTED_PER_ENV)):
-            for name in names:
-                setattr(owner, name, like(state[name], kind))
+        for name in PER_ENV:
+            setattr(self, name, like(state[name], kind))
+        for name in COUNTED_PER_ENV:
+            setattr(books, name, host_copy(state[name]))
         if state["surplus"] is not None:
             self.stepped.surplus = Transition(**like(state["surplus"], kind))
 
@@ -306,7 +307,8 @@ class Interaction:
         drawn = getattr(getattr(self.agent, "network", None), "noise", 0)  # numbers a step
         noise = schema.maybe(schema.reals(self._n, drawn)) if drawn else None
         surplus = Transition(*seen, flags, flags, self.obs, flags, told, noise)._asdict()
-        del surplus["whole"]
+        for name in UNSAVED:
+            del surplus[name]
         return {
             **dict.fromkeys(("agent", "envs"), schema.anything),
             "callbacks": schema.maybe(schema.each(schema.anything)),
@@ -327,6 +329,7 @@ class Interaction:
 
 
 PER_ENV = ("obs", "start", "state")  # of the loop, leaves [N, ...]
+UNSAVED = ("whole", "seen")  # of a surplus
 COUNTED_PER_ENV = ("returns", "lengths")  # of its books
 
 

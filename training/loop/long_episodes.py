@@ -6,7 +6,6 @@ import logging
 import math
 from typing import Any
 
-from seqrl.core.arrays import host
 from seqrl.envs.making import may_never_end
 
 LOG = logging.getLogger("seqrl")
@@ -30,7 +29,7 @@ class LongEpisodes:
         if steps < self.next_look:
             return
         self.next_look = steps + max(LONG * len(lengths), steps // 8)
-        longest = int(host(lengths).max())
+        longest = int(lengths.max())
         if longest >= LONG:
             self.next_look = math.inf
             text = "an episode has taken %s env steps without an end and no step limit is known"

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 
 from seqrl.agents.protocol import Taught
+from seqrl.core.arrays import like
+from seqrl.core.arrays import seen as seen_of
+from seqrl.core.doubts import look
 from seqrl.core.errors import RunError
-from seqrl.core.types import Decision, Transition
+from seqrl.core.types import Array, Decision, Doubts, Seen, Transition
 from seqrl.envs.adapter import Outcome
 
 
@@ -39,19 +42,21 @@ class SteppedTurns:
         decision = self.decide()
         try:
             outcome = loop.envs.step(decision.action)
+            outcome, seen = looked_at(outcome, start, decision.doubts)
         except RunError as error:
             raise RunError(f"at env step {loop.steps + 1}: {error}") from error
         if outcome.ended and outcome.real < loop.envs.num_envs:
             # an episode may be lost with the process that played it
-            loop.books.forget(outcome.truncated & ~outcome.valid)
+            loop.books.forget(seen.truncated & ~seen.valid)
         if loop.max_episode_steps is not None:
-            outcome = self._cut(outcome, loop.max_episode_steps)
+            outcome, seen = self._cut(outcome, seen, loop.max_episode_steps)
         loop.obs, loop.start, loop.state = outcome.obs, outcome.start, decision.state
         chosen = decision.state, decision.action, decision.log_prob
         next_obs, reward, terminated, truncated, valid = outcome[:5]
         came = reward, terminated, truncated, next_obs, valid
         told = decision.answer, decision.noise
-        step = Transition(obs, start, state, *chosen, *came, *told)
+        brought = None if isinstance(valid, np.ndarray) else seen
+        step = Transition(obs, start, state, *chosen, *came, *told, brought)
         return step, outcome.real, outcome.ended
 
     def decide(self) -> Decision:
@@ -59,26 +64,29 @@ class SteppedTurns:
         loop = self.loop
         return loop.agent.act(loop.obs, loop.start, loop.state, explore=loop.learning)
 
-    def _cut(self, outcome: Outcome, limit: int) -> Outcome:
-        over = (self.loop.books.lengths + outcome.valid) >= limit
-        over = over & outcome.valid & ~(outcome.terminated | outcome.truncated)
-        return self.loop.envs.restart(over, outcome) if bool(over.any()) else outcome
+    def _cut(self, outcome: Outcome, seen: Seen, limit: int) -> tuple[Outcome, Seen]:
+        over = (self.loop.books.lengths + seen.valid) >= limit
+        over = over & seen.valid & ~(seen.terminated | seen.truncated)
+        if not over.any():
+            return outcome, seen
+        cut = self.loop.envs.restart(like(over, outcome.valid), outcome)
+        return cut, seen._replace(truncated=seen.truncated | over)
 
     def _left_over(self) -> tuple[Transition, int, bool]:
         assert self.surplus is not None
         step, self.surplus = self.surplus, None
-        return step, int(step.valid.sum()), True
+        return step, int(seen_of(step).valid.sum()), True
 
     def _take(self, step: Transition, count: int, ended: bool) -> None:
         """Learn from a turn and keep the books."""
-        loop = self.loop
-        loop.books.add(step, count)
+        loop, seen = self.loop, seen_of(step)
+        loop.books.add(seen, count)
         if loop.learning:
             self._learn(step)
         before = loop.steps
         loop.steps += count
         if ended:
-            loop.record(step, before, count)
+            loop.record(seen, before, count)
 
     def _learn(self, step: Transition) -> None:
         loop = self.loop
@@ -112,8 +120,21 @@ class RecordedTurns(SteppedTurns):
             loop.record_all(at, over, totals, made.length[episode], cut)
 
 
+def looked_at(outcome: Outcome, start: Array, doubts: Doubts) -> tuple[Outcome, Seen]:
+    """Return an outcome with what the host has seen of it: of a device's, by the turn's one look.
+
+    What was doubted of the decision or the outcome, and is wrong, is refused.
+    """
+    leaves = start, outcome.reward, outcome.terminated, outcome.truncated, outcome.valid
+    if isinstance(start, np.ndarray):
+        return outcome, Seen(*leaves)
+    seen = Seen(*look((*doubts, *outcome.doubts), *leaves))
+    return outcome._replace(real=int(seen.valid.sum()), ended=bool(seen.over.any())), seen
+
+
 def split(step: Transition, most: int) -> tuple[Transition, Transition]:
     """Return the turn with its first `most` valid rows, and the same turn with the others."""
     first = step.valid & (step.valid.cumsum(0) <= most)
     rest = step.valid & ~first
-    return step._replace(valid=first, whole=False), step._replace(valid=rest, whole=True)
+    whole = step._replace(seen=None)
+    return whole._replace(valid=first, whole=False), whole._replace(valid=rest)

@@ -1,0 +1,297 @@
+"""How often the host waits for a device, and sends to it: by the pretend one, counted."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seqrl.agents.deep.deep_q import DeepQ, ReplaySettings
+from seqrl.agents.deep.ppo import PPO
+from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.experience.episodes import Episodes
+from seqrl.agents.experience.replay import Replay, Sequences
+from seqrl.agents.experience.rollout import Rollout
+from seqrl.core import tree
+from seqrl.core.arrays import host, host_copy
+from seqrl.core.errors import RunError, UsageError
+from seqrl.core.types import Transition
+from seqrl.envs.batched import BatchedEnv
+from seqrl.envs.tasks.tmaze import TMaze
+from seqrl.networks import build
+from seqrl.training.loop.interaction import Interaction
+from seqrl.training.loop.turns import split
+from seqrl.training.runs import checkpoint
+from tests import pretend
+from tests.pretend import crossings
+
+SMALL, LARGE = 64, 1024  # environments
+NETWORKS = ("mlp", "gru", "attention")
+REPLAY = ReplaySettings(buffer_size=1 << 15, learning_starts=2 * LARGE)
+AGENTS: dict[str, Any] = {
+    "ppo": lambda *spaces, **given: PPO(*spaces, rollout=4, epochs=2, **given),
+    "reinforce": lambda *spaces, **given: Reinforce(*spaces, batch_episodes=8, **given),
+    "q-learning": lambda *spaces, **given: DeepQ(*spaces, **{"replay": REPLAY, **given}),
+}
+# crossings of a turn to the host and to the device, at most: a plain one, one that learns
+PLAIN, LEARNING = (1, 0), (3, 1)
+
+
+def loop_of(name, network, n, device, task=None, backend="torch", **given):
+    """A loop of an agent in environments of a task, all on a device."""
+    envs = BatchedEnv(task or TMaze(length=2), n, device=device)
+    spaces = envs.single_observation_space, envs.single_action_space
+    torch.manual_seed(0)
+    made = network if isinstance(network, nn.Module) else build(network, spaces[0])
+    given = {"seed": 0, "device": device, "backend": backend, **given}
+    agent = AGENTS[name](made, spaces[1], spaces[0], **given)
+    loop = Interaction(agent, envs)
+    loop.reset(np.random.SeedSequence(0))
+    return loop
+
+
+def counted(loop, turns):
+    """The crossings of each turn, and the gradient steps taken in it."""
+    n, found = loop.envs.num_envs, []
+    for _ in range(turns):
+        crossings.clear()
+        before = loop.agent.updates
+        loop.run(n)
+        both = (sum(x.values()) for x in (crossings.to_host, crossings.to_device))
+        places = Counter(crossings.to_host) + Counter(crossings.to_device)
+        found.append((*both, loop.agent.updates - before, places))
+    return found
+
+
+@pytest.mark.parametrize("n", [SMALL, LARGE])
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_turn_waits_once_and_one_that_learns_twice_more(name, network, n):
+    with pretend.device() as device:
+        loop = loop_of(name, network, n, device)
+        loop.run(n)  # the first turn tries the network
+        found = counted(loop, 9)
+    assert {bool(updates) for *_, updates, _ in found} == {True, False}
+    for waits, sent, updates, places in found:
+        most = LEARNING if updates else PLAIN
+        assert waits <= most[0] and sent <= most[1], (updates, places)
+
+
+# the same numbers
+
+
+def leaves_of(loop):
+    """What a run has come to, as arrays: weights, the last returns, observations."""
+    weights = {k: host_copy(x) for k, x in loop.agent.network.state_dict().items()}
+    return {**weights, "obs": host_copy(next(tree.leaves(loop.obs)))}, [*loop.books.recent]
+
+
+@pytest.mark.parametrize("network", ["mlp", "gru"])
+@pytest.mark.parametrize("name", AGENTS)
+def test_numbers_are_those_of_the_cpu(name, network):
+    n, turns, small = 6, 40, {}
+    if name == "q-learning":
+        small = {"replay": ReplaySettings(buffer_size=600, learning_starts=30)}
+    task = TMaze(length=2)
+    plain = loop_of(name, network, n, "cpu", task, **small)
+    plain.run(n * turns - 2)  # an exact end splits the last turn
+    with pretend.device() as device:
+        loop = loop_of(name, network, n, device, task, **small)
+        loop.run(n * turns - 2)
+        (found, played), updates = leaves_of(loop), loop.agent.updates
+    expected, before = leaves_of(plain)
+    assert updates == plain.agent.updates > 1 and len(before) > 4
+    assert played == before
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-6)
+
+
+def turns_of(n, count, seed=0):
+    """Turns of n environments: episodes of any length, fillers, and turns that were split."""
+    rng, found = np.random.default_rng(seed), []
+    start, waits = np.ones(n, bool), np.zeros(n, bool)
+    obs = rng.random((n, 2), np.float32)
+    for _ in range(count):
+        over, cut = rng.random((2, n)) < 0.2
+        after, first = rng.random((2, n, 2), np.float32)
+        valid = ~waits
+        ends = (over | cut) & valid
+        numbers = rng.random((3, n), np.float32)
+        step = Transition(
+            obs, start, numbers[0], numbers[1], rng.integers(0, 4, n), numbers[2],
+            numbers[1] - 0.5, over & valid, cut & valid, after, valid,
+        )  # fmt: skip
+        found += [step] if rng.random() < 0.7 else [*split(step, max(1, int(valid.sum()) // 2))]
+        start, waits = waits | False, ends
+        obs = np.where(waits[:, None] | start[:, None], first, after)
+        start = ~valid | False
+    return found
+
+
+def on_device(step, device):
+    """The same turn as tensors there."""
+    leaves = tree.map(lambda x: torch.tensor(x, device=device), tuple(step[:11]))
+    return Transition(*leaves)._replace(whole=step.whole)
+
+
+def values(step_obs, start, state):
+    """What a critic says of observations [N, 2]."""
+    return step_obs.sum(-1)
+
+
+STORES: dict[str, Any] = {
+    "rollout": lambda device: Rollout(7, 0.5, values),
+    "episodes": lambda device: Episodes(0.5),
+    "replay": lambda device: Replay(200, n_step=3, gamma=0.5, device=device),
+    "sequences": lambda device: Replay(
+        200, n_step=2, gamma=0.5, sequences=Sequences(6, 2), device=device
+    ),
+}
+
+
+def read(name, store, rng):
+    """A batch of the store, where it has one now."""
+    if name in ("replay", "sequences"):
+        return list(store.draws(2, 8, rng)) if len(store) > 4 else []
+    ready = store.full if name == "rollout" else len(store) > 5
+    return [store.take()] if ready else []
+
+
+def check_same(expected, found):
+    """Of two batches what is in arrays, and what the host knows of it."""
+    assert (expected.count, expected.starts) == (found.count, found.starts)
+    ones, others = (tree.leaves((*batch[:10], batch.state)) for batch in (expected, found))
+    for one, other in zip(ones, others, strict=True):
+        assert isinstance(other, torch.Tensor) and other.device.type == pretend.NAME
+        np.testing.assert_array_equal(one, host(other))
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_store_on_the_device_holds_what_one_of_arrays_does(name):
+    plain, rngs, batches = STORES[name](None), [np.random.default_rng(1) for _ in "ab"], 0
+    with pretend.device():
+        store = STORES[name](pretend.DEVICE)
+        for step in turns_of(5, 60):
+            plain.add(step)
+            store.add(on_device(step, pretend.DEVICE))
+            if step.whole:
+                ready = [read(name, *both) for both in zip((plain, store), rngs, strict=True)]
+                for expected, found in zip(*ready, strict=True):
+                    check_same(expected, found)
+                    batches += 1
+    assert batches > 4
+
+
+# what is wrong
+
+
+class Brittle(nn.Module):
+    """Breaks at its output or its gradient when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.features, self.fault = nn.Linear(2, 4), 4, ""
+
+    def forward(self, obs):
+        x = self.first(obs.float().reshape(len(obs), -1))
+        if self.fault == "gradient":
+            x = x + 0.0 * torch.sqrt((x - x).abs())
+        return x * float("nan") if self.fault == "output" else x
+
+
+FAULTS = {
+    "gradient": r"the gradient of network\.module\.first\.\w+ is not finite",
+    "output": r"the .*loss is nan at update \d+",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_step_that_is_not_finite_is_named_and_undone(name, fault):
+    with pretend.device() as device:
+        settings = ReplaySettings(buffer_size=400, learning_starts=1)
+        small = {"replay": settings} if name == "q-learning" else {}
+        loop = loop_of(name, Brittle(), 4, device, **small)
+        loop.run(4 * 9)
+        agent, network = loop.agent, loop.agent.network.module
+        act, learn = agent.act, agent.learn
+        kept = {}
+
+        def learning(step):
+            """Let the network break while it learns alone."""
+            state = agent.parts[next(iter(agent.parts))].state_dict()
+            kept.update(weights=tree.map(np.array, state["weights"]), updates=agent.updates)
+            network.fault = fault
+            try:
+                return learn(step)
+            finally:
+                network.fault = ""
+
+        agent.act, agent.learn = act, learning
+        with pytest.raises(RunError, match=FAULTS[fault]):
+            loop.run(4 * 40)
+        after = agent.parts[next(iter(agent.parts))].state_dict()["weights"]
+        for key, value in kept["weights"].items():
+            if "layer" not in key or name != "ppo":  # whose values are in other units by then
+                np.testing.assert_array_equal(after[key], value)
+
+
+def test_what_the_network_gives_is_refused_before_it_is_learned_from():
+    with pretend.device() as device:
+        loop = loop_of("ppo", Brittle(), 4, device)
+        loop.run(8)
+        loop.agent.network.module.fault, kept = "output", len(loop.agent.store)
+        with pytest.raises(RunError, match="at env step 9: the network gave"):
+            loop.run(4)
+        assert len(loop.agent.store) == kept and loop.steps == 8
+
+
+class Unpaid(TMaze):
+    """A task that pays what is no number in environment 2."""
+
+    def advance(self, xp, episodes, action):
+        changed, reward, over = super().advance(xp, episodes, action)
+        return (
+            changed,
+            reward + (xp.arange(len(reward), device=reward.device) == 2) * math.nan,
+            over,
+        )
+
+
+def test_a_reward_and_an_action_that_are_wrong_are_named():
+    with pretend.device() as device:
+        loop = loop_of("reinforce", "mlp", 4, device, Unpaid(length=2))
+        with pytest.raises(RunError, match=r"at env step 1: .* 0 .*: reward nan is not finite"):
+            loop.run(4)
+        loop = loop_of("reinforce", "mlp", 4, device)
+        act = loop.agent.act
+        loop.agent.act = lambda *given, **more: act(*given, **more)._replace(
+            action=torch.tensor([0, 99, 0, 0], device=device)
+        )
+        with pytest.raises(UsageError, match="action 99 in environment 1"):
+            loop.run(4)
+
+
+def test_two_devices_in_one_operation_are_refused():
+    with pretend.device() as device:
+        there = torch.ones(2, device=device)
+        with pytest.raises(pretend.MixedDevices):
+            there + torch.ones(2)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_run_goes_on_from_its_checkpoint(name, tmp_path):
+    settings = ReplaySettings(buffer_size=400, learning_starts=1)
+    small = {"replay": settings} if name == "q-learning" else {}
+    with pretend.device() as device:
+        loop, again = (loop_of(name, "gru", 5, device, **small) for _ in "ab")
+        loop.run(5 * 13 + 2)  # within a turn
+        checkpoint.save(tmp_path / "file", loop.state_dict())
+        again.load_state_dict(checkpoint.load(tmp_path / "file"))
+        for each in (loop, again):
+            each.run(5 * 20)
+        assert loop.agent.updates > 3
+        assert checkpoint.digest(again.state_dict()) == checkpoint.digest(loop.state_dict())
