@@ -47,7 +47,8 @@ def seen(step: Transition) -> Seen:
     """Return what the host is to know of a turn; where its look has not brought it, by a copy."""
     if step.seen is not None:
         return step.seen
-    return Seen(*hosted([step.start, step.reward, step.terminated, step.truncated, step.valid]))
+    leaves = step.start, step.reward, step.terminated, step.truncated, step.valid
+    return Seen(*(leaves if isinstance(step.valid, np.ndarray) else hosted(leaves)))
 
 
 def host_copy(leaf: Array) -> np.ndarray:

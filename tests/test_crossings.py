@@ -20,6 +20,7 @@ from seqrl.core.arrays import host, host_copy
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.types import Transition
 from seqrl.envs.batched import BatchedEnv
+from seqrl.envs.registry import TASKS, task
 from seqrl.envs.tasks.tmaze import TMaze
 from seqrl.networks import build
 from seqrl.training.loop.interaction import Interaction
@@ -295,3 +296,26 @@ def test_a_run_goes_on_from_its_checkpoint(name, tmp_path):
             each.run(5 * 20)
         assert loop.agent.updates > 3
         assert checkpoint.digest(again.state_dict()) == checkpoint.digest(loop.state_dict())
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_a_task_on_the_device_is_the_one_on_the_cpu_and_waits_for_nothing(env_id):
+    def played(device):
+        envs = BatchedEnv(task(env_id), 6, device=device)
+        envs.action_space.seed(0)
+        actions = [envs.action_space.sample() for _ in range(12)]
+        chosen = torch.tensor(np.stack(actions), device=device)
+        found = [(envs.reset(seed=3)[0],)]
+        envs.step(chosen[0])  # constants are sent once
+        crossings.clear()
+        steps = [envs.step(action) for action in chosen]
+        waits = crossings.to_host + crossings.to_device
+        found += [step[:4] for step in steps]
+        return [tree.map(host_copy, leaves) for leaves in found], waits
+
+    expected, _ = played("cpu")
+    with pretend.device() as device:
+        found, waits = played(device)
+    for one, other in zip(map(tree.leaves, expected), map(tree.leaves, found), strict=True):
+        assert all(map(np.array_equal, one, other))
+    assert not waits

@@ -10,7 +10,7 @@ import numpy as np
 from seqrl.core import schema, tree
 from seqrl.core.arrays import as_float32, check_memory, host_copy, like, seen, zeros
 from seqrl.core.picking import where
-from seqrl.core.types import Array, Batch, Seen, State, Transition
+from seqrl.core.types import Array, Batch, State, Transition
 
 NAME = "agent/store"  # of the store's entry in a checkpoint
 NEWEST = "valid", "over", "bootstrap"  # of the newest turn, what the next one may change or ask
@@ -95,11 +95,12 @@ class Rollout:
             "discount": as_float32(~step.terminated) * self.gamma,
             "valid": step.valid,
             "over": step.terminated | step.truncated,
-            "bootstrap": self._bootstrap(step, seen(step), reward),
+            "bootstrap": self._bootstrap(step, reward),
         }
 
-    def _bootstrap(self, step: Transition, known: Seen, reward: Array) -> Array:
+    def _bootstrap(self, step: Transition, reward: Array) -> Array:
         """Return the values [N] of what followed truncated steps, 0 elsewhere."""
+        known = seen(step)
         if not (known.truncated & ~known.terminated & known.valid).any():
             return reward * 0
         cut = step.truncated & ~step.terminated & step.valid

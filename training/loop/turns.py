@@ -79,14 +79,14 @@ class SteppedTurns:
 
     def _take(self, step: Transition, count: int, ended: bool) -> None:
         """Learn from a turn and keep the books."""
-        loop, seen = self.loop, seen_of(step)
-        loop.books.add(seen, count)
+        loop = self.loop
+        loop.books.add(seen_of(step), count)
         if loop.learning:
             self._learn(step)
         before = loop.steps
         loop.steps += count
         if ended:
-            loop.record(seen, before, count)
+            loop.record(seen_of(step), before, count)
 
     def _learn(self, step: Transition) -> None:
         loop = self.loop
