@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seqrl.agents.deep.ppo import PPO
     from seqrl.agents.deep.regularisation import Regularisation
     from seqrl.agents.deep.reinforce import Reinforce
+    from seqrl.agents.deep.sac import SAC
     from seqrl.agents.deep.value_agent import TargetNetwork, Updates, ValueAgent
     from seqrl.agents.deep.warm_start import WarmStart
     from seqrl.agents.experience.dataset import Dataset
@@ -51,6 +52,7 @@ MODULES = {
     "Recording": "seqrl.agents.experience.recording",
     "Reinforce": "seqrl.agents.deep.reinforce",
     "ReplaySettings": "seqrl.agents.deep.deep_q",
+    "SAC": "seqrl.agents.deep.sac",
     "Sampling": "seqrl.agents.decoding.sampling",
     "Sarsa": "seqrl.agents.tabular.sarsa",
     "Schedule": "seqrl.agents.schedules",
@@ -68,6 +70,7 @@ MODULES = {
 
 __all__ = [
     "PPO",
+    "SAC",
     "Agent",
     "AgentTeacher",
     "Beam",

@@ -82,6 +82,7 @@ def read_policy(path: Any) -> Any:
         "dueling": lambda x: x[0] + x[1:] - x[1:].mean(),
         "choose": choose,
         "positive": lambda x, like: (x > 0).astype(like.dtype).reshape(like.shape),
+        "squash": lambda x, bounded: np.where(bounded, np.tanh(x), x),
         "scaled": lambda x, center, reach: center + reach * x.reshape(center.shape),
         "clip": np.clip,
     }

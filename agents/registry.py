@@ -46,6 +46,10 @@ AGENTS = {
         network="seqrl.agents.deep.ppo:PPO",
         numbers={"rollout": 8, "epochs": 1, "minibatches": 1, "clip": math.inf},
     ),
+    "sac": Entry(
+        "soft actor-critic: real actions, off policy, on a network",
+        network="seqrl.agents.deep.sac:SAC",
+    ),
     "imitate": Entry(
         "maximum likelihood of a teacher's answers, on any network",
         network="seqrl.agents.deep.imitation:Imitation",
@@ -54,7 +58,8 @@ AGENTS = {
 
 
 NEAREST = {  # names of algorithms that are not here, or by another name
-    **dict.fromkeys(("sac", "td3", "ddpg", "trpo", "tqc", "impala"), "ppo"),
+    **dict.fromkeys(("trpo", "impala"), "ppo"),
+    **dict.fromkeys(("td3", "ddpg", "tqc", "redq", "crossq"), "sac"),
     **dict.fromkeys(("recurrent-ppo", "recurrentppo", "ppo-lstm"), "ppo with --network lstm"),
     **dict.fromkeys(("a3c", "actor-critic", "ac"), "a2c"),
     **dict.fromkeys(("vpg", "pg", "policy-gradient"), "reinforce"),

@@ -13,10 +13,16 @@ from seqrl.core.errors import UsageError
 NO_BOUND = 1e30  # a bound from here on, float32's end included, tells nothing of the units
 
 
+def has_bounds(space: Any) -> np.ndarray:
+    """Return where a Box's numbers have two bounds, bool of its shape."""
+    ends = np.maximum(abs(space.low), abs(space.high))
+    found: np.ndarray = (ends < NO_BOUND) & (space.low < space.high)
+    return found
+
+
 def own_units(space: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return centre and half width of a Box's numbers, float32; 0 and 1 where not bounded."""
-    ends = np.maximum(abs(space.low), abs(space.high))
-    bounded = (ends < NO_BOUND) & (space.low < space.high)
+    bounded = has_bounds(space)
     low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
     return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
 

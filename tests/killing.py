@@ -43,6 +43,11 @@ KINDS = {
         "--steps 3000 --num-envs 4",
         200,
     ),
+    "sac": (
+        "--agent sac --env Pendulum-v1 --network-arg hidden=16 --steps 3000 --num-envs 4 "
+        "--learning-starts 250 --train-every 4 --batch-size 16 --noise-correlation 0.5",
+        250,
+    ),
     "from": (
         "--agent ppo --from {home}/begun --rollout 32 --kl-coef 0.1 --critic-warmup 1000 "
         "--steps 3000 --num-envs 4",

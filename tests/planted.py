@@ -20,7 +20,8 @@ LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "t
 # tried first, as most bugs end here; then the rest of the fast suite
 FIRST = (
     "observations any_network action_mask policy_gradient schedules q_learning sarsa monte_carlo "
-    "exploration episodes value reinforce networks loop rollout ppo normalize gru_kernel decoding"
+    "exploration episodes value reinforce networks loop rollout ppo normalize gru_kernel decoding "
+    "sac"
 ).split()
 ENOUGH = 1.0
 # it fails with any bug, for the text that the bug has replaced
@@ -192,6 +193,26 @@ BUGS = {
         "networks/gru_kernel.py",
         "                before[t, b] = 0.0\n",
         "                before[t, b] = h[t - 1, b]\n",
+    ),
+    "correction of the bound left out (SAC)": Bug(
+        "agents/deep/squashed.py",
+        "return (normal - self._where_bounded(slope, torch.zeros_like(u))).sum(-1)",
+        "return normal.sum(-1)",
+    ),
+    "target from the online values (SAC)": Bug(
+        "agents/deep/sac.py",
+        "value = self.target_part.module.head(numbers, action).amin(0)",
+        "value = self.critic.module.head(numbers, action).amin(0)",
+    ),
+    "entropy at terminal states (SAC)": Bug(
+        "agents/deep/sac.py",
+        "batch.discount[ROW] * (value - coef * log_prob)",
+        "batch.discount[ROW] * value - self.gamma * coef * log_prob",
+    ),
+    "target values never move (SAC)": Bug(
+        "agents/deep/sac.py",
+        "        move(self.target_part, self.critic, self.target_rate)\n",
+        "",
     ),
     "rewards scaled by a turn that is not whole": Bug(
         "core/moments.py",

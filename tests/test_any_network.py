@@ -15,13 +15,15 @@ from seqrl.agents.deep.deep_sarsa import DeepSarsa
 from seqrl.agents.deep.imitation import Imitation
 from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.deep.sac import SAC
 from seqrl.core.errors import UsageError
 from seqrl.envs.making import make
-from seqrl.networks.base import Network, as_network
+from seqrl.networks.base import Network, as_network, has_memory
 from seqrl.networks.batch_norm import update_statistics
 from seqrl.networks.mlp import MLP
 from seqrl.networks.recurrent import GRU
 from seqrl.training.loop.interaction import Interaction
+from tests.real_actions import wrappers_for
 
 BOX = spaces.Box(-1, 1, (4,), np.float32)
 NUMBERS = {
@@ -30,16 +32,20 @@ NUMBERS = {
     DeepQ: {"learning_starts": 8, "batch_size": 4, "train_every": 8, "sequence_length": 4},
     DeepSarsa: {"batch_size": 8, "train_every": 16, "updates": 2},
     DeepMonteCarlo: {"batch_size": 8, "train_every": 16, "updates": 2},
+    SAC: {"learning_starts": 8, "batch_size": 4, "train_every": 8},
     Imitation: {"batch_size": 2, "own_share": 0.5, "teacher": lambda obs: int(obs[2] > 0)},
 }
 every_agent = pytest.mark.parametrize("cls", NUMBERS)
 
 
 def loop_of(cls, network, space=BOX, envs=2):
+    if cls is SAC and has_memory(as_network(network)):
+        pytest.skip("SAC learns from single steps")
     torch.manual_seed(3)
     numbers = arguments(cls, NUMBERS[cls])
-    agent = cls(network, spaces.Discrete(2), space, **numbers, seed=0, device="cpu")
-    loop = Interaction(agent, make("CartPole-v1", envs, max_episode_steps=9))
+    envs = make("CartPole-v1", envs, max_episode_steps=9, wrappers=wrappers_for(cls))
+    agent = cls(network, envs.single_action_space, space, **numbers, seed=0, device="cpu")
+    loop = Interaction(agent, envs)
     loop.reset(np.random.SeedSequence(1))
     return loop
 

@@ -26,8 +26,8 @@ WRONG = ["x", None, [1], {"a": 1}, -1, math.nan, math.inf, True, 1.5, 10**400, b
 
 def made(name, network, **given):
     cls = agent_class(name, network)
-    given = arguments(cls, given)
-    parts = (MLP(NUMBERS, [4]), ACTIONS, NUMBERS) if network else (gym.spaces.Discrete(4), ACTIONS)
+    given, actions = arguments(cls, given), NUMBERS if name == "sac" else ACTIONS
+    parts = (MLP(NUMBERS, [4]), actions, NUMBERS) if network else (gym.spaces.Discrete(4), ACTIONS)
     return cls(*parts, **given)
 
 

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import nn
 
 import seqrl
-from seqrl.agents import PPO, DeepQ, QLearning, Reinforce
+from seqrl.agents import PPO, SAC, DeepQ, QLearning, Reinforce
 from seqrl.agents.export import Exported, to_npz, to_pt2
 from seqrl.agents.npz_policy import read_policy
 from seqrl.agents.tabular.indexing import TableIndex
@@ -55,6 +55,7 @@ PLAIN = {  # agent, observation space, action space, options
     "masked": (PPO, MASKED, spaces.MultiDiscrete([2, 3]), {}),
     "binary": (PPO, VECTOR, spaces.MultiBinary((2, 2)), {}),
     "box": (Reinforce, VECTOR, UNEVEN, {"temperature": 2.0}),
+    "squashed": (SAC, VECTOR, spaces.Box(np.float32([-2, 0, 1]), np.float32([2, 5, np.inf])), {}),
     "box 32": (PPO, VECTOR, spaces.Box(-2, 2, (2, 1)), {"share": True}),
 }
 
@@ -124,6 +125,7 @@ NETWORKS = {
     "gru": ("gru", DeepQ, PARTS, spaces.Discrete(4), {}),
     "attention": ("attention", Reinforce, spaces.Discrete(5), spaces.Discrete(3), {}),
     "frame-stack": ("frame-stack", PPO, VECTOR, spaces.Discrete(3), {"share": True}),
+    "real": ("mlp", SAC, VECTOR, spaces.Box(-0.2, 0.2, (2, 1)), {}),
     "image": ("cnn", PPO, spaces.Box(0, 255, (6, 6, 3), np.uint8), spaces.Discrete(3), {}),
 }
 

@@ -57,13 +57,23 @@ def recurrent(name, **more):
     return Interaction(cls(*given, **arguments(cls, numbers)), envs)
 
 
+def squashed(**more):
+    """SAC on Pendulum, with what is large made small."""
+    envs = make("Pendulum-v1", 3)
+    space, cls = envs.single_observation_space, agent_class("sac")
+    numbers = {"buffer_size": 300, "learning_starts": 50, "batch_size": 8, "priority": 0.5}
+    given = MLP(space, 8), envs.single_action_space, space
+    return Interaction(cls(*given, **arguments(cls, {**numbers, "seed": 0, **more})), envs)
+
+
 LOOPS = {
     "q-learning": lambda: tabular(QLearning, "FrozenLake-v1", double=True),
     "sarsa": lambda: tabular(Sarsa, "CliffWalking-v1", n_step=3),
     "traces": lambda: tabular(QLearning, "Taxi-v4", trace_decay=0.5),
     "monte-carlo": lambda: tabular(MonteCarlo, "Blackjack-v1"),
     # a2c is the same class as ppo
-    **{f"{name}, lstm": partial(recurrent, name) for name in AGENTS if name != "a2c"},
+    **{f"{name}, lstm": partial(recurrent, name) for name in AGENTS if name not in ("a2c", "sac")},
+    "sac": partial(squashed, noise_correlation=0.5),
     "ppo, anchor": partial(recurrent, "ppo", kl_coef=0.1, critic_warmup=60),
 }
 kinds = pytest.mark.parametrize("kind", LOOPS)

@@ -11,8 +11,10 @@ from seqrl.scripts import command
 MISTAKES = {
     # names
     "train --agent pp0": r"unknown agent 'pp0'. Did you mean \"ppo\"\?",
-    "train --agent sac": r"unknown agent 'sac'. Nearest here: ppo. Known: q-learning",
-    "train --agent TD3": r"Nearest here: ppo",
+    "train --agent trpo": r"unknown agent 'trpo'. Nearest here: ppo. Known: q-learning",
+    "train --agent TD3": r"Nearest here: sac",
+    "train --agent sac --env CartPole-v1": r"Discrete\(2\): sac takes a Box of real numbers",
+    "train --agent sac --env Pendulum-v1 --network lstm": r"LSTM: has memory, and sac learns from",
     "train --agent recurrent_ppo": r"Nearest here: ppo with --network lstm",
     "train --agent vpg": r"Nearest here: reinforce",
     "train --env FrozenLake": r"FrozenLake.*Did you mean \"FrozenLake-v1\"\?",

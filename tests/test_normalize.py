@@ -1,6 +1,7 @@
 """Observations and rewards in running units, for every agent on a network."""
 
 import copy
+from functools import reduce
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
+from seqrl.agents import PPO, SAC, DeepMonteCarlo, DeepQ, DeepSarsa, Reinforce
 from seqrl.agents.arguments import arguments
 from seqrl.core import UsageError
 from seqrl.core.moments import RewardScale
@@ -28,6 +29,7 @@ from seqrl.scripts import evaluate
 from seqrl.scripts import train as script
 from seqrl.training import Interaction, train
 from seqrl.training.runs import checkpoint
+from tests.real_actions import wrappers_for
 
 AGENTS = {
     Reinforce: {"batch_episodes": 2},
@@ -35,6 +37,7 @@ AGENTS = {
     DeepQ: {"learning_starts": 8, "batch_size": 4, "train_every": 8},
     DeepSarsa: {"batch_size": 8, "train_every": 16},
     DeepMonteCarlo: {"batch_size": 8, "train_every": 16},
+    SAC: {"learning_starts": 8, "batch_size": 4, "train_every": 8},
 }
 every_agent = pytest.mark.parametrize("cls", AGENTS)
 PAY = 128.0
@@ -53,8 +56,9 @@ def agent_of(cls, envs, network="mlp", **more):
     return cls(net, actions, space, **arguments(cls, {"seed": 1, **AGENTS[cls], **more}))
 
 
-def cart(wrapper=lambda env: env, n=2):
-    return Serial([wrapper(gym.make("CartPole-v1", max_episode_steps=9)) for _ in range(n)])
+def cart(wrapper=lambda env: env, n=2, cls=None):
+    envs = [wrapper(gym.make("CartPole-v1", max_episode_steps=9)) for _ in range(n)]
+    return Serial([reduce(lambda env, wrap: wrap(env), wrappers_for(cls), env) for env in envs])
 
 
 # rewards
@@ -111,8 +115,8 @@ def test_any_multiple_of_the_reward_is_learned_alike(cls):
     """To the bit where it is a power of two; values are told in the environment's units."""
     units, values, weights = [], [], []
     for wrapper in (lambda env: env, Paying):
-        agent = agent_of(cls, cart(wrapper), normalize_reward=True)
-        train(agent, cart(wrapper), 400, seed=0)
+        agent = agent_of(cls, cart(wrapper, cls=cls), normalize_reward=True)
+        train(agent, cart(wrapper, cls=cls), 400, seed=0)
         units.append(agent.reward_unit)
         values.append(agent.values(np.zeros((1, 4), np.float32), np.ones(1, bool)))
         weights.append(agent.state_dict()["parts"])
@@ -122,7 +126,7 @@ def test_any_multiple_of_the_reward_is_learned_alike(cls):
 
 @every_agent
 def test_returns_are_told_as_they_were(cls):
-    envs = cart(Paying)
+    envs = cart(Paying, cls=cls)
     agent = agent_of(cls, envs, normalize_reward=True)
     assert train(agent, envs, 200, seed=0)["ep_rew_mean"] >= PAY
 
@@ -130,7 +134,7 @@ def test_returns_are_told_as_they_were(cls):
 @every_agent
 def test_units_are_saved(cls):
     def loop():
-        agent = agent_of(cls, envs := cart(Paying, 3), normalize_reward=True)
+        agent = agent_of(cls, envs := cart(Paying, 3, cls), normalize_reward=True)
         agent.horizon = 200
         made = Interaction(agent, envs)
         made.reset(np.random.SeedSequence(2))
@@ -148,7 +152,7 @@ def test_units_are_saved(cls):
     damaged = first.agent.state_dict()
     damaged["reward_scale"]["totals"] = np.zeros((2, 2))
     with pytest.raises(UsageError, match="agent/reward_scale/totals"):
-        agent_of(cls, cart()).load_state_dict(damaged)
+        agent_of(cls, cart(cls=cls)).load_state_dict(damaged)
 
 
 # observations
@@ -231,7 +235,7 @@ def test_numbers_of_bytes_are_normalised_too():
 
 @every_agent
 def test_statistics_move_with_learning_alone(cls):
-    envs = cart()
+    envs = cart(cls=cls)
     space = envs.single_observation_space
     agent = agent_of(cls, envs, Normalized(build("mlp", space, seed=0), space))
     train(agent, envs, 200, seed=0)

@@ -576,8 +576,8 @@ def test_list_names_agents_and_environments_a_line_each(type_):
 BAD = {
     "unknown agent": ("--agent q-lerning", ["q-lerning", 'Did you mean "q-learning"?']),
     "unknown agent, another": (
-        "--agent=sac",
-        ["'sac'", "Nearest here: ppo", "q-learning, sarsa, monte-carlo"],
+        "--agent=trpo",
+        ["'trpo'", "Nearest here: ppo", "q-learning, sarsa, monte-carlo"],
     ),
     "unknown environment": ("--env FrozenLke-v1", ["FrozenLke-v1", '"FrozenLake-v1"']),
     "unknown version": ("--env FrozenLake-v9", ['Did you mean "FrozenLake-v1"?']),

@@ -129,6 +129,7 @@ def test_every_agent_says_what_is_worth_searching(agent, network):
         cls = agent_class(agent, network)
         assert cls.search_space and cls.search_space.keys() <= agent_parameters(cls).keys()
         env = "seqrl/RepeatFirst-v0" if network else "FrozenLake-v1"
+        env = "Pendulum-v1" if agent == "sac" else env
         flags = ["--agent", agent, "--env", env, *(["--network", "mlp"] if network else [])]
         space = search.search_space([], flags)
         search.check_space(space, flags, "eval_mean_reward")

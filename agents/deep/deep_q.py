@@ -47,6 +47,25 @@ class ReplaySettings:
         check_whole("learning_starts", self.learning_starts, 0)
         check_unit("priority", self.priority)
 
+    def check_space(self, space: gym.Space | None, batch_size: int) -> None:
+        """Refuse a replay, or a batch, of observations for which there is no memory."""
+        if space is not None:
+            row = sum(leaf.nbytes for leaf in tree.leaves(dummy(space, (1, 1))))
+            check_replay_memory(self.buffer_size * row, self.buffer_size)
+            check_memory(
+                2 * batch_size * row, f"batch_size {batch_size:,}", "take a smaller --batch-size"
+            )
+
+
+def draws(agent: Any) -> Iterator[Batch]:
+    """Yield draws from the replay of an agent, those due since its last turn."""
+    replay, updates = agent.replay, agent.updating
+    if agent.steps <= replay.learning_starts or not len(agent.store):
+        return
+    count, beta = agent.passed(updates.train_every) * updates.updates, agent.now(agent.importance)
+    for batch in agent.store.draws(count, updates.batch_size, agent.rng, beta):
+        yield agent.in_reward_units(batch)
+
 
 class DeepQ(ValueAgent):
     """Q-learning on any network (DQN: Mnih et al., 2015).
@@ -97,11 +116,7 @@ class DeepQ(ValueAgent):
     ):
         self.double, self.replay, self.sequences = double, replay, sequences
         self.importance = schedule("importance", replay.importance)
-        if observation_space is not None:
-            row = sum(leaf.nbytes for leaf in tree.leaves(dummy(observation_space, (1, 1))))
-            check_replay_memory(replay.buffer_size * row, replay.buffer_size)
-            size = updates.batch_size
-            check_memory(2 * size * row, f"batch_size {size:,}", "take a smaller --batch-size")
+        replay.check_space(observation_space, updates.batch_size)
         regression = Regression(gamma, n_step, loss, rescale, dueling)
         parts = optim, exploration, regression, updates, target
         others = normalize_reward, backend, device, seed
@@ -121,12 +136,8 @@ class DeepQ(ValueAgent):
         )
 
     def batches(self) -> Iterator[Batch]:
-        """Yield draws from the replay, those due since the last turn."""
-        if self.steps <= self.replay.learning_starts or not self.due or not len(self.store):
-            return
-        count, size = self.due * self.updating.updates, self.updating.batch_size
-        for batch in self.store.draws(count, size, self.rng, self.now(self.importance)):
-            yield self.in_reward_units(batch)
+        """Return draws from the replay, those due since the last turn."""
+        return draws(self)
 
     def next_value(self, q: Array, online: Callable[[], Array], batch: Batch, rows: slice) -> Array:
         """Return max_a Q(s, a), or the target network's Q of what the network itself would do."""

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqrl.agents.deep.heads import Gaussian
+from seqrl.agents.deep.heads import Real
 from seqrl.agents.deep.network_agent import NetworkAgent
 from seqrl.agents.deep.outputs import Outputs, masked
 from seqrl.agents.deep.policy_agent import PolicyAgent
+from seqrl.agents.deep.squashed import Squashed
 from seqrl.agents.npz_policy import Path, Step, choice, whole_path
 from seqrl.core import action_mask, tree
 from seqrl.core.arrays import to_numpy, to_tensor
@@ -167,9 +168,9 @@ def network_steps(
     steps = [step for layer in layers for step in STEPS[type(layer)](layer)]
     if outputs.dueling:
         steps.append(("dueling",))
-    elif isinstance(agent, PolicyAgent):  # without the value, where it shares the network
+    elif isinstance(agent, PolicyAgent):  # without values and spreads beside its numbers
         name, *arrays = steps[-1]
-        steps[-1] = name, *(array[..., : agent.head.size] for array in arrays)
+        steps[-1] = name, *(array[..., : agent.head.deciding] for array in arrays)
     last = last_steps(agent, observation_space, action_space)
     return [whole_path(observation_space, ())], [*steps, *last]
 
@@ -181,9 +182,10 @@ def last_steps(
     head, counts = getattr(agent, "head", None), acting(agent).choices
     if counts:
         return [choice(observation_space, counts, action_space.start)]
-    if isinstance(head, Gaussian) and isinstance(agent, PolicyAgent):
+    if isinstance(head, Real) and isinstance(agent, PolicyAgent):
+        squashed: list[Step] = [("squash", head.flags)] if isinstance(head, Squashed) else []
         scaled = "scaled", head.center, head.reach / np.float32(agent.temperature)
-        return [scaled, ("clip", action_space.low, action_space.high)]
+        return [*squashed, scaled, ("clip", action_space.low, action_space.high)]
     return [("positive", np.zeros(action_space.shape, np.int8))]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from seqrl.agents.deep.devices import Draw
 from seqrl.core.action_mask import FORBIDDEN
-from seqrl.core.checks import check_numbers, own_units
+from seqrl.core.checks import check_numbers, has_bounds, own_units
 from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
 
@@ -69,6 +69,11 @@ class Head(nn.Module):
 
     size: int  # numbers that it wants
     counts: Sequence[int] = ()  # of them that are of each choice of one among several
+
+    @property
+    def deciding(self) -> int:
+        """How many of the numbers, the first ones, the mode is made of."""
+        return self.size
 
     def metrics(self) -> dict[str, Tensor]:
         """Return what is worth watching besides the entropy, by tag."""
@@ -248,17 +253,41 @@ class Bernoulli(Head):
         return yes.astype(np.int8) if isinstance(yes, np.ndarray) else yes.to(torch.int8)
 
 
-class Gaussian(Head):
-    """Independent normal actions; the spread is learned, the same in every state.
-
-    Works in units of the space: bounded dimensions from -1 to 1. Draws beyond a bound are clipped
-    by the environment's adapter, while learning sees what was drawn.
-    """
+class Real(Head):
+    """Actions of real numbers, in units of their space: bounded dimensions from -1 to 1."""
 
     def __init__(self, space: spaces.Box):
         super().__init__()
-        self.shape, self.size = space.shape, math.prod(space.shape)
+        self.shape, self.dimensions = space.shape, math.prod(space.shape)
+        self.bounded = has_bounds(space)
         self.center, self.reach = own_units(space)
+
+    def scaled(self, unit: Array) -> Array:
+        """Return numbers [..., D] of the space's own units as actions [..., *shape]."""
+        unit = unit.reshape((*unit.shape[:-1], *self.shape))
+        if isinstance(unit, np.ndarray):
+            return self.center + self.reach * unit
+        return self._like(self.center, unit) + self._like(self.reach, unit) * unit
+
+    def units(self, action: Tensor) -> Tensor:
+        """Return actions [..., *shape] in the space's own units [..., D]."""
+        unit = (action - self._like(self.center, action)) / self._like(self.reach, action)
+        return unit.reshape((*unit.shape[: unit.ndim - len(self.shape)], self.dimensions))
+
+    def _like(self, array: np.ndarray, out: Tensor) -> Tensor:
+        return torch.as_tensor(array, device=out.device)
+
+
+class Gaussian(Real):
+    """Independent normal actions; the spread is learned, the same in every state.
+
+    Draws beyond a bound are clipped by the environment's adapter, while learning sees what was
+    drawn.
+    """
+
+    def __init__(self, space: spaces.Box):
+        super().__init__(space)
+        self.size = self.dimensions
         self.log_std = nn.Parameter(torch.full((self.size,), -0.5))
 
     def sample(self, out: Array, draw: Draw) -> Array:
@@ -269,17 +298,14 @@ class Gaussian(Head):
 
     def mode(self, out: Array) -> Array:
         """The mean, in the environment's units."""
-        out = out.reshape((*out.shape[:-1], *self.shape))
-        if isinstance(out, np.ndarray):
-            return self.center + self.reach * out
-        return self._like(self.center, out) + self._like(self.reach, out) * out
+        return self.scaled(out)
 
     def log_prob(self, out: Array, action: Array) -> Array:
         """Log-density in the space's own units, the sum over the dimensions."""
         if isinstance(out, np.ndarray):
             with torch.no_grad():
                 return self.log_prob(torch.from_numpy(out), torch.from_numpy(action)).numpy()
-        z = (self._units(action, out) - out) * torch.exp(-self.log_std)
+        z = (self.units(action) - out) * torch.exp(-self.log_std)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, out: Tensor) -> Tensor:
@@ -305,21 +331,13 @@ class Gaussian(Head):
 
         But for a constant it is the negative log-likelihood under a spread of 1.
         """
-        unit = self._units(self._known(action, mask), out)
+        unit = self.units(self._known(action, mask))
         return torch.where(mask, 0.5 * (unit - out).square().sum(-1), 0.0).sum()
 
     def _known(self, action: Tensor, mask: Tensor) -> Tensor:
         """Return actions, 0 where they are not known and may be no number."""
         return torch.where(mask.reshape(*mask.shape, *(1 for _ in self.shape)), action, 0.0)
 
-    def _units(self, action: Tensor, out: Tensor) -> Tensor:
-        """Return actions [..., *shape] in the space's own units [..., size]."""
-        unit = (action - self._like(self.center, out)) / self._like(self.reach, out)
-        return unit.reshape(out.shape)
-
     def metrics(self) -> dict[str, Tensor]:
         """Return the spread, the mean over the dimensions."""
         return {"train/std": self.log_std.detach().exp().mean()}
-
-    def _like(self, array: np.ndarray, out: Tensor) -> Tensor:
-        return torch.as_tensor(array, device=out.device)

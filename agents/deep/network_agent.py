@@ -241,6 +241,10 @@ class NetworkAgent(Scheduled):
         """Return a batch of the store with its rewards as they are to be learned from."""
         return self.reward_scale.scaled(batch) if self.normalize_reward else batch
 
+    def passed(self, every: int) -> int:
+        """Return how many multiples of a number of env steps the newest turn has reached."""
+        return self.steps // every - (self.steps - self.turn_steps) // every
+
     def end_turn(self) -> None:
         """Do what is due after a turn was learned from."""
 

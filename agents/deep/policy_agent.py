@@ -78,13 +78,17 @@ class PolicyAgent(NetworkAgent):
             raise UsageError(f"temperature {temperature}: expected a number from 1e-6 to 1e6")
         numbers = optim, gamma, normalize_reward, backend, device, seed
         super().__init__(network, action_space, *numbers)
-        self.head = make_head(action_space)
+        self.head = self.make_head(action_space)
         self.temperature, self.has_critic = temperature, critic
         self.returns = RunningMoments()
         warm_start.check(critic, self.shares_network)
         self.warm_start = warm_start
         self.kl_coef = schedule("kl_coef", warm_start.kl_coef, 0.0, math.inf)
         self._prepare(observation_space)
+
+    def make_head(self, space: gym.Space) -> Any:
+        """Return what makes actions of the policy's numbers."""
+        return make_head(space)
 
     def _build(self) -> None:
         """Make policy, critic and store."""

@@ -51,8 +51,7 @@ class TargetNetwork:
 
     def __post_init__(self) -> None:
         check_whole("target_every", self.target_every, 0)
-        if not 0 < self.target_rate <= 1:
-            raise UsageError(f"target_rate {self.target_rate}: expected a number in (0, 1]")
+        check_target_rate(self.target_rate)
 
 
 @checked_part
@@ -99,6 +98,25 @@ class Step(NamedTuple):
         return {"loss": loss, "td_error": float(mean), "grad_norm": float(self.norm)}
 
 
+def move(target: Part, part: Part, share: float) -> None:
+    """Move the weights of a target network a share of the way to a network's; copy the rest."""
+    part.refresh()
+    target.refresh()
+    frozen, trained = target.module, part.module
+    pairs = list(zip(frozen.parameters(), trained.parameters(), strict=True))
+    with torch.no_grad():
+        torch._foreach_lerp_([old for old, _ in pairs], [new for _, new in pairs], share)
+        for old, new in zip(frozen.buffers(), trained.buffers(), strict=True):
+            old.copy_(new)
+
+
+def check_target_rate(share: float) -> float:
+    """Return a share of the way that a target network moves; refuse one outside (0, 1]."""
+    if not 0 < share <= 1:
+        raise UsageError(f"target_rate {share}: expected a number in (0, 1]")
+    return share
+
+
 class ValueAgent(NetworkAgent):
     """The base of Q-learning, SARSA and Monte Carlo on a network (Sutton & Barto, 2018, ch. 9, 10).
 
@@ -140,7 +158,9 @@ class ValueAgent(NetworkAgent):
         seed: Seed,
     ):
         if not isinstance(action_space, spaces.Discrete):
-            text = "action values take Discrete actions; for others there is --agent ppo"
+            text = (
+                "action values take Discrete actions; for real ones there are --agent sac and ppo"
+            )
             raise UsageError(f"action space {action_space}: {text}")
         others = normalize_reward, backend, device, seed
         super().__init__(network, action_space, optim, regression.gamma, *others)
@@ -278,10 +298,6 @@ class ValueAgent(NetworkAgent):
         """How often it is to be learned after the newest turn."""
         return self.passed(self.updating.train_every)
 
-    def passed(self, every: int) -> int:
-        """Return how many multiples of a number of env steps the newest turn has reached."""
-        return self.steps // every - (self.steps - self.turn_steps) // every
-
     def end_turn(self) -> None:
         """Move the target network where it is due."""
         if self.target.target_every and self.passed(self.target.target_every):
@@ -365,16 +381,7 @@ class ValueAgent(NetworkAgent):
         return targets.unsquash(value) if self.rescale else value
 
     def _move_target(self) -> None:
-        """Move the target network towards the network."""
-        share = self.target.target_rate
-        self.values_part.refresh()
-        self.target_part.refresh()
-        frozen, trained = self.target_part.module, self.values_part.module
-        pairs = list(zip(frozen.parameters(), trained.parameters(), strict=True))
-        with torch.no_grad():
-            torch._foreach_lerp_([old for old, _ in pairs], [new for _, new in pairs], share)
-            for old, new in zip(frozen.buffers(), trained.buffers(), strict=True):
-                old.copy_(new)
+        move(self.target_part, self.values_part, self.target.target_rate)
 
     def _number(self, name: str) -> float:
         """Return what the newest gradient step gave, be it before an interruption."""

@@ -1,0 +1,97 @@
+"""Real actions within bounds: a normal number, squashed by tanh, whose spread the network gives."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.nn import functional
+
+from seqrl.agents.deep.devices import Draw
+from seqrl.agents.deep.heads import Real
+from seqrl.core.types import Array
+
+LOG_STD = (-20.0, 2.0)  # where the logarithm of the spread is cut
+EDGE = 1 - 1e-6  # of an action on its bound the number before tanh is that of this one
+
+
+class Squashed(Real):
+    """Independent actions tanh(u), u normal; mean and spread are the network's, in every state.
+
+    The network's numbers are D means, then the logarithms of D spreads. A dimension without two
+    finite bounds is not squashed: it is u itself, and clipped to a bound, if there is one, by the
+    environment's adapter. Haarnoja et al. (2018), "Soft Actor-Critic Algorithms and Applications",
+    appendix C.
+    """
+
+    def __init__(self, space: spaces.Box):
+        super().__init__(space)
+        self.size = 2 * self.dimensions
+        self.flags = self.bounded.ravel()  # bool [D]
+
+    @property
+    def deciding(self) -> int:
+        """The means."""
+        return self.dimensions
+
+    def sample(self, out: Array, draw: Draw) -> Array:
+        """From normal numbers."""
+        return self.made_of(out, draw.normal((*out.shape[:-1], self.dimensions)))
+
+    def made_of(self, out: Array, noise: Array) -> Array:
+        """Return the actions [..., *shape] that normal numbers [..., D] give."""
+        mean, log_std = self._both(out)
+        exp = np.exp if isinstance(out, np.ndarray) else torch.exp
+        return self.scaled(self._squashed(mean + exp(log_std) * noise))
+
+    def mode(self, out: Array) -> Array:
+        """The squashed mean, in the environment's units."""
+        return self.scaled(self._squashed(out[..., : self.dimensions]))
+
+    def drawn(self, out: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions [..., D] in the space's own units, and their log-density [...].
+
+        Both can be differentiated by the network's numbers; noise: normal numbers [..., D].
+        """
+        mean, log_std = self._both(out)
+        u = mean + log_std.exp() * noise
+        return self._squashed(u), self._log_density(u, noise, log_std)
+
+    def log_prob(self, out: Array, action: Array) -> Array:
+        """Log-density in the space's own units, the sum over the dimensions."""
+        if isinstance(out, np.ndarray):
+            with torch.no_grad():
+                return self.log_prob(torch.from_numpy(out), torch.from_numpy(action)).numpy()
+        mean, log_std = self._both(out)
+        unit = self.units(action)
+        u = self._where_bounded(unit.clamp(-EDGE, EDGE).atanh(), unit)
+        return self._log_density(u, (u - mean) * (-log_std).exp(), log_std)
+
+    def _both(self, out: Array) -> tuple[Array, Array]:
+        """Return the means [..., D] and the logarithms of the spreads, cut."""
+        mean, log_std = out[..., : self.dimensions], out[..., self.dimensions :]
+        return mean, log_std.clip(*LOG_STD)
+
+    def _squashed(self, u: Array) -> Array:
+        tanh = np.tanh if isinstance(u, np.ndarray) else torch.tanh
+        return self._where_bounded(tanh(u), u)
+
+    def _log_density(self, u: Tensor, z: Tensor, log_std: Tensor) -> Tensor:
+        """Return the log-density [...] of what is made of u = mean + spread z [..., D]."""
+        normal = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
+        # log(1 - tanh(u)^2), which for a large u would be the logarithm of a rounded 0
+        slope = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
+        return (normal - self._where_bounded(slope, torch.zeros_like(u))).sum(-1)
+
+    def _where_bounded(self, each: Array, free: Array) -> Array:
+        """Return [..., D] of the bounded dimensions, and `free` of the others."""
+        if self.flags.all():
+            return each
+        if isinstance(each, np.ndarray):
+            return np.where(self.flags, each, free)
+        flags: Any = torch.as_tensor(self.flags, device=each.device)
+        return torch.where(flags, each, free)
