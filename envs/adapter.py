@@ -246,8 +246,11 @@ class Vector:
         self._raw = self._unstacked()
         self._clip = batches.clipper(self.single_action_space)
         own = gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv
-        self._separate = isinstance(envs.unwrapped, own)  # each has a seed and resets of its own
+        bare = envs.unwrapped
+        self._separate = isinstance(bare, own)  # each has a seed and resets of its own
         mode = envs.metadata.get("autoreset_mode")
+        if isinstance(bare, own):  # in Gymnasium 1.3 their metadata is that of the last one made
+            mode = bare.autoreset_mode
         try:
             self.mode = AutoresetMode(mode)
         except ValueError as error:

@@ -672,11 +672,19 @@ def test_what_is_no_environment_is_refused():
         adapt("FrozenLake-v1")
 
 
-def test_a_vector_that_does_not_say_how_it_resets_is_refused(counting):
-    envs = SyncVectorEnv([partial(counting, SCRIPT)])
-    envs.metadata = {"autoreset_mode": "Sometimes"}
+def test_a_vector_that_does_not_say_how_it_resets_is_refused():
     with pytest.raises(UsageError, match=r"'Sometimes', expected one of NEXT_STEP, SAME_STEP"):
-        adapt(envs)
+        adapt(Answers("Sometimes"))
+
+
+def test_another_vector_of_the_same_environment_changes_no_mode(counting):
+    """In Gymnasium 1.3 all vectors of an environment have one dict of metadata."""
+    modes = AutoresetMode.DISABLED, AutoresetMode.SAME_STEP
+    first, second = (
+        SyncVectorEnv([partial(counting, SCRIPT)], autoreset_mode=mode) for mode in modes
+    )
+    first.metadata = second.metadata
+    assert adapt(first).mode is AutoresetMode.DISABLED
 
 
 def test_a_native_vector_cannot_cut_single_rows():

@@ -16,7 +16,8 @@ from seqrl.agents.factory import Config, uses_torch
 from seqrl.core import team
 from seqrl.core.errors import UsageError
 
-VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "SDL_VIDEODRIVER")  # of the environment, that a run may set
+# of the environment, that a run may set
+VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER")
 UNDER_WAY = threading.Lock()
 
 

@@ -232,7 +232,8 @@ def agent_pictures(config: dict[str, Any], seed: np.random.SeedSequence | None) 
 
 def picture_envs(config: dict[str, Any], **more: Any) -> Environments:
     """Build one environment of a run to be drawn, with further arguments."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame renders without a screen
+    for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame needs no screen and no sound card
+        os.environ.setdefault(name, "dummy")
     return cpu_envs(config, **more)
 
 
