@@ -449,6 +449,9 @@ def test_a_search_from_python_finds_a_winner_over_fresh_seeds(tmp_path, undrawn)
         Search(config, {"learning_rat": "log:0.01:1"}, tmp_path / "x")
     with pytest.raises(UsageError, match=r"search n_step=0: .*n_step"):
         Search(config, {"n_step": "choice:1,0"}, tmp_path / "x")
+    for wrong in ({"space": {}}, {"seed": -1}, {"trials": 0}, {"pruner": "hyper"}, {"metric": "x"}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            Search(config, **{"space": space, "folder": tmp_path / "x", **wrong})
     assert not (tmp_path / "x").exists()
     search = Search(config, space, tmp_path / "x", trials=3)
     assert search.run(Here())
@@ -458,6 +461,8 @@ def test_a_search_from_python_finds_a_winner_over_fresh_seeds(tmp_path, undrawn)
         told = own["agent_args"]
         assert {name: str(told[name]) for name in space} == values and told["gamma"] == 0.9
         assert (own["eval_every"], own["eval_episodes"]) == (15, 10)
+    with pytest.raises(UsageError, match="seeds 0: expected"):
+        run_best(search, Here(), seeds=0)
     winner = run_best(search, Here(), best=2, seeds=2, logdir=str(tmp_path / "runs"))
     scores = {row.group.name: float(row.score["mean"].value) for row in winner.table.rows}
     assert len(scores) == 2 and winner.score.value == max(scores.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from seqrl.core.checks import check_whole
 from seqrl.core.errors import RunError
 from seqrl.training.comparison.compare import Table, compare
 from seqrl.training.comparison.files import make_folder, write
@@ -27,6 +28,8 @@ class Winner(NamedTuple):
 
 def best_again(search: Search, best: int = 3, seeds: int = 5) -> list[Planned]:
     """Return the runs of the best trials' settings over seeds that no trial had, seed by seed."""
+    check_whole("best", best)
+    check_whole("seeds", seeds)
     found = search.study.best(best)
     if not found:
         raise RunError("no trial has a score, so there is nothing to run again")

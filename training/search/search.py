@@ -85,8 +85,11 @@ class Search:
         heard: Callable[[str], object] = lambda text: None,
     ):
         import_optuna()  # its absence is told before anything is made
-        for name, least in (("trials", trials), ("seeds_per_trial", seeds_per_trial)):
-            check_whole(name, least)
+        check_whole("trials", trials)
+        check_whole("seeds_per_trial", seeds_per_trial)
+        check_whole("seed", seed, 0)
+        if not space:
+            raise UsageError('space {}: expected ranges, as in {"learning_rate": "log:1e-4:1e-2"}')
         check_choice("metric", metric, METRICS)
         check_choice("sampler", sampler, SAMPLERS)
         check_choice("pruner", pruner, PRUNERS)
