@@ -54,3 +54,13 @@ class Taught(Protocol):
 
     def form_of_turns(self, obs: Array, start: Array) -> Decision:
         """What `act` decides in training as far as kinds and shapes go; draws nothing."""
+
+
+@runtime_checkable
+class Foresees(Protocol):
+    """What the loop asks besides of an agent that knows when it will learn.
+
+    Turns on a device are then played one after the other without a look at the host.
+    """
+
+    turns_ahead: int  # turns, from 1, in which it acts alike whether it was told of those before

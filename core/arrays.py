@@ -47,8 +47,13 @@ def seen(step: Transition) -> Seen:
     """Return what the host is to know of a turn; where its look has not brought it, by a copy."""
     if step.seen is not None:
         return step.seen
-    leaves = step.start, step.reward, step.terminated, step.truncated, step.valid
-    return Seen(*(leaves if isinstance(step.valid, np.ndarray) else hosted(leaves)))
+    flags = flags_of(step)
+    return flags if isinstance(step.valid, np.ndarray) else Seen(*hosted(flags))
+
+
+def flags_of(step: Transition) -> Seen:
+    """Return what the host is to know of a turn, where it is."""
+    return Seen(step.start, step.reward, step.terminated, step.truncated, step.valid)
 
 
 def host_copy(leaf: Array) -> np.ndarray:
@@ -79,9 +84,9 @@ def to_tensor(values: Any, device: Any) -> Any:
 
 def on_device(batch: Batch, device: Any) -> Batch:
     """Return a batch as tensors on a device (see `to_tensor`)."""
-    known = {"count": batch.count, "starts": batch.starts}
-    leaves = to_tensor(tuple(batch._replace(**dict.fromkeys(known))), device)
-    return Batch(*leaves)._replace(**known)
+    bare = batch._replace(valid_count=None, starts=None)
+    sent = Batch(*to_tensor(tuple(bare), device))
+    return sent._replace(valid_count=batch.valid_count, starts=batch.starts)
 
 
 def like(values: Any, leaf: Array) -> Any:

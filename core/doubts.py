@@ -7,7 +7,7 @@ What the host holds is refused at once. A doubt about a device's numbers travels
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,27 @@ def finite(number: Array, refuse: Callable[[], Any]) -> Doubts:
     return ()
 
 
-def look(doubts: Iterable[Doubt], *leaves: Array) -> list[np.ndarray]:
-    """Return leaves as NumPy arrays and refuse what is wrong, the first first, by one copy."""
-    doubts = list(doubts)
-    found = hosted([*(each.wrong for each in doubts), *leaves])
-    for each, wrong in zip(doubts, found, strict=False):
-        if wrong:
-            each.refuse()
-    return found[len(doubts) :]
+def look(doubts: Doubts) -> None:
+    """Refuse what is wrong, the first first, by one copy to the host."""
+    next(looks([(doubts, [])]))
+
+
+def looks(asked: list[tuple[Doubts, list[Array]]]) -> Iterator[list[np.ndarray]]:
+    """Yield lists of leaves as NumPy arrays, each after refusing what is wrong beside it.
+
+    From a device all come in one copy.
+    """
+    found = iter(hosted([x for doubts, leaves in asked for x in (*wrongs(doubts), *leaves)]))
+    for doubts, leaves in asked:
+        for each in doubts:
+            if next(found):
+                each.refuse()
+        yield [next(found) for _ in leaves]
+
+
+def wrongs(doubts: Doubts) -> list[Array]:
+    """Return whether each doubt holds, as the device knows it."""
+    return [each.wrong for each in doubts]
 
 
 class Trial:

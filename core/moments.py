@@ -20,7 +20,7 @@ class Measured(NamedTuple):
 
     mean: float
     variance: float
-    count: int
+    size: int
 
 
 def measured(values: Array) -> Measured:

@@ -84,7 +84,7 @@ class Batch(NamedTuple):
     indices: Any = None  # where the columns stand in a replay
     extra: Mapping[str, Array] = {}  # more leaves by name: "return", ...
     # where the host knows it
-    count: int | None = None  # valid rows
+    valid_count: int | None = None  # of rows
     starts: int | None = None  # of episodes in a column behind row 0, at most
 
     def columns(self, index: Any) -> Batch:
@@ -97,7 +97,7 @@ class Batch(NamedTuple):
     def steps(self) -> Batch:
         """Return the valid steps alone, each a column of its own [1, R], for no memory."""
         leaves = self[:TIMED], dict(self.extra)
-        rows = rows_where(self.valid, self.count)
+        rows = rows_where(self.valid, self.valid_count)
         timed, extra = tree.map(lambda leaf: taken(leaf, rows)[None], leaves)
         return Batch(*timed, extra=extra)  # type: ignore
 

@@ -163,7 +163,7 @@ def read(name, store, rng):
 
 def check_same(expected, found):
     """Of two batches what is in arrays, and what the host knows of it."""
-    assert (expected.count, expected.starts) == (found.count, found.starts)
+    assert (expected.valid_count, expected.starts) == (found.valid_count, found.starts)
     ones, others = (tree.leaves((*batch[:10], batch.state)) for batch in (expected, found))
     for one, other in zip(ones, others, strict=True):
         assert isinstance(other, torch.Tensor) and other.device.type == pretend.NAME
@@ -319,3 +319,28 @@ def test_a_task_on_the_device_is_the_one_on_the_cpu_and_waits_for_nothing(env_id
     for one, other in zip(map(tree.leaves, expected), map(tree.leaves, found), strict=True):
         assert all(map(np.array_equal, one, other))
     assert not waits
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_turns_played_together_are_those_one_by_one_and_waited_for_once(network):
+    n, rollouts = 6, 5
+    with pretend.device() as device:
+        stepped, together = (loop_of("ppo", network, n, device) for _ in "ab")
+        found = []
+        for loop in (stepped, together):
+            loop.agent.horizon = 100 * n
+            loop.callbacks.append(lambda loop: found.append((loop.steps, loop.episodes)))
+            loop.callbacks[-1].every = 3 * n
+        for _ in range(rollouts * 4):
+            stepped.run(n)
+        one_by_one, found[:] = found[:], []
+        together.run(n * 8)
+        crossings.clear()
+        together.run(n * 4 * (rollouts - 2))
+        waits = sum(crossings.to_host.values())
+        assert found == one_by_one and len(found) > 5
+        digests = [checkpoint.digest(loop.state_dict()) for loop in (stepped, together)]
+        recent = [[*loop.books.recent] for loop in (stepped, together)]
+    assert digests[0] == digests[1] and recent[0] == recent[1] != []
+    # a rollout is cut in two by the callback at most: two looks, and two more that learn
+    assert waits <= (rollouts - 2) * 4

@@ -285,7 +285,7 @@ class PolicyAgent(NetworkAgent):
     def follow_warm_up(self, batch: Batch) -> None:
         """Note whether the steps of the newest batch began in the critic's warm-up."""
         if self.warm_start.critic_warmup:
-            before = self.steps - (batch.count or 0)
+            before = self.steps - (batch.valid_count or 0)
             self.warming = before < self.warm_start.critic_warmup
 
     @property

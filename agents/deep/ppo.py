@@ -119,25 +119,30 @@ class PPO(PolicyAgent):
         """Return turns of a fixed number."""
         return Rollout(self.rollout, self.gamma, self.value_after)
 
+    @property
+    def turns_ahead(self) -> int:
+        """Turns until the rollout is full: none before is learned from."""
+        return max(1, self.rollout - len(self.store or ()))
+
     def batches(self) -> Iterator[Batch]:
         """Yield a full rollout's minibatches, pass after pass, with advantages and returns."""
         if not self.store.full:
             return
         whole = on_device(self.in_reward_units(self.store.take()), self.device)
-        if not whole.count:
+        if not whole.valid_count:
             return
         self.follow_warm_up(whole)
         with self.studying(whole):
             value = self.critic_values(whole.obs, whole.start, whole.state, whole.noise)
         leaves = whole.reward, whole.discount, whole.final, whole.extra["over"], value
         advantage = targets.gae(*leaves, whole.extra["bootstrap"], self.gae_lambda)
-        returns, rows = advantage + value, rows_where(whole.valid, whole.count)
+        returns, rows = advantage + value, rows_where(whole.valid, whole.valid_count)
         learned = taken(returns, rows)
         self.follow_returns(measured(learned))
         explained = targets.explained_variance(taken(value, rows), learned)
         self.of_rollout = {"train/explained_variance": explained}
         extra = {
-            "advantage": targets.normalized(advantage, whole.valid, whole.count),
+            "advantage": targets.normalized(advantage, whole.valid, whole.valid_count),
             "return": (returns - self.returns.mean) / self.returns.std,
             **self.anchored(whole),
         }

@@ -119,14 +119,14 @@ class Reinforce(PolicyAgent):
         bootstrap = values if self.has_critic else values * 0.0
         leaves = whole.reward, whole.discount, whole.final, bootstrap
         returns = targets.discounted(*leaves)
-        found = measured(taken(returns, rows_where(whole.valid, whole.count)))
+        found = measured(taken(returns, rows_where(whole.valid, whole.valid_count)))
         if not math.isfinite(found.mean):
             raise RunError(f"a return is not finite at update {self.updates + 1}")
         spread = self.returns.spread
         self.returns.add(found)
         advantage = (returns - values) * whole.valid / (spread or self.returns.std)
         whole = whole._replace(extra={"return": returns, "advantage": advantage})
-        steps = whole.count or 0
+        steps = whole.valid_count or 0
         self.count = self.batch_steps or float(steps)
         rows = whole if self.memory else whole.steps()
         yield rows._replace(extra={**rows.extra, **self.anchored(rows)})
@@ -142,7 +142,7 @@ class Reinforce(PolicyAgent):
             return self.critic_values(whole.obs, whole.start)
         seen = whole.valid.clone()
         seen[1:] |= whole.valid[:-1]  # with what followed the last step
-        rows = rows_where(seen, (whole.count or 0) + seen.shape[1])
+        rows = rows_where(seen, (whole.valid_count or 0) + seen.shape[1])
         obs, start = tree.map(lambda leaf: taken(leaf, rows)[None], (whole.obs, whole.start))
         values = self.critic_values(obs, start)[0]
         return torch.zeros_like(whole.reward).put_(rows, values.to(whole.reward.dtype))

@@ -125,7 +125,7 @@ def gae(
     if not isinstance(reward, np.ndarray) and reward.device.type == "cpu":
         leaves = (x.numpy() for x in (reward, discount, final, over, value, following))
         return torch.from_numpy(gae(*leaves, decay))  # type: ignore
-    where = np.where if isinstance(reward, np.ndarray) else torch.where
+    where: Any = np.where if isinstance(reward, np.ndarray) else torch.where
     behind = where(over[:-1], following[:-1], value[1:])
     delta = where(final[:-1], 0.0, reward[:-1] + discount[:-1] * behind - value[:-1])
     factor = where(over[:-1] | final[:-1], 0.0, decay * discount[:-1])

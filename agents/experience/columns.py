@@ -214,7 +214,7 @@ class Columns:
         factors[0], final[1], valid[0] = discount, ~going, True
         reward, at = self._summed(at[:n], weights), np.stack([at[0], behind])
         parts = self.pick("obs", at), start, self.pick("action", at), None, reward, factors
-        return Batch(*parts, final, valid)  # type: ignore[arg-type]
+        return Batch(*parts, final, valid)
 
     def _summed(self, at: np.ndarray, weights: list[np.ndarray]) -> Piece:
         """Return the weighted sums of rewards at [n, B] as row 0 of [2, B]."""

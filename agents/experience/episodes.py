@@ -155,7 +155,7 @@ class Episodes:
             valid=inside,
             answer=found["answer"],
             noise=found["noise"],
-            count=int(told[1].sum()),
+            valid_count=int(told[1].sum()),
             starts=0,
         )
 

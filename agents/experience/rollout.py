@@ -130,7 +130,7 @@ class Rollout:
         valid, over, start = map(np.array, zip(*self.told, strict=True))
         starts = start[1:].sum(0) + over[-1]
         self.rows, self.filled, self.told = None, 0, []
-        known: Any = {"count": int(valid.sum()), "starts": int(starts.max())}
+        known: Any = {"valid_count": int(valid.sum()), "starts": int(starts.max())}
         return Batch(**rows, final=~rows["valid"], state=self.state, extra=extra, **known)
 
     def state_dict(self) -> dict[str, Any]:

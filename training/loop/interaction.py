@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from seqrl.agents.protocol import Agent, Taught
+from seqrl.agents.protocol import Agent, Foresees, Taught
 from seqrl.core import schema, team, tree
 from seqrl.core.arrays import arange, host_copy, like
 from seqrl.core.types import Array, Decision, Metrics, Seen, State, Transition
@@ -59,6 +59,7 @@ class Interaction:
         self.reason = short if compile else "as asked for"
         self.preparing = False  # while compiling, which may take seconds the first time
         self.learning = learn
+        self.foresees = isinstance(agent, Foresees)
         if learn and isinstance(agent, Taught):
             agent.meet(self.envs)
         self.max_episode_steps = max_episode_steps
@@ -140,7 +141,7 @@ class Interaction:
             if compiled is not None and whole:
                 compiled.advance(int(min(due, target - self._n + 1)))
             else:
-                self.stepped.advance(target)
+                self.stepped.advance(target, due)
             interrupt.in_turn = False
             if self.steps >= due:
                 self.watch.stop()

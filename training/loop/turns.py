@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from seqrl.agents.protocol import Taught
-from seqrl.core.arrays import like
+from seqrl.core.arrays import flags_of, is_on_host, like
 from seqrl.core.arrays import seen as seen_of
-from seqrl.core.doubts import look
+from seqrl.core.doubts import looks
 from seqrl.core.errors import RunError
-from seqrl.core.types import Array, Decision, Doubts, Seen, Transition
+from seqrl.core.types import Decision, Doubts, Seen, Transition
 from seqrl.envs.adapter import Outcome
+
+TOGETHER = 64  # turns at most: all of them are held until they are looked at
+Played = tuple[Transition, int, bool]  # a turn, its number of valid rows, if an episode ended
 
 
 class SteppedTurns:
@@ -26,8 +31,17 @@ class SteppedTurns:
         self.loop = loop
         self.surplus: Transition | None = None
 
-    def advance(self, until: int) -> None:
-        """Play one turn, of which as many rows count as there are env steps left."""
+    def advance(self, until: int, due: float = 0) -> None:
+        """Play one turn, of which as many rows count as there are env steps left.
+
+        On a device as many turns at once, below env step `due`, as the agent can act in before it
+        learns: nobody looks at them until the last is played.
+        """
+        turns = 1 if self.surplus is not None else self._ahead(until, due)
+        if turns > 1:
+            for each in self._looked([self._act(after) for after in range(turns)]):
+                self._take(*each)
+            return
         step, count, ended = self.play() if self.surplus is None else self._left_over()
         most = until - self.loop.steps
         if count > most:
@@ -35,44 +49,82 @@ class SteppedTurns:
             count = most
         self._take(step, count, ended)
 
-    def play(self) -> tuple[Transition, int, bool]:
+    def play(self) -> Played:
         """Act and step once; return the turn, its number of valid rows, and if an episode ended."""
+        return next(self._looked([self._act()]))
+
+    def _ahead(self, until: int, due: float) -> int:
+        """Return how many whole turns can be played before anything has to be known of them."""
+        loop, n = self.loop, self.loop.envs.num_envs
+        asked = loop.max_episode_steps is not None or loop.books.wanted is not None
+        if asked or not (loop.learning and loop.foresees) or is_on_host(loop.start):
+            return 1
+        below = math.ceil((min(due, until) - loop.steps) / n)
+        return min(loop.agent.turns_ahead, below, (until - loop.steps) // n, TOGETHER)
+
+    def _act(self, after: int = 0) -> tuple[Transition, Outcome, Doubts]:
+        """Act and step once, so many turns after the one that the loop is at."""
         loop = self.loop
         obs, start, state = loop.obs, loop.start, loop.state
         decision = self.decide()
         try:
             outcome = loop.envs.step(decision.action)
-            outcome, seen = looked_at(outcome, start, decision.doubts)
         except RunError as error:
-            raise RunError(f"at env step {loop.steps + 1}: {error}") from error
-        if outcome.ended and outcome.real < loop.envs.num_envs:
-            # an episode may be lost with the process that played it
-            loop.books.forget(seen.truncated & ~seen.valid)
-        if loop.max_episode_steps is not None:
-            outcome, seen = self._cut(outcome, seen, loop.max_episode_steps)
+            raise self._at(loop.steps + after * loop.envs.num_envs, error) from error
         loop.obs, loop.start, loop.state = outcome.obs, outcome.start, decision.state
         chosen = decision.state, decision.action, decision.log_prob
         next_obs, reward, terminated, truncated, valid = outcome[:5]
         came = reward, terminated, truncated, next_obs, valid
         told = decision.answer, decision.noise
-        brought = None if isinstance(valid, np.ndarray) else seen
-        step = Transition(obs, start, state, *chosen, *came, *told, brought)
-        return step, outcome.real, outcome.ended
+        step = Transition(obs, start, state, *chosen, *came, *told)
+        return step, outcome, (*decision.doubts, *outcome.doubts)
+
+    def _looked(self, acted: list[tuple[Transition, Outcome, Doubts]]) -> Iterator[Played]:
+        """Yield turns with what the host has to know of them: of a device's all by one copy.
+
+        What was doubted, and is wrong, is refused where its turn comes.
+        """
+        loop = self.loop
+        found = looks([(doubts, list(flags_of(step))) for step, _, doubts in acted])
+        for step, outcome, _ in acted:
+            try:
+                seen = Seen(*next(found))
+            except RunError as error:
+                raise self._at(loop.steps, error) from error
+            real, ended = outcome.real, outcome.ended
+            if not isinstance(step.valid, np.ndarray):
+                step = step._replace(seen=seen)
+                real, ended = int(seen.valid.sum()), bool(seen.over.any())
+            if ended and real < len(seen.valid):
+                # an episode may be lost with the process that played it
+                loop.books.forget(seen.truncated & ~seen.valid)
+            if loop.max_episode_steps is not None:
+                step, ended = self._cut(step, outcome, seen, ended)
+            yield step, real, ended
+
+    def _at(self, steps: int, error: RunError) -> RunError:
+        return RunError(f"at env step {steps + 1}: {error}")
 
     def decide(self) -> Decision:
         """Return what is done now."""
         loop = self.loop
         return loop.agent.act(loop.obs, loop.start, loop.state, explore=loop.learning)
 
-    def _cut(self, outcome: Outcome, seen: Seen, limit: int) -> tuple[Outcome, Seen]:
-        over = (self.loop.books.lengths + seen.valid) >= limit
+    def _cut(
+        self, step: Transition, outcome: Outcome, seen: Seen, ended: bool
+    ) -> tuple[Transition, bool]:
+        """Truncate the episodes that have reached the loop's limit with a turn."""
+        loop = self.loop
+        over = (loop.books.lengths + seen.valid) >= loop.max_episode_steps
         over = over & seen.valid & ~(seen.terminated | seen.truncated)
         if not over.any():
-            return outcome, seen
-        cut = self.loop.envs.restart(like(over, outcome.valid), outcome)
-        return cut, seen._replace(truncated=seen.truncated | over)
+            return step, ended
+        cut = loop.envs.restart(like(over, outcome.valid), outcome)
+        loop.obs, loop.start = cut.obs, cut.start
+        known = step.seen and seen._replace(truncated=seen.truncated | over)
+        return step._replace(truncated=cut.truncated, seen=known), True
 
-    def _left_over(self) -> tuple[Transition, int, bool]:
+    def _left_over(self) -> Played:
         assert self.surplus is not None
         step, self.surplus = self.surplus, None
         return step, int(seen_of(step).valid.sum()), True
@@ -118,18 +170,6 @@ class RecordedTurns(SteppedTurns):
             at = before + step.valid.cumsum()[over]
             totals, cut = envs.data.returns[episode], ~made.terminated[episode]
             loop.record_all(at, over, totals, made.length[episode], cut)
-
-
-def looked_at(outcome: Outcome, start: Array, doubts: Doubts) -> tuple[Outcome, Seen]:
-    """Return an outcome with what the host has seen of it: of a device's, by the turn's one look.
-
-    What was doubted of the decision or the outcome, and is wrong, is refused.
-    """
-    leaves = start, outcome.reward, outcome.terminated, outcome.truncated, outcome.valid
-    if isinstance(start, np.ndarray):
-        return outcome, Seen(*leaves)
-    seen = Seen(*look((*doubts, *outcome.doubts), *leaves))
-    return outcome._replace(real=int(seen.valid.sum()), ended=bool(seen.over.any())), seen
 
 
 def split(step: Transition, most: int) -> tuple[Transition, Transition]:
