@@ -19,6 +19,7 @@ from seqrl.envs.tasks.catch import Catch
 from seqrl.envs.tasks.copy_memory import CopyMemory
 from seqrl.envs.tasks.corpus import Corpus
 from seqrl.envs.tasks.dialogue import Dialogue
+from seqrl.envs.tasks.facts import Facts
 from seqrl.envs.tasks.gates import Gates
 from seqrl.envs.tasks.mountain_car import MountainCar
 from seqrl.envs.tasks.next_token import NextToken
@@ -43,6 +44,7 @@ TASKS: dict[str, type[Any]] = {
     "seqrl/CopyMemory-v0": CopyMemory,
     "seqrl/Corpus-v0": Corpus,
     "seqrl/Dialogue-v0": Dialogue,
+    "seqrl/Facts-v0": Facts,
     "seqrl/Gates-v0": Gates,
     "seqrl/MountainCar-v0": MountainCar,
     "seqrl/NextToken-v0": NextToken,

@@ -27,6 +27,7 @@ from seqrl.networks.options import lookup
 from seqrl.networks.recurrent import GRU, LSTM, RNN
 from seqrl.networks.sequences.causal_lm import CausalLM
 from seqrl.networks.sequences.hred import HRED
+from seqrl.networks.sequences.memory_network import MemoryNetwork
 from seqrl.networks.sequences.seq2seq import Seq2Seq
 from seqrl.networks.sequences.tree import Tree
 from seqrl.networks.sequences.vhred import VHRED
@@ -48,6 +49,7 @@ NETWORKS = {
     "hred": "the same for dialogues, with a context network over turns",
     "vhred": "the same with a latent a turn: several replies to the same",
     "causal-lm": "a language model of Hugging Face's, from its folder; its cache is the memory",
+    "memory-network": "answers a question from facts, in several hops over them",
     "tree": "a recursive network: reads a tree of tokens from its leaves to its root",
     "word2vec": "a vector a word: skip-gram or CBOW, learned by seqrl/WordContext-v0",
 }
@@ -57,6 +59,7 @@ SEQUENCES: dict[str, MakeNetwork] = {
     "hred": HRED,
     "vhred": VHRED,
     "causal-lm": CausalLM,
+    "memory-network": MemoryNetwork,
     "tree": Tree,
     "word2vec": Word2Vec,
 }

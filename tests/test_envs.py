@@ -43,6 +43,8 @@ SEQUENCES = [
     ("seqrl/Adding-v0", {"length": 6}),
     ("seqrl/BinaryAddition-v0", {"bits": 3}),
     ("seqrl/CopyMemory-v0", {"blanks": 3, "items": 2, "symbols": 3}),
+    ("seqrl/Facts-v0", {"people": 2, "things": 2, "places": 3, "more": 2}),
+    ("seqrl/Facts-v0", {"asked": "person"}),
     ("seqrl/Gates-v0", {}),
     (NEXT, {"length": 5, "tokens": 3}),
     (NEXT, {"length": 5, "path": __file__}),

@@ -51,6 +51,43 @@ def backward(loss, leaves):
     return leaves
 
 
+def test_a_boltzmann_machine_by_hand(experiment):
+    """Two visible units and a hidden one: chances, and the direction of one contrast."""
+    rbm = experiment("rbm")
+    machine = rbm.Machine(np.array([[1.0], [-2.0]]), np.array([0.5, 0.0]), np.array([0.25]))
+    v, chance = np.array([[1.0, 0.0]]), lambda x: 1 / (1 + np.exp(-x))
+    assert machine.up(v) == pytest.approx(chance(np.array([[1.25]])))
+    assert machine.down(np.array([[1.0]])) == pytest.approx(chance(np.array([[1.5, -2.0]])))
+
+    class Ones:
+        def random(self, shape):
+            return np.zeros(shape)  # every unit is on
+
+    weight, visible, hidden = rbm.contrast(machine, v, Ones())
+    h, back = chance(1.25), chance(np.array([1.5, -2.0]))
+    again = chance(back @ [1.0, -2.0] + 0.25)
+    assert weight[:, 0] == pytest.approx(v[0] * h - back * again)
+    assert visible == pytest.approx(v[0] - back) and hidden == pytest.approx([h - again])
+
+
+def test_what_comes_back_is_nearer_than_the_mean_image(experiment):
+    rbm = experiment("rbm")
+    task = rbm.make("seqrl/Samples-v0", num_envs=2, set="digits", size=300).envs.task
+    shown = task.data[0].astype(float)
+    machine, errors = rbm.learn(shown, 32, epochs=8)
+    assert errors[-1] == machine.error(shown) < 0.6 * shown.var(0).mean() < errors[0]
+    net = rbm.stack(shown, (32, 16), 8, seed=0)
+    assert rbm.through(net, shown) < shown.var(0).mean()
+
+
+@pytest.mark.slow
+def test_rbm(experiment):
+    found = experiment("rbm").main()
+    assert found["RBM, 64 units"] < 0.2 * found["mean image"]
+    assert found["DBN, 64, 32, 16 units"] < 0.5 * found["mean image"]
+    assert found["named, from a DBN"] > found["named, from scratch"] + 0.1
+
+
 @pytest.mark.slow
 def test_gates(experiment):
     gates = experiment("gates")

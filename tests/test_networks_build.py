@@ -45,12 +45,15 @@ SPACES = {
     "tree": TREE,
     "tokens": spaces.Dict(source=WORDS, previous=spaces.Discrete(7)),
     "trees": spaces.Dict(tokens=WORDS, parent=spaces.MultiDiscrete([4] * 4)),
+    "facts": spaces.Dict(facts=spaces.MultiDiscrete([[7] * 3] * 4), question=WORDS),
     "context": spaces.Dict(given=WORDS, words=WORDS),
 }
+# networks of one space alone
 OWN = dict.fromkeys(SEQUENCES, "tokens") | {
     "word2vec": "context",
     "tree": "trees",
-}  # networks of one space alone
+    "memory-network": "facts",
+}
 
 
 @pytest.fixture(autouse=True)

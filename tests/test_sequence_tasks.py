@@ -66,6 +66,7 @@ RANDOM = [
     (NEXT, {"length": 4}),
     (GATES, {"gate": "or"}),
     ("seqrl/Trees-v0", {"depth": 2}),
+    ("seqrl/Facts-v0", {"places": 3}),
     (SAMPLES, {}),
     (SAMPLES, {"answer": "observation"}),
     (SAMPLES, {"set": "line", "noise": 3.0, "part": "test"}),
