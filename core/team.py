@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("seqrl")
 T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # torchrun's
+LAUNCHER = "TORCHELASTIC_RUN_ID"  # there where torchrun itself waits for the processes
+GRACE = 30.0  # seconds for the process that prints to come as far
 PATIENCE = timedelta(days=1)  # that ranks wait for one which evaluates; a death is noticed at once
 LENGTH = 8  # bytes that say how many follow
 ROOM = 16 << 10  # bytes of a value that are sent at once; more of them in a second exchange
@@ -116,10 +119,16 @@ def is_own(problem: BaseException | None) -> bool:
 def tells(problem: BaseException) -> bool:
     """Return whether this process prints what ended it: of a mistake that all have, one a machine.
 
-    A RunError is told for what it was raised from.
+    A RunError is told for what it was raised from. torchrun ends the other processes with the first
+    that ends: they wait for the one that prints, and print as well where it does not end them.
     """
     cause = problem.__cause__ if isinstance(problem, RunError) else problem
-    return not started() or os.environ["LOCAL_RANK"] == "0" or is_own(cause)
+    if not started() or os.environ["LOCAL_RANK"] == "0" or is_own(cause):
+        return True
+    if LAUNCHER not in os.environ:
+        return False
+    time.sleep(GRACE)
+    return True
 
 
 def refuse_several(what: str) -> None:

@@ -453,6 +453,23 @@ def test_a_mistake_of_all_is_told_once_and_one_of_a_single_process_in_all(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_who_does_not_tell_a_mistake_waits_to_be_ended(monkeypatch):
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    for name in (*team.VARIABLES, team.LAUNCHER):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    own = RunError("at step 3: OSError: no room")
+    own.__cause__ = OSError("no room")
+    assert team.tells(own) and team.tells(team.Lost("process 0 has ended")) and not waits
+    assert team.tells(UsageError("--steps 0")) and waits == [team.GRACE]  # nobody has ended it
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert team.tells(UsageError("--steps 0")) and len(waits) == 1
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv(team.LAUNCHER)
+    assert not team.tells(UsageError("--steps 0")) and len(waits) == 1
+
+
 class Taken(gym.Wrapper):
     """Can be made in the first process alone."""
 
