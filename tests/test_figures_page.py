@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqrl.training.runs.folder import write_config
+from seqrl.training.search.files import write_best
 
 HOME = Path(__file__).parents[1] / "benchmarks"
 spec = importlib.util.spec_from_file_location("figures", HOME / "figures.py")
@@ -85,12 +86,17 @@ def test_results_of_other_flags_are_none(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", figures.figures())
 def test_flags_are_those_of_a_run(name, tmp_path):
-    from seqrl.scripts import train
+    from seqrl.scripts import search, train
 
     figure, places = figures.figures()[name], {"folder": tmp_path, "seed": 0}
     before = [line.format(**places).split() for line in figure.get("before", ())]
     for command, *flags in before:
-        assert command in ("train", "record")
+        assert command in ("train", "record", "search")
+        if command == "search":  # the best of its runs, of which none is tried
+            own, words = search.make_parser(flags).parse_known_args(flags)
+            Path(own.out).mkdir()
+            config = train.make_config(train.make_parser(words).read(words))
+            write_best(config, Path(own.out) / "best.toml")
         if command == "train":  # a run of its settings, of which nothing is trained
             folder = Path(flags[flags.index("--run-dir") + 1])
             folder.mkdir()
