@@ -131,7 +131,7 @@ def sent_at_once(pieces: Any, device: torch.device) -> Any:
             part.write(place)
         else:
             place.view(part.dtype).reshape(part.shape)[...] = part
-    there = buffer.to(device)
+    there = buffer.to(device, non_blocking=True)
 
     def found(part: Any) -> torch.Tensor:
         begin, dtype = begins[id(part)], torch.from_numpy(np.empty(0, part.dtype)).dtype

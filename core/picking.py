@@ -14,7 +14,11 @@ def sent_to(leaf: Any, index: Any) -> Any:
         return index
     import torch  # imported here, as tabular agents must not need it
 
-    return torch.as_tensor(index, device=leaf.device)
+    if hasattr(index, "detach") or leaf.device.type == "cpu":
+        return torch.as_tensor(index, device=leaf.device)
+    own = torch.from_numpy(index)  # in memory that is pinned, so that the host does not wait
+    pinned = torch.empty(own.shape, dtype=own.dtype, pin_memory=True).copy_(own)
+    return pinned.to(leaf.device, non_blocking=True)
 
 
 def column_picker(index: Any, like: Any) -> Callable[[Any, int], Any]:

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ, ReplaySettings
+from seqrl.agents.deep.deep_sarsa import DeepSarsa
+from seqrl.agents.deep.imitation import Imitation
 from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
 from seqrl.agents.experience.episodes import Episodes
@@ -37,6 +40,11 @@ AGENTS: dict[str, Any] = {
     "reinforce": lambda *spaces, **given: Reinforce(*spaces, batch_episodes=8, **given),
     "q-learning": lambda *spaces, **given: DeepQ(*spaces, **{"replay": REPLAY, **given}),
 }
+OTHERS: dict[str, Any] = {
+    "sarsa": DeepSarsa,
+    "monte-carlo": DeepMonteCarlo,
+    "imitate": lambda *spaces, **given: Imitation(*spaces, batch_size=8, **given),
+}
 # crossings of a turn to the host and to the device, at most: a plain one, one that learns
 PLAIN, LEARNING = (1, 0), (3, 1)
 
@@ -48,7 +56,7 @@ def loop_of(name, network, n, device, task=None, backend="torch", **given):
     torch.manual_seed(0)
     made = network if isinstance(network, nn.Module) else build(network, spaces[0])
     given = {"seed": 0, "device": device, "backend": backend, **given}
-    agent = AGENTS[name](made, spaces[1], spaces[0], **given)
+    agent = (AGENTS | OTHERS)[name](made, spaces[1], spaces[0], **given)
     loop = Interaction(agent, envs)
     loop.reset(np.random.SeedSequence(0))
     return loop
@@ -91,7 +99,7 @@ def leaves_of(loop):
 
 
 @pytest.mark.parametrize("network", ["mlp", "gru"])
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", AGENTS | OTHERS)
 def test_numbers_are_those_of_the_cpu(name, network):
     n, turns, small = 6, 40, {}
     if name == "q-learning":

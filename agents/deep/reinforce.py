@@ -144,8 +144,9 @@ class Reinforce(PolicyAgent):
         seen[1:] |= whole.valid[:-1]  # with what followed the last step
         rows = rows_where(seen, (whole.valid_count or 0) + seen.shape[1])
         obs, start = tree.map(lambda leaf: taken(leaf, rows)[None], (whole.obs, whole.start))
-        values = self.critic_values(obs, start)[0]
-        return torch.zeros_like(whole.reward).put_(rows, values.to(whole.reward.dtype))
+        values, empty = self.critic_values(obs, start)[0], torch.zeros_like(whole.reward)
+        flat = empty.view(-1).index_copy(0, rows, values.to(empty.dtype))
+        return flat.view_as(empty)
 
     def _warn_of_cuts(self, whole: Batch) -> None:
         cut = (whole.discount[:-1] > 0) & whole.valid[:-1] & whole.final[1:]
