@@ -248,6 +248,7 @@ class Vector:
         own = gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv
         bare = envs.unwrapped
         self._separate = isinstance(bare, own)  # each has a seed and resets of its own
+        self._takes_mask = getattr(envs, "takes_reset_mask", False)  # any, also one of no row
         mode = envs.metadata.get("autoreset_mode")
         if isinstance(bare, own):  # in Gymnasium 1.3 their metadata is that of the last one made
             mode = bare.autoreset_mode
@@ -293,7 +294,8 @@ class Vector:
             after = obs, start, count, ended, doubts
             return Outcome(obs, reward, terminated, truncated, valid, *after)
         if ended and self.mode is AutoresetMode.DISABLED:
-            obs = self._reset(options={"reset_mask": done})
+            if self._takes_mask or bool(done.any()):
+                obs = self._reset(options={"reset_mask": done})
         elif ended and next_obs is obs:
             doubts += doubt(done.any(), partial(self._refuse_final, None))
         after = obs, done, count, ended, doubts
@@ -301,7 +303,7 @@ class Vector:
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
-        if not self._separate and not getattr(self.envs, "takes_reset_mask", False):
+        if not self._separate and not self._takes_mask:
             problem = "an episode outlasts the step limit and its rows cannot be reset one by one"
             remedy = "give the environment a time limit of its own"
             raise UsageError(f"{self._name()}: {problem}; {remedy}")

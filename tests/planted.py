@@ -21,7 +21,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "t
 FIRST = (
     "observations any_network action_mask policy_gradient schedules q_learning sarsa monte_carlo "
     "exploration episodes value reinforce networks loop rollout ppo normalize gru_kernel decoding "
-    "sac"
+    "sac crossings"
 ).split()
 ENOUGH = 1.0
 # it fails with any bug, for the text that the bug has replaced
@@ -223,6 +223,21 @@ BUGS = {
         "training/loop/train.py",
         "    agent.horizon = steps\n",
         "    agent.horizon = agent.horizon or steps\n",
+    ),
+    "steps that are not finite are kept on a device": Bug(
+        "core/doubts.py",
+        "            for back in undo:\n",
+        "            for back in []:\n",
+    ),
+    "episodes reset on a device where none ended": Bug(
+        "envs/draws.py",
+        "return where(mask, new, old)",
+        "return where(~mask, new, old)",
+    ),
+    "rows without a step written on a device": Bug(
+        "agents/experience/columns.py",
+        "where(valid, leaf, column[here, self.every])",
+        "leaf",
     ),
 }
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrl.core.types import Seen
+from seqrl.core.types import Seen, Transition
 
 WINDOW = 100  # episodes in the running means
 
@@ -57,7 +57,7 @@ class Books:
         """Count nothing of the episodes under way where `lost` [N] holds."""
         self.returns[lost] = self.lengths[lost] = 0
 
-    def add(self, step: Seen, count: int) -> None:
+    def add(self, step: Seen | Transition, count: int) -> None:
         """Add a turn, of which `count` rows are valid."""
         if count == len(step.valid):
             self.returns += step.reward

@@ -37,11 +37,12 @@ class SteppedTurns:
         On a device as many turns at once, below env step `due`, as the agent can act in before it
         learns: nobody looks at them until the last is played.
         """
-        turns = 1 if self.surplus is not None else self._ahead(until, due)
-        if turns > 1:
-            for each in self._looked([self._act(after) for after in range(turns)]):
-                self._take(*each)
-            return
+        if self.loop.foresees and self.surplus is None:
+            turns = self._ahead(until, due)
+            if turns > 1:
+                for each in self._looked([self._act(after) for after in range(turns)]):
+                    self._take(*each)
+                return
         step, count, ended = self.play() if self.surplus is None else self._left_over()
         most = until - self.loop.steps
         if count > most:
@@ -51,13 +52,16 @@ class SteppedTurns:
 
     def play(self) -> Played:
         """Act and step once; return the turn, its number of valid rows, and if an episode ended."""
-        return next(self._looked([self._act()]))
+        acted = step, outcome, _ = self._act()
+        if isinstance(step.valid, np.ndarray):
+            return self._known(step, outcome)
+        return next(self._looked([acted]))
 
     def _ahead(self, until: int, due: float) -> int:
         """Return how many whole turns can be played before anything has to be known of them."""
         loop, n = self.loop, self.loop.envs.num_envs
         asked = loop.max_episode_steps is not None or loop.books.wanted is not None
-        if asked or not (loop.learning and loop.foresees) or is_on_host(loop.start):
+        if asked or not loop.learning or is_on_host(loop.start):
             return 1
         below = math.ceil((min(due, until) - loop.steps) / n)
         return min(loop.agent.turns_ahead, below, (until - loop.steps) // n, TOGETHER)
@@ -80,27 +84,29 @@ class SteppedTurns:
         return step, outcome, (*decision.doubts, *outcome.doubts)
 
     def _looked(self, acted: list[tuple[Transition, Outcome, Doubts]]) -> Iterator[Played]:
-        """Yield turns with what the host has to know of them: of a device's all by one copy.
+        """Yield turns of tensors with what the host has to know of them: all by one copy.
 
         What was doubted, and is wrong, is refused where its turn comes.
         """
-        loop = self.loop
         found = looks([(doubts, list(flags_of(step))) for step, _, doubts in acted])
         for step, outcome, _ in acted:
             try:
                 seen = Seen(*next(found))
             except RunError as error:
-                raise self._at(loop.steps, error) from error
-            real, ended = outcome.real, outcome.ended
-            if not isinstance(step.valid, np.ndarray):
-                step = step._replace(seen=seen)
-                real, ended = int(seen.valid.sum()), bool(seen.over.any())
-            if ended and real < len(seen.valid):
-                # an episode may be lost with the process that played it
-                loop.books.forget(seen.truncated & ~seen.valid)
-            if loop.max_episode_steps is not None:
-                step, ended = self._cut(step, outcome, seen, ended)
-            yield step, real, ended
+                raise self._at(self.loop.steps, error) from error
+            known: Any = {"real": int(seen.valid.sum()), "ended": bool(seen.over.any())}
+            yield self._known(step._replace(seen=seen), outcome._replace(**known))
+
+    def _known(self, step: Transition, outcome: Outcome) -> Played:
+        """Return a turn that the host has seen, cut where the loop's limit is reached."""
+        loop = self.loop
+        if outcome.ended and outcome.real < loop.envs.num_envs:
+            # an episode may be lost with the process that played it
+            seen = seen_of(step)
+            loop.books.forget(seen.truncated & ~seen.valid)
+        if loop.max_episode_steps is None:
+            return step, outcome.real, outcome.ended
+        return self._cut(step, outcome, seen_of(step))
 
     def _at(self, steps: int, error: RunError) -> RunError:
         return RunError(f"at env step {steps + 1}: {error}")
@@ -110,19 +116,17 @@ class SteppedTurns:
         loop = self.loop
         return loop.agent.act(loop.obs, loop.start, loop.state, explore=loop.learning)
 
-    def _cut(
-        self, step: Transition, outcome: Outcome, seen: Seen, ended: bool
-    ) -> tuple[Transition, bool]:
+    def _cut(self, step: Transition, outcome: Outcome, seen: Seen) -> Played:
         """Truncate the episodes that have reached the loop's limit with a turn."""
         loop = self.loop
         over = (loop.books.lengths + seen.valid) >= loop.max_episode_steps
         over = over & seen.valid & ~(seen.terminated | seen.truncated)
         if not over.any():
-            return step, ended
+            return step, outcome.real, outcome.ended
         cut = loop.envs.restart(like(over, outcome.valid), outcome)
         loop.obs, loop.start = cut.obs, cut.start
         known = step.seen and seen._replace(truncated=seen.truncated | over)
-        return step._replace(truncated=cut.truncated, seen=known), True
+        return step._replace(truncated=cut.truncated, seen=known), outcome.real, True
 
     def _left_over(self) -> Played:
         assert self.surplus is not None
@@ -132,7 +136,7 @@ class SteppedTurns:
     def _take(self, step: Transition, count: int, ended: bool) -> None:
         """Learn from a turn and keep the books."""
         loop = self.loop
-        loop.books.add(seen_of(step), count)
+        loop.books.add(step.seen or step, count)
         if loop.learning:
             self._learn(step)
         before = loop.steps
