@@ -11,6 +11,7 @@ from seqrl.training import run
 from seqrl.training.runs import device_choice
 from seqrl.training.runs.config import complete
 from seqrl.training.runs.device_choice import by_size, by_speed, choice, size, speed
+from seqrl.training.runs.load import load_parts
 from seqrl.training.runs.run_one import stored_config
 
 PPO = {"agent": "ppo", "network": "mlp", "env": "seqrl/CartPole-v0", "num_envs": 2, "steps": 600}
@@ -119,3 +120,10 @@ def test_a_job_chooses_by_size_as_it_begins(tmp_path, monkeypatch, faulty_gpu):
     kept = tomllib.loads((folder / "config.toml").read_text())
     assert kept["agent_args"]["device"] == "cpu"
     assert prepare(Job(PPO, folder))["agent_args"]["device"] == "cpu"  # given again
+
+
+def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(tmp_path):
+    run(PPO, tmp_path / "run")
+    kept = tmp_path / "run" / "config.toml"
+    kept.write_text(kept.read_text().replace('device = "cpu"', 'device = "cuda:7"'))
+    assert str(load_parts(tmp_path / "run", {}).agent.device) == "cpu"

@@ -41,7 +41,7 @@ def load_parts(
     config.pop("dataset", None)
     if evaluated:
         config = run_parts.eval_config(config)
-    numbers = config["agent_args"]
+    numbers = config.get("agent_args", {})
     if numbers.get("device", "cpu") != "cpu":  # a GPU, which may not be here
         config["agent_args"] = {**numbers, "device": AUTO}
     config["env_args"] = {**config.get("env_args", {}), **(allowed.get("env_args") or {})}
