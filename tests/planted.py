@@ -196,7 +196,7 @@ BUGS = {
     ),
     "correction of the bound left out (SAC)": Bug(
         "agents/deep/squashed.py",
-        "return (normal - self._where_bounded(slope, torch.zeros_like(u))).sum(-1)",
+        "return (normal - self._where_bounded(slope, 0.0)).sum(-1)",
         "return normal.sum(-1)",
     ),
     "target from the online values (SAC)": Bug(

@@ -63,7 +63,8 @@ def turn(obs, action, reward, terminated=False, truncated=False, next_obs=0):
 def batch_of(agent, *turns, size=1):
     for each in turns:
         agent.store.add(each)
-    return agent.store.sample(size, np.random.default_rng(0))
+    batch = agent.store.sample(size, np.random.default_rng(0))
+    return batch._replace(noise=torch.randn(2, size, 1, generator=torch.Generator().manual_seed(7)))
 
 
 # the squashed density
@@ -131,9 +132,8 @@ def fixed_agent(coef=0.5, **options):
     return agent
 
 
-def soft_value(seed, coef):
-    """Of what such an agent draws first with a seed, by hand."""
-    noise = float(torch.randn(1, 1, 1, generator=torch.Generator().manual_seed(seed)))
+def soft_value(noise, coef):
+    """Of what such an agent draws with a normal number, by hand."""
     u = 0.4 + math.exp(-3.0) * noise
     density = -0.5 * noise**2 + 3.0 - 0.5 * math.log(2 * math.pi)
     return -3.0 * math.tanh(u) ** 2 - coef * (density - math.log(1 - math.tanh(u) ** 2))
@@ -146,10 +146,11 @@ def test_the_target_is_the_reward_and_the_soft_value_behind_it(end, share):
     """A truncated episode goes on; one that terminated has neither value nor entropy behind it."""
     agent = fixed_agent()
     batch = batch_of(agent, turn(1, 3.0, 2.5, next_obs=2, **end))
-    agent.torch_rng.manual_seed(5)
-    target = agent.target(batch, 0.5)
+    with torch.no_grad():
+        target = agent.target(batch, 0.5)
     assert target.shape == (1, 1)
-    assert float(target) == pytest.approx(2.5 + share * soft_value(5, 0.5), rel=1e-4)
+    expected = 2.5 + share * soft_value(float(batch.noise[1, 0, 0]), 0.5)
+    assert float(target) == pytest.approx(expected, rel=1e-4)
 
 
 def test_n_rewards_come_before_the_soft_value():
@@ -157,14 +158,12 @@ def test_n_rewards_come_before_the_soft_value():
     agent.store.add(turn(0, 1.0, 1.0, next_obs=1))
     second = turn(1, 1.0, 10.0, truncated=True, next_obs=2)
     agent.store.add(second._replace(start=np.zeros(1, bool)))
-    batch = agent.store.sample(8, np.random.default_rng(0))
+    batch = batch_of(agent, size=8)
     two = batch.obs[0] == 0
-    agent.torch_rng.manual_seed(5)
     with torch.no_grad():
         target = agent.target(batch, 0.0)[0]
     assert two.any() and not two.all()
-    noise = torch.randn(1, 8, 1, generator=torch.Generator().manual_seed(5))[0, :, 0]
-    value = -3.0 * torch.tanh(0.4 + math.exp(-3.0) * noise).square()
+    value = -3.0 * torch.tanh(0.4 + math.exp(-3.0) * batch.noise[1, :, 0]).square()
     expected = torch.where(two, 1 + 0.9 * 10 + 0.81 * value, 10 + 0.9 * value)
     assert torch.allclose(target, expected, atol=1e-4)
 
@@ -202,9 +201,9 @@ def test_the_policys_gradient_is_that_of_an_enumerated_problem(mean, log_std, co
             name: getattr(batch, name).expand(2, len(GRID), *getattr(batch, name).shape[2:])
             for name in ("obs", "start", "action", "reward", "discount", "final", "valid")
         },
+        noise=GRID.float()[None, :, None].expand(2, -1, 1),
         weight=(NORMAL * float(GRID[1] - GRID[0]) * len(GRID)).float(),
     )
-    agent._drawn = lambda like: GRID.float()[None, :, None].expand(*like.shape, 1)
     loss = agent.loss(wide)
     (loss.total / loss.count).backward()
     found = agent.policy.module.layer.bias.grad
@@ -237,9 +236,20 @@ def test_rows_weigh_as_much_as_their_importance():
     batch = batch_of(agent, turn(1, 1.0, 2.0, terminated=True), size=2)
     totals = []
     for weight in ([1.0, 1.0], [0.5, 0.5]):
-        agent.torch_rng.manual_seed(0)
         totals.append(agent.loss(batch._replace(weight=torch.tensor(weight))).total.item())
     assert totals[1] == pytest.approx(totals[0] / 2)
+
+
+def test_every_batch_is_learned_from_with_other_noise():
+    agent = agent_of(updates=Updates(4, 1, 3), replay=ReplaySettings(200, 0))
+    agent.store.add(turn(1, 1.0, 2.0, terminated=True))
+    agent.steps = agent.turn_steps = 1
+    seen = []
+    for batch in agent.batches():
+        seen.append(batch.noise)
+        agent.update(batch)
+    assert [x.shape for x in seen] == [(2, 4, 1)] * 3
+    assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
 
 
 # what it plays

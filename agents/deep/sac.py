@@ -223,8 +223,10 @@ class SAC(PolicyAgent):
     # learning
 
     def batches(self) -> Iterator[Batch]:
-        """Return draws from the replay, those due since the last turn."""
-        return draws(self)
+        """Yield draws from the replay, with the numbers that the policy's actions are made of."""
+        for batch in draws(self):
+            noise = Draw(self.torch_rng).normal((*batch.start.shape, self.head.dimensions))
+            yield batch._replace(noise=noise)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the losses of values, policy and entropy's weight (eq. 5, 9 and 18)."""
@@ -238,7 +240,7 @@ class SAC(PolicyAgent):
         error = target - twins(numbers, self.head.units(batch.action[ROW]))
         value_loss = 0.5 * error.square().sum(0)
         out = self.policy.learn(first, start, None, valid)
-        action, log_prob = self.head.drawn(out, self._drawn(valid))
+        action, log_prob = self.head.drawn(out, batch.noise[ROW])
         value = twins(numbers.detach(), action, fixed=True).amin(0)
         policy_loss = coef * log_prob - value
         each = value_loss + policy_loss
@@ -268,7 +270,7 @@ class SAC(PolicyAgent):
         """
         after, start = tree.map(lambda leaf: leaf[NEXT], batch.obs), batch.start[NEXT]
         out = self.policy.evaluate(after, start)
-        action, log_prob = self.head.drawn(out, self._drawn(start))
+        action, log_prob = self.head.drawn(out, batch.noise[NEXT])
         numbers = self.target_part.evaluate(after, start)
         value = self.target_part.module.head(numbers, action).amin(0)
         return batch.reward[ROW] + batch.discount[ROW] * (value - coef * log_prob)
@@ -276,10 +278,6 @@ class SAC(PolicyAgent):
     def coefficient(self) -> Any:
         """Return the weight of the entropy now."""
         return self.head.log_coef.exp() if self.learned else self.now(self.entropy_coef)
-
-    def _drawn(self, like: Tensor) -> Tensor:
-        """Return normal numbers [*like.shape, D]."""
-        return Draw(self.torch_rng).normal((*like.shape, self.head.dimensions))
 
     def update(self, batch: Batch) -> Callable[[], Metrics]:
         """Take a gradient step, move the target values, give what was drawn new priorities."""

@@ -85,9 +85,9 @@ class Squashed(Real):
         normal = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
         # log(1 - tanh(u)^2), which for a large u would be the logarithm of a rounded 0
         slope = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
-        return (normal - self._where_bounded(slope, torch.zeros_like(u))).sum(-1)
+        return (normal - self._where_bounded(slope, 0.0)).sum(-1)
 
-    def _where_bounded(self, each: Array, free: Array) -> Array:
+    def _where_bounded(self, each: Array, free: Any) -> Array:
         """Return [..., D] of the bounded dimensions, and `free` of the others."""
         if self.flags.all():
             return each
