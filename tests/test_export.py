@@ -308,7 +308,10 @@ def test_rounding_is_no_difference(found, expected):
 def test_what_is_typed_wrongly_is_said_in_a_line(taxi, pendulum, tmp_path, capsys):
     missing = str(tmp_path / "no" / "policy.npz")
     for words, said in (
-        ([taxi, "--to", "policy.onnx"], "policy.onnx: expected a name that ends in .pt2 or .npz"),
+        (
+            [taxi, "--to", "policy.onnx"],
+            "policy.onnx: expected a name that ends in .pt2, .npz or .vec",
+        ),
         ([taxi, "--to", "policy.pt2"], "a table is no program of torch; export it to NAME.npz"),
         ([pendulum, "--to", "p.npz"], "without memory; export it to NAME.pt2"),
         ([taxi, "--to", missing], f"{missing}: No such file or directory; name another file"),
