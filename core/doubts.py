@@ -79,6 +79,8 @@ class Trial:
 
     def settle(self) -> None:
         """Raise the error of the first doubt that holds, all steps undone."""
+        if not self._doubts:
+            return
         doubts, undo = self._doubts, self._undo
         self._doubts, self._undo = (), []
         try:

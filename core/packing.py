@@ -95,7 +95,7 @@ def packed(batches: Iterable[Batch], device: torch.device | None) -> list[Batch]
     listed = list(batches)
     made = pack(tuple(tuple(batch[:PACKED]) for batch in listed), device)
     pairs = zip(made, listed, strict=True)
-    return [Batch(*leaves)._replace(starts=batch.starts) for leaves, batch in pairs]
+    return [Batch._make((*leaves, None, {}, None, batch.starts)) for leaves, batch in pairs]
 
 
 def array_of(piece: Any) -> np.ndarray:

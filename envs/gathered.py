@@ -64,7 +64,7 @@ class Gathered:
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
         """Truncate the episodes where `mask` [N] holds and begin new ones there."""
         leaves: Any = tree.map(lambda leaf: leaf[self.rows], outcome[:LEAVES])
-        mine = Outcome(*leaves, int(leaves[4].sum()), outcome.ended)
+        mine = Outcome._make((*leaves, int(leaves[4].sum()), outcome.ended, ()))
         return self._outcome(lambda: (self.own.restart(mask[self.rows], mine), 0, self.asks()))
 
     def _outcome(self, action: Callable[[], tuple[Outcome, int, tuple[bool, bool]]]) -> Outcome:
@@ -75,7 +75,7 @@ class Gathered:
         self.asked = any(pause), any(stop)
         leaves: Any = side_by_side(*(outcome[:LEAVES] for outcome in outcomes))
         real, ended = zip(*((outcome.real, outcome.ended) for outcome in outcomes), strict=True)
-        return Outcome(*leaves, sum(real), any(ended))
+        return Outcome._make((*leaves, sum(real), any(ended), ()))
 
     def answer(self) -> tuple[Array, Array]:
         """Return the right actions [N, ...] for the current `obs`, and where they are known [N]."""

@@ -15,6 +15,7 @@ from seqrl.agents.deep.deep_sarsa import DeepSarsa
 from seqrl.agents.deep.imitation import Imitation
 from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.deep.value_agent import Updates
 from seqrl.agents.experience.episodes import Episodes
 from seqrl.agents.experience.replay import Replay, Sequences
 from seqrl.agents.experience.rollout import Rollout
@@ -34,11 +35,10 @@ from tests.pretend import crossings
 
 SMALL, LARGE = 64, 1024  # environments
 NETWORKS = ("mlp", "gru", "attention")
-REPLAY = ReplaySettings(buffer_size=1 << 15, learning_starts=2 * LARGE)
 AGENTS: dict[str, Any] = {
     "ppo": lambda *spaces, **given: PPO(*spaces, rollout=4, epochs=2, **given),
     "reinforce": lambda *spaces, **given: Reinforce(*spaces, batch_episodes=8, **given),
-    "q-learning": lambda *spaces, **given: DeepQ(*spaces, **{"replay": REPLAY, **given}),
+    "q-learning": DeepQ,
 }
 OTHERS: dict[str, Any] = {
     "sarsa": DeepSarsa,
@@ -75,12 +75,20 @@ def counted(loop, turns):
     return found
 
 
+def replaying(name, n):
+    """Options of Q-learning by which a turn of n environments takes four gradient steps."""
+    if name != "q-learning":
+        return {}
+    settings = ReplaySettings(buffer_size=32 * n, learning_starts=2 * n)
+    return {"replay": settings, "updates": Updates(batch_size=8, train_every=n // 4, updates=1)}
+
+
 @pytest.mark.parametrize("n", [SMALL, LARGE])
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_turn_waits_once_and_one_that_learns_twice_more(name, network, n):
     with pretend.device() as device:
-        loop = loop_of(name, network, n, device)
+        loop = loop_of(name, network, n, device, **replaying(name, n))
         loop.run(n)  # the first turn tries the network
         found = counted(loop, 9)
     assert {bool(updates) for *_, updates, _ in found} == {True, False}

@@ -291,8 +291,10 @@ class NetworkAgent(Scheduled):
 
     def _keepers(self) -> list[Callable[[], None]]:
         """Return what sets parts that learn on a device to what they are now."""
-        learning = [part for part in self.parts.values() if part.device.type != "cpu"]
-        return [keeper(part.module, part.optimizer) for part in learning if part.optimizer]
+        if self.device.type == "cpu":
+            return []
+        learning = [part for part in self.parts.values() if part.optimizer is not None]
+        return [keeper(part.module, part.optimizer) for part in learning]  # type: ignore
 
     def _check_loss(self, average: Array, name: str) -> Doubts:
         """Refuse a loss that is not finite; return the doubt where a device knows."""

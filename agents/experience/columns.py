@@ -204,7 +204,7 @@ class Columns:
         going, weights = (flag[1] & FINAL) == 0, []
         discount = np.where(flag[0] & TERMINATED, 0.0, gamma).astype(np.float32)
         for k in range(1, n):
-            weights.append(np.where(going, discount, np.zeros_like(discount)))
+            weights.append(discount * going)
             factor = np.where(flag[k] & TERMINATED, 0.0, gamma)
             discount = np.where(going, discount * factor, discount)
             behind = np.where(going, at[k + 1], behind)
