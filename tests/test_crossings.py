@@ -80,7 +80,8 @@ def replaying(name, n):
     if name != "q-learning":
         return {}
     settings = ReplaySettings(buffer_size=32 * n, learning_starts=2 * n)
-    return {"replay": settings, "updates": Updates(batch_size=8, train_every=n // 4, updates=1)}
+    updates = Updates(batch_size=8, train_every=n // 4, updates=1)
+    return {"replay": settings, "updates": updates, "sequences": Sequences(2)}
 
 
 @pytest.mark.parametrize("n", [SMALL, LARGE])
