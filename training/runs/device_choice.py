@@ -35,7 +35,8 @@ def build_new(config: Config, *, many: bool = False) -> RunParts:
         return build(config)
     parts = build(on(config, chosen.device))
     agent: Any = parts.agent
-    agent.device_reason = chosen.reason
+    if hasattr(agent, "device_reason"):  # an agent of the user's need not tell it
+        agent.device_reason = chosen.reason
     return parts
 
 
