@@ -35,7 +35,6 @@ COMMANDS = {
     "--priority 0.5 --preset none",
     "replay, memory": f"--agent q-learning --network gru {SMALL} --env CartPole-v1 --steps 4000 "
     "--num-envs 4 --burn-in 4 --learning-starts 500 --train-every 16 --preset none",
-    "SAC": "--agent sac --env Pendulum-v1 --steps 3000 --num-envs 2 --train-every 2 --preset none",
     "on policy, memory": f"--agent sarsa --network gru {SMALL} --env CartPole-v1 --steps 3000 "
     "--num-envs 2 --preset none",
     "resumed": f"--agent reinforce --env seqrl/TMaze-v0 --network gru {SMALL} --steps 8000 "

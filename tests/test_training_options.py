@@ -254,8 +254,8 @@ def test_sparse_activity_moves_every_agents_features_to_the_rate(name):
         loop = loop_of(name, learning_rate=0.1, **options)
         loop.run(240)
         part = next(iter(loop.agent.parts.values()))
-        obs = torch.as_tensor(loop.obs)[None]
-        return part.module.network(obs, torch.as_tensor(loop.start)[None])[0].mean().item()
+        obs = torch.tensor(loop.obs)[None]
+        return part.module.network(obs, torch.tensor(loop.start)[None])[0].mean().item()
 
     rare, often = (activity(sparsity=30.0, sparsity_rate=rate) for rate in (0.1, 0.9))
     assert rare + 0.1 < often

@@ -62,7 +62,9 @@ def check_learner(agent: Any) -> None:
     """Refuse an agent that learns from its own actions, or would ask somebody else."""
     if not getattr(agent, "learns_from_others", False):
         reason = "it learns from its own actions alone (on policy)"
-        remedy = "take imitate or q-learning; a class of yours that may sets learns_from_others"
+        remedy = (
+            "take imitate, q-learning or sac; a class of yours that may sets learns_from_others"
+        )
         raise UsageError(f"{type(agent).__name__} with recorded episodes: {reason}; {remedy}")
     if not isinstance(agent, Taught):
         return
