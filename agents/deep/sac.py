@@ -230,7 +230,7 @@ class SAC(PolicyAgent):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the losses of values, policy and entropy's weight (eq. 5, 9 and 18)."""
-        first = tree.map(lambda leaf: leaf[ROW], batch.obs)
+        first, noise = tree.map(lambda leaf: leaf[ROW], (batch.obs, batch.noise))
         start, valid = batch.start[ROW], batch.valid[ROW]
         with torch.no_grad():
             coef = self.coefficient()
@@ -240,7 +240,7 @@ class SAC(PolicyAgent):
         error = target - twins(numbers, self.head.units(batch.action[ROW]))
         value_loss = 0.5 * error.square().sum(0)
         out = self.policy.learn(first, start, None, valid)
-        action, log_prob = self.head.drawn(out, batch.noise[ROW])
+        action, log_prob = self.head.drawn(out, noise)
         value = twins(numbers.detach(), action, fixed=True).amin(0)
         policy_loss = coef * log_prob - value
         each = value_loss + policy_loss
@@ -268,9 +268,10 @@ class SAC(PolicyAgent):
         Rewards, then the target values of what the policy draws there and its entropy; behind an
         episode that terminated neither.
         """
-        after, start = tree.map(lambda leaf: leaf[NEXT], batch.obs), batch.start[NEXT]
+        leaves = batch.obs, batch.noise, batch.start
+        after, noise, start = tree.map(lambda leaf: leaf[NEXT], leaves)
         out = self.policy.evaluate(after, start)
-        action, log_prob = self.head.drawn(out, batch.noise[NEXT])
+        action, log_prob = self.head.drawn(out, noise)
         numbers = self.target_part.evaluate(after, start)
         value = self.target_part.module.head(numbers, action).amin(0)
         return batch.reward[ROW] + batch.discount[ROW] * (value - coef * log_prob)
