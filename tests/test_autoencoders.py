@@ -15,9 +15,12 @@ from seqrl.core.errors import UsageError
 from seqrl.envs import make
 from seqrl.envs.tasks.samples import Samples
 from seqrl.networks import GRU, VAE, AutoEncoder, build
+from seqrl.networks.diagnosis.codes import codes
 from seqrl.networks.latents import kl
 from seqrl.networks.undone import FromMaps
-from seqrl.training import train
+from seqrl.training import evaluate, train
+from seqrl.training.pictures.codes import images
+from seqrl.training.pictures.picture_logger import AgentPictures
 
 VECTOR = spaces.Box(np.float32([-2, 0, -np.inf]), np.float32([2, 1, np.inf]))
 DIGITS = {part: Samples(set="digits", part=part) for part in ("train", "test")}
@@ -352,3 +355,40 @@ def labels_right(network, updates=600):
     shown, label = DIGITS["test"].data
     said = agent.act(shown, np.ones(len(shown), bool), explore=False).action
     return (said == label).mean()
+
+
+# pictures
+
+
+@pytest.mark.parametrize(("cls", "names"), [(AutoEncoder, 2), (VAE, 3)])
+def test_pictures_of_codes(cls, names):
+    envs = make("seqrl/Samples-v0", num_envs=2, set="digits", answer="observation")
+    agent = Imitation(
+        cls(envs.single_observation_space), envs.single_action_space, envs.single_observation_space
+    )
+    shown = DIGITS["test"].data[0][:20]
+    found = codes(agent.network, shown)
+    assert found.given_back.shape == (20, 64) and found.walk.shape == (7, 7, 64)
+    with torch.no_grad():
+        code = agent.network.code_of(torch.from_numpy(shown))
+        middle = torch.zeros(8) if cls is VAE else code.mean(0)
+        expected = agent.network.decode(middle[None])[0]
+    np.testing.assert_allclose(found.walk[3, 3], expected, atol=1e-5)
+    assert set(found.changed) == set(code.std(0).argsort()[-2:].tolist())
+    pictures = AgentPictures(
+        lambda **more: make("seqrl/Samples-v0", set="digits", answer="observation"),
+        codes_of=lambda agent, obs: codes(agent.network, obs),
+    )
+    played = pictures.play(agent)
+    drawn = dict(pictures.draw(agent, evaluate(agent, envs, 4, seed=0), played))
+    tags = [tag for tag in drawn if tag.startswith("codes/")]
+    assert len(tags) == names and all(drawn[tag].startswith(b"\x89PNG") for tag in tags)
+    assert codes(build("mlp", VECTOR), shown) is None
+
+
+def test_images_lose_their_channels():
+    obs = np.arange(2 * 3 * 4 * 2).reshape(2, 3, 4, 2)
+    assert images(obs)[1, 2, 3] == obs[1, 2, 3].mean()
+    assert images(obs.transpose(0, 3, 1, 2))[1, 2, 3] == obs[1, 2, 3].mean()
+    assert images(np.zeros((5, 64))).shape == (5, 8, 8)
+    assert images(np.zeros((5, 6))).shape == (5, 1, 6)

@@ -172,3 +172,11 @@ def test_addition(experiment):
     found = experiment("addition").main(2_000)
     means = {name: np.mean(shares) for name, shares in found.items()}
     assert means == pytest.approx(EARLY, abs=0.3)
+
+
+@pytest.mark.slow
+def test_representations(experiment):
+    found = experiment("representations").main(seeds=2)
+    begun, nothing = found["Catch, pre-trained"], found["Catch from nothing"]
+    assert begun.mean() > nothing.mean()
+    assert all(curves.shape == (2, 5) for curves in found.values())
