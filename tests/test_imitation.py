@@ -460,9 +460,12 @@ def test_real_answers_are_learned(spread):
         ({"label_smoothing": 1.0}, r"label_smoothing 1.0: expected a number of \[0, 1\)"),
         ({"learn_spread": True}, r"learn_spread: Discrete\(3\) has no spread to learn"),
         ({"batch_size": 0}, "batch_size 0: expected a whole number of at least 1"),
-        ({"teacher": 3}, "teacher: expected task, a run's folder or module:function"),
-        ({"teacher": First}, "teacher: expected task, a run's folder or module:function"),
-        ({"teacher": ""}, "teacher: expected task, a run's folder or module:function"),
+        ({"teacher": 3}, "teacher: expected task, observation, a run's folder or module:function"),
+        (
+            {"teacher": First},
+            "teacher: expected task, observation, a run's folder or module:function",
+        ),
+        ({"teacher": ""}, "teacher: expected task, observation, a run's folder or module:function"),
     ],
 )
 def test_numbers_that_do_not_fit(given, said):
@@ -482,7 +485,10 @@ def wrong(obs):
 @pytest.mark.parametrize(
     "teacher, said",
     [
-        ("nowhere", "--teacher nowhere: expected task, a run's folder or module:function; no such"),
+        (
+            "nowhere",
+            "--teacher nowhere: expected task, observation, a run's folder or module:function; no such",
+        ),
         ("nowhere:it", "--teacher nowhere:it: ModuleNotFoundError"),
         ("math:pi", "--teacher math:pi: expected a function, got float"),
         (QLearning(spaces.Discrete(2), ACTIONS), None),

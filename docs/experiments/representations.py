@@ -105,7 +105,7 @@ def runs(steps: int, before: int, seed: int) -> dict[str, list[float]]:
     }
 
 
-def main(seeds: int = 3, steps: int = 10_000, before: int = 20_000) -> dict[str, np.ndarray]:
+def main(seeds: int = 4, steps: int = 10_000, before: int = 20_000) -> dict[str, np.ndarray]:
     """Run all; return the curves [seeds, points] by name."""
     each = [runs(steps, before, seed) for seed in range(seeds)]
     found = {name: np.array([run[name] for run in each]) for name in each[0]}
