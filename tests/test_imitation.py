@@ -487,7 +487,7 @@ def wrong(obs):
     [
         (
             "nowhere",
-            "--teacher nowhere: expected task, observation, a run's folder or module:func.*; no such",
+            "--teacher nowhere: expected task, observation, a run's folder or .*; no such",
         ),
         ("nowhere:it", "--teacher nowhere:it: ModuleNotFoundError"),
         ("math:pi", "--teacher math:pi: expected a function, got float"),
