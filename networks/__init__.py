@@ -17,8 +17,11 @@ from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
 from seqrl.networks.recurrent import GRU, LSTM, RNN
 from seqrl.networks.sequences.causal_lm import CausalLM
 from seqrl.networks.sequences.hred import HRED
+from seqrl.networks.sequences.memory_network import MemoryNetwork
 from seqrl.networks.sequences.seq2seq import Seq2Seq
+from seqrl.networks.sequences.tree import Tree
 from seqrl.networks.sequences.vhred import VHRED
+from seqrl.networks.sequences.word2vec import Word2Vec
 from seqrl.networks.stack import FrameStack
 from seqrl.networks.tokens import Tokens
 from seqrl.networks.vectors import Embedding, flat
@@ -40,12 +43,15 @@ __all__ = [
     "Embedding",
     "Encoder",
     "FrameStack",
+    "MemoryNetwork",
     "Network",
     "Normalize",
     "Normalized",
     "NumpyForward",
     "Seq2Seq",
     "Tokens",
+    "Tree",
+    "Word2Vec",
     "activation",
     "as_network",
     "build",

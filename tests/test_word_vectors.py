@@ -153,6 +153,12 @@ def test_bad_options(text, refused, lines, options, message):
     refused(re.escape(message), CONTEXT, **path, **options)
 
 
+def test_what_is_no_question(text, refused):
+    path = text(": capitals\nParis France\n", "questions.txt")
+    said = "line 2: 2 words; expected four, a b c d"
+    refused(said, CONTEXT, path=text("a b"), questions=path)
+
+
 # the network
 
 

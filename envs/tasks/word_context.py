@@ -78,6 +78,7 @@ class WordContext:
             for name in ("unit", "least"):
                 if getattr(self, name) != getattr(WordContext, name):
                     raise UsageError(f"{name}: the generated text has words; leave it out")
+        _ = self.asked  # what is no question is told here
         if not (np.diff(self.text.line) == 0).any():
             raise UsageError(f"path {self.path!r}: no line of two {self.unit}s; expected sentences")
 
