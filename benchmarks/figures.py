@@ -34,8 +34,8 @@ are in `benchmarks/figures.toml`, and what judges some of imitation instead in
 `benchmarks/judges.py`; settings are the defaults (`--preset none`) unless a preset is
 named. Asked is what we hold ourselves to; a miss stands here as well, and so does what was not
 measured yet. Runs until 0.95 say after how many env steps 200 greedy episodes scored it, and what
-fresh ones did. Seconds are those of a clock, on a machine that may have had other work beside. Published
-numbers are others' and quoted.
+fresh ones did. Seconds are those of a clock, on a machine that may have had other work beside.
+Published numbers are others' and quoted.
 
 | agent | work | asked | seeds 0, 1, ... | | seconds a run | published | measured |
 |---|---|---|---|---|---|---|---|
