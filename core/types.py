@@ -13,11 +13,11 @@ from seqrl.core.picking import column_picker, rows_where, sent_to, taken
 Array = Any  # a NumPy array or a torch tensor; every leaf has N (or T, N) in front
 State = Any  # memory: an array or nested tuples/dicts of arrays, None for the memoryless
 Metrics = Mapping[str, Any]  # tag -> number, 0-d tensor or function that is called when logged
-Doubts = tuple["Doubt", ...]
+DeferredChecks = tuple["DeferredCheck", ...]
 Answer = tuple[Array, Array]  # the right action [N, ...], and bool [N] where it is known
 
 
-class Doubt(NamedTuple):
+class DeferredCheck(NamedTuple):
     """Whether numbers are wrong, which a device knows, and what names it where they are."""
 
     wrong: Array  # bool [] on the device
@@ -133,7 +133,7 @@ class Decision(NamedTuple):
     """The action chosen by an agent, its memory after the step and its log-probability.
 
     Where a teacher was asked also what is right, whoever chose the action; where the network
-    draws, also the numbers [N, K] that it was handed. What is doubted of it the turn's look finds.
+    draws, also the numbers [N, K] that it was handed. Its checks are run by the turn's look.
     """
 
     action: Array
@@ -141,4 +141,4 @@ class Decision(NamedTuple):
     log_prob: Array | None = None
     answer: Answer | None = None
     noise: Array | None = None
-    doubts: Doubts = ()
+    checks: DeferredChecks = ()

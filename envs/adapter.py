@@ -17,17 +17,17 @@ from gymnasium.vector import AutoresetMode
 
 from seqrl.core import tree
 from seqrl.core.arrays import to_numpy
-from seqrl.core.doubts import doubt
+from seqrl.core.deferred import require_not
 from seqrl.core.errors import RunError, UsageError, UserError, explain
 from seqrl.core.picking import where
 from seqrl.core.seeding import ints
-from seqrl.core.types import Array, Doubts
+from seqrl.core.types import Array, DeferredChecks
 from seqrl.envs import answers, batches
 from seqrl.envs.failed import failed_environment
 from seqrl.envs.observations import Misfit, observations
 
 REAL = np.dtype(np.float64)
-DOUBTS = "doubts"  # of a step's info, as tuples of `Doubt`
+DEFERRED = "deferred"  # of a step's info, as tuples of `DeferredCheck`
 NUMBERS = frozenset((float, int, np.float64, np.float32))  # types of most rewards
 
 
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
     # of arrays; of tensors, at which nobody has looked, all that may be
     real: int  # number of valid steps
     ended: bool  # whether an episode ended in any valid step
-    doubts: Doubts = ()  # what the loop is to look at
+    checks: DeferredChecks = ()  # what the loop is to look at
 
     def cut(self, mask: np.ndarray, obs: Array) -> Outcome:
         """Truncate the episodes where `mask` [N] holds; new ones have begun with `obs`."""
@@ -282,7 +282,7 @@ class Vector:
         reward, terminated, truncated = self._answers(obs, reward, terminated, truncated)
         done = terminated | truncated
         next_obs = self._final_observations(obs, info, done)
-        doubts = (*info.get(DOUBTS, ()), *self._doubts(reward, obs, next_obs))
+        checks = (*info.get(DEFERRED, ()), *self._check_later(reward, obs, next_obs))
         ended = batches.is_tensor(done) or bool(done.any())
         valid, count = done | True, self.num_envs
         if self._filler is not None:
@@ -291,14 +291,14 @@ class Vector:
         if self.mode is AutoresetMode.NEXT_STEP:
             start = ~valid
             self._filler = done if ended else None
-            after = obs, start, count, ended, doubts
+            after = obs, start, count, ended, checks
             return Outcome(obs, reward, terminated, truncated, valid, *after)
         if ended and self.mode is AutoresetMode.DISABLED:
             if self._takes_mask or bool(done.any()):
                 obs = self._reset(options={"reset_mask": done})
         elif ended and next_obs is obs:
-            doubts += doubt(done.any(), partial(self._refuse_final, None))
-        after = obs, done, count, ended, doubts
+            checks += require_not(done.any(), partial(self._refuse_final, None))
+        after = obs, done, count, ended, checks
         return Outcome(next_obs, reward, terminated, truncated, valid, *after)
 
     def restart(self, mask: np.ndarray, outcome: Outcome) -> Outcome:
@@ -421,13 +421,13 @@ class Vector:
         expected = "expected info['final_obs'], the last observations of episodes that ended"
         raise RunError(f"{self._name()} (SAME_STEP): {expected}, got {batches.brief(final)}")
 
-    def _doubts(self, reward: Array, *seen: Array) -> Doubts:
-        """Refuse (RunError) numbers that are wrong, or return the doubt where a device knows."""
+    def _check_later(self, reward: Array, *seen: Array) -> DeferredChecks:
+        """Refuse (RunError) numbers that are wrong, or return the check where a device knows."""
         wrong = ~(abs(batches.total(reward)) < math.inf)
         for obs in seen:
             for astray in self._observations.astray(obs):
                 wrong = wrong | astray
-        return doubt(wrong, partial(self._check_numbers, reward, *seen))
+        return require_not(wrong, partial(self._check_numbers, reward, *seen))
 
     def _check_numbers(self, reward: Array, *seen: Array) -> None:
         """Raise RunError for a reward that is not finite, or an observation not of its space."""

@@ -13,10 +13,10 @@ from gymnasium.vector.utils import batch_space
 from seqrl.core import schema, tree
 from seqrl.core.arrays import host_copy
 from seqrl.core.checks import check_whole
-from seqrl.core.doubts import doubt
+from seqrl.core.deferred import require_not
 from seqrl.core.errors import UsageError, closest
 from seqrl.core.seeding import check_seed
-from seqrl.core.types import Array, Doubts
+from seqrl.core.types import Array, DeferredChecks
 from seqrl.envs.actions import Actions, checked
 from seqrl.envs.draws import Draws, TorchDraws
 
@@ -80,7 +80,7 @@ class BatchedEnv(gym.vector.VectorEnv):
     """N episodes of a task side by side.
 
     Arrays are NumPy's, or with a torch `device` tensors on it. A step waits for no device: what
-    may be wrong with it is told by `info["doubts"]` (see `core.doubts`), which the loop looks at.
+    may be wrong with it is told by `info["deferred"]` (`core.deferred`), which the loop checks.
     Rewards are float32. Autoreset modes are Gymnasium's; in SAME_STEP `info["final_obs"]` is one
     batch with the true successor in EVERY environment, and `_final_obs` marks the episodes that
     ended. `max_episode_steps` truncates episodes. One seed, any whole number >= 0, determines
@@ -139,9 +139,9 @@ class BatchedEnv(gym.vector.VectorEnv):
         episodes = dict(self._started())
         pending = self._done  # NEXT_STEP: these only reset
         waiting = self._mode is not AutoresetMode.SAME_STEP and self._draws.most(pending)
-        doubts: Doubts = ()
+        checks: DeferredChecks = ()
         if waiting and self._mode is AutoresetMode.DISABLED:
-            doubts = doubt(pending.any(), refuse_to_go_on)
+            checks = require_not(pending.any(), refuse_to_go_on)
         action = self._actions.read(actions, self.num_envs)
         episodes["time"] = episodes["time"] + 1
         changed, reward, terminated = self.task.advance(self._xp, episodes, action)
@@ -153,8 +153,8 @@ class BatchedEnv(gym.vector.VectorEnv):
             terminated, truncated = terminated & ~pending, truncated & ~pending
         done = terminated | truncated
         outside = self._actions.outside(action).any()
-        doubts += doubt(outside, partial(self._actions.refuse, action))
-        info: dict[str, Any] = {"doubts": doubts} if doubts else {}
+        checks += require_not(outside, partial(self._actions.refuse, action))
+        info: dict[str, Any] = {"deferred": checks} if checks else {}
         if waiting:
             episodes = self._restart(episodes, pending)
         self._episodes, self._done = episodes, done

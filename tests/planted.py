@@ -225,7 +225,7 @@ BUGS = {
         "    agent.horizon = agent.horizon or steps\n",
     ),
     "steps that are not finite are kept on a device": Bug(
-        "core/doubts.py",
+        "core/deferred.py",
         "            for back in undo:\n",
         "            for back in []:\n",
     ),

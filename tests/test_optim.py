@@ -182,8 +182,8 @@ def test_loaded_weights_are_a_copy():
 def test_gradients_are_scaled_down_to_the_norm():
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.grad = torch.tensor([[3.0, 4.0]])
-    norm, doubts = clip_gradients(layer, layer.parameters(), 0.5)
-    assert norm.item() == 5.0 and not doubts
+    norm, checks = clip_gradients(layer, layer.parameters(), 0.5)
+    assert norm.item() == 5.0 and not checks
     torch.testing.assert_close(layer.weight.grad, torch.tensor([[0.3, 0.4]]), atol=1e-5, rtol=0)
 
 

@@ -24,12 +24,12 @@ from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import action_mask, schema, team, tree
 from seqrl.core.arrays import host_copy, seen, to_tensor
 from seqrl.core.checks import check_choice, check_unit
-from seqrl.core.doubts import Trial, finite
+from seqrl.core.deferred import Transaction, require_finite
 from seqrl.core.errors import RunError, UsageError
 from seqrl.core.moments import RewardScale
 from seqrl.core.saved import NUMBER, PART, RNG, Kept
 from seqrl.core.seeding import Seed, drawing_from, generator, torch_generator
-from seqrl.core.types import Array, Batch, Doubts, Metrics, Transition
+from seqrl.core.types import Array, Batch, DeferredChecks, Metrics, Transition
 from seqrl.networks.base import Network, as_network, has_memory, kept_outputs, name_of
 from seqrl.networks.contract import attempt, probe
 from seqrl.networks.resets import starts_at_most
@@ -102,7 +102,7 @@ class NetworkAgent(Scheduled):
         self.normalize_reward, self.reward_scale = normalize_reward, RewardScale(gamma)
         self.updates = 0
         self.turn_steps = 0  # env steps of the turn that is being learned from
-        self.parts, self.store, self.trial = {}, None, Trial()
+        self.parts, self.store, self.transaction = {}, None, Transaction()
         self.built = self.checked = False  # are the layers there; has the network been tried
         self.reseed(seed)
 
@@ -218,7 +218,7 @@ class NetworkAgent(Scheduled):
         before = self.updates
         for batch in self.batches():
             told = self.update(batch)
-        self.trial.settle()
+        self.transaction.commit()
         if team.size() > 1 and self.updates // COMPARED > before // COMPARED:
             team.check_alike("the weights", team.all_of("a comparison", self._weights_digest))
         metrics = told() if callable(told) else told
@@ -271,8 +271,8 @@ class NetworkAgent(Scheduled):
         """
         average = loss.total / loss.count
         terms = [term for part in parts for term in part.take_terms()]
-        self.trial.begin(self._keepers)
-        self.trial.add(self._check_loss(team.total(average), name))
+        self.transaction.begin(self._keepers)
+        self.transaction.add(self._check_loss(team.total(average), name))
         now, most = self.now(self.learning_rate), self.optim.max_grad_norm
         for part in parts:
             if part.learns_in_numpy:  # others follow when they act
@@ -284,8 +284,8 @@ class NetworkAgent(Scheduled):
                 part.clear()
             sum(terms, average).backward()
             clipped = [part.clip(most) for part in parts]
-        for part, (_, doubts) in zip(parts, clipped, strict=True):
-            self.trial.add(doubts)
+        for part, (_, checks) in zip(parts, clipped, strict=True):
+            self.transaction.add(checks)
             part.step(now)
         return clipped[0][0]
 
@@ -296,15 +296,15 @@ class NetworkAgent(Scheduled):
         learning = [part for part in self.parts.values() if part.optimizer is not None]
         return [keeper(part.module, part.optimizer) for part in learning]  # type: ignore
 
-    def _check_loss(self, average: Array, name: str) -> Doubts:
-        """Refuse a loss that is not finite; return the doubt where a device knows."""
+    def _check_loss(self, average: Array, name: str) -> DeferredChecks:
+        """Refuse a loss that is not finite; return the check where a device knows."""
         update = self.updates + 1
 
         def refuse() -> NoReturn:
             remedy = "try a smaller --learning-rate, or --normalize-reward where rewards are large"
             raise RunError(f"the {name} is {average.item()} at update {update}: {remedy}")
 
-        return finite(average.detach() if isinstance(average, Tensor) else average, refuse)
+        return require_finite(average.detach() if isinstance(average, Tensor) else average, refuse)
 
     @contextmanager
     def studying(self, batch: Batch) -> Iterator[None]:
@@ -421,10 +421,10 @@ def own_dropout(network: nn.Module) -> float:
     return max(shares, default=0.0)
 
 
-def check_finite(out: Array, obs: Array) -> Doubts:
-    """Refuse to act on numbers that are not finite; return the doubt where a device knows."""
+def check_finite(out: Array, obs: Array) -> DeferredChecks:
+    """Refuse to act on numbers that are not finite; return the check where a device knows."""
 
     def refuse() -> NoReturn:
         raise RunError(f"the network gave {out.ravel()[:4].tolist()} ... at {obs}"[:200])
 
-    return finite(out.sum(), refuse)
+    return require_finite(out.sum(), refuse)

@@ -22,9 +22,9 @@ from seqrl.core import schema
 from seqrl.core.arrays import is_on_host, to_numpy
 from seqrl.core.checked import check_part, checked_part
 from seqrl.core.checks import check_whole
-from seqrl.core.doubts import finite
+from seqrl.core.deferred import require_finite
 from seqrl.core.errors import RunError, UsageError, closest
-from seqrl.core.types import Doubts
+from seqrl.core.types import DeferredChecks
 from seqrl.networks.base import Network, name_of
 
 EXTRA = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
@@ -234,18 +234,18 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], name: str = "weigh
 
 def clip_gradients(
     module: nn.Module, weights: Iterable[Tensor], most: float, each: float = math.inf
-) -> tuple[Tensor, Doubts]:
+) -> tuple[Tensor, DeferredChecks]:
     """Cut gradients to a size of at most `each`, then scale them to a norm of at most `most`.
 
     Return the norm before both. A gradient that is not finite is refused (RunError) by its
-    weight's name in the module; where a device knows the doubt is returned.
+    weight's name in the module; where a device knows the check is returned.
     """
     owners = [weight for weight in weights if weight.grad is not None]
     grads: list[Any] = [weight.grad for weight in owners]
     norm = before = norm_of(grads)
     # the next step's gradients take the place of these before a device is looked at
     found = grads if is_on_host(norm) else torch._foreach_norm(grads, math.inf)
-    doubts = finite(norm, partial(refuse_gradient, module, owners, found))
+    checks = require_finite(norm, partial(refuse_gradient, module, owners, found))
     if each < math.inf:
         torch._foreach_clamp_min_(grads, -each)
         torch._foreach_clamp_max_(grads, each)
@@ -254,7 +254,7 @@ def clip_gradients(
         torch._foreach_mul_(grads, (most / norm.double()).clamp(max=1.0).to(norm.dtype))
     elif (size := float(norm)) > most:
         torch._foreach_mul_(grads, most / size)
-    return before, doubts
+    return before, checks
 
 
 def refuse_gradient(module: nn.Module, owners: list[Tensor], found: Sequence[Tensor]) -> NoReturn:

@@ -22,14 +22,14 @@ from seqrl.agents.deep.optim import (
 from seqrl.core import action_mask, schema, team, tree
 from seqrl.core.arrays import joined, to_numpy, to_tensor
 from seqrl.core.errors import UsageError
-from seqrl.core.types import Array, Doubts, State
+from seqrl.core.types import Array, DeferredChecks, State
 from seqrl.networks.base import Network, handed
 from seqrl.networks.batch_norm import batch_norms
 from seqrl.networks.plain.numpy_adam import NumpyAdam
 from seqrl.networks.plain.numpy_forward import NumpyForward, numpy_forward
 from seqrl.networks.plain.numpy_mlp import NumpyMLP, numpy_mlp
 
-Clipped = tuple[Tensor | float, Doubts]
+Clipped = tuple[Tensor | float, DeferredChecks]
 BACKENDS = ("auto", "torch", "numpy")
 
 
@@ -206,7 +206,7 @@ class Part:
     def clip(self, most: float, by_outputs: np.ndarray | None = None) -> Clipped:
         """Add the penalties' gradients, cut all to a norm of at most `most`.
 
-        Return the norm before that, and what is doubted of it.
+        Return the norm before that, and its deferred checks.
         by_outputs: of a loss by the newest outputs, where it was worked out in NumPy.
         """
         if by_outputs is None and self.leaf is not None and self.leaf.grad is not None:

@@ -25,12 +25,12 @@ from seqrl.agents.deep.warm_start import (
 )
 from seqrl.agents.schedules import schedule
 from seqrl.core import action_mask, tree
-from seqrl.core.doubts import look
+from seqrl.core.deferred import run_checks
 from seqrl.core.errors import UsageError
 from seqrl.core.moments import Measured, RunningMoments
 from seqrl.core.saved import PART, Kept
 from seqrl.core.seeding import Seed
-from seqrl.core.types import Array, Batch, Decision, Doubts, State
+from seqrl.core.types import Array, Batch, Decision, DeferredChecks, State
 from seqrl.networks.base import copied
 from seqrl.networks.batch_norm import update_statistics
 
@@ -149,7 +149,7 @@ class PolicyAgent(NetworkAgent):
         draw = Draw(self.rng if on_host else self.torch_rng)
         drawn = self.network.noise if explore else 0
         noise = draw.normal((len(start), drawn)) if drawn else None
-        out, state, doubts = self._decide(obs, start, state, noise)
+        out, state, checks = self._decide(obs, start, state, noise)
         with torch.no_grad():  # the spread of continuous actions is a parameter
             if explore and self.draws_actions:
                 action = self.head.sample(out, draw)
@@ -159,7 +159,7 @@ class PolicyAgent(NetworkAgent):
         if not on_host:
             made = action, log_prob, noise
             action, log_prob, noise = tree.map(lambda leaf: leaf.to(start.device), made)
-        return Decision(action, state, log_prob, noise=noise, doubts=doubts)
+        return Decision(action, state, log_prob, noise=noise, checks=checks)
 
     def _carried(self, own: State, obs: Array, start: Array, state: State, noise: Any) -> State:
         """Return the memory that a decision carries: the policy's `own`, with others beside it."""
@@ -178,19 +178,19 @@ class PolicyAgent(NetworkAgent):
 
         noise: [N, noise] for a network that draws; None for its likeliest.
         """
-        out, state, doubts = self._decide(obs, start, state, noise)
-        look(doubts)
+        out, state, checks = self._decide(obs, start, state, noise)
+        run_checks(checks)
         return out, state
 
     def _decide(
         self, obs: Array, start: Array, state: State, noise: Array | None
-    ) -> tuple[Array, State, Doubts]:
-        """Return `logits`, and what is doubted of them."""
+    ) -> tuple[Array, State, DeferredChecks]:
+        """Return `logits`, and their deferred checks."""
         self._try_once(obs, start)
         out, own = self.policy.act(obs, start, self.memory_of("policy", state), noise)
         out = self.preferences(out)
-        doubts = check_finite(out, obs)
-        return out, self._carried(own, obs, start, state, noise), doubts
+        checks = check_finite(out, obs)
+        return out, self._carried(own, obs, start, state, noise), checks
 
     def preferences(self, out: Array) -> Array:
         """Return what the head takes [..., K] of the policy network's numbers."""

@@ -28,7 +28,7 @@ from seqrl.core.checks import check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.saved import Kept, plain
 from seqrl.core.seeding import Seed
-from seqrl.core.types import Array, Batch, Decision, Doubts, Metrics, State, Transition
+from seqrl.core.types import Array, Batch, Decision, DeferredChecks, Metrics, State, Transition
 from seqrl.networks.base import copied
 from seqrl.networks.batch_norm import update_statistics
 
@@ -226,14 +226,14 @@ class ValueAgent(NetworkAgent):
         self._try_once(obs, start)
         legal = action_mask.split(obs)[1]
         action: Array = self._random(start, legal) if explore else None
-        doubts: Doubts = ()
+        checks: DeferredChecks = ()
         if action is None:
             out, state = self.values_part.act(obs, start, state)
-            doubts = check_finite(out, obs)
+            checks = check_finite(out, obs)
             action = self._explore(out, legal) if explore else out.argmax(-1)
         action = action + self.first_action if self.first_action else action
         action = action if isinstance(start, np.ndarray) else action.to(start.device)
-        return Decision(action, state, doubts=doubts)
+        return Decision(action, state, checks=checks)
 
     def greedy(self, out: Array) -> Array:
         """Return the first action of the highest value."""

@@ -11,9 +11,9 @@ import numpy as np
 from seqrl.agents.protocol import Taught
 from seqrl.core.arrays import flags_of, is_on_host, like
 from seqrl.core.arrays import seen as seen_of
-from seqrl.core.doubts import looks
+from seqrl.core.deferred import checked_leaves
 from seqrl.core.errors import RunError
-from seqrl.core.types import Decision, Doubts, Seen, Transition
+from seqrl.core.types import Decision, DeferredChecks, Seen, Transition
 from seqrl.envs.adapter import Outcome
 
 TOGETHER = 64  # turns at most: all of them are held until they are looked at
@@ -66,7 +66,7 @@ class SteppedTurns:
         below = math.ceil((min(due, until) - loop.steps) / n)
         return min(loop.agent.turns_ahead, below, (until - loop.steps) // n, TOGETHER)
 
-    def _act(self, after: int = 0) -> tuple[Transition, Outcome, Doubts]:
+    def _act(self, after: int = 0) -> tuple[Transition, Outcome, DeferredChecks]:
         """Act and step once, so many turns after the one that the loop is at."""
         loop = self.loop
         obs, start, state = loop.obs, loop.start, loop.state
@@ -81,14 +81,14 @@ class SteppedTurns:
         came = reward, terminated, truncated, next_obs, valid
         told = decision.answer, decision.noise
         step = Transition(obs, start, state, *chosen, *came, *told)
-        return step, outcome, (*decision.doubts, *outcome.doubts)
+        return step, outcome, (*decision.checks, *outcome.checks)
 
-    def _looked(self, acted: list[tuple[Transition, Outcome, Doubts]]) -> Iterator[Played]:
+    def _looked(self, acted: list[tuple[Transition, Outcome, DeferredChecks]]) -> Iterator[Played]:
         """Yield turns of tensors with what the host has to know of them: all by one copy.
 
-        What was doubted, and is wrong, is refused where its turn comes.
+        What is wrong is refused where its turn comes.
         """
-        found = looks([(doubts, list(flags_of(step))) for step, _, doubts in acted])
+        found = checked_leaves([(checks, list(flags_of(step))) for step, _, checks in acted])
         for step, outcome, _ in acted:
             try:
                 seen = Seen(*next(found))
