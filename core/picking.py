@@ -42,7 +42,7 @@ def rows_where(mask: Any, count: int | None = None) -> Any:
 
 def taken(leaf: Any, rows: Any) -> Any:
     """Return rows [R, ...] of a leaf [T, B, ...] (see `rows_where`)."""
-    flat = leaf.reshape(-1, *leaf.shape[2:])
+    flat = leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])
     return flat[rows] if isinstance(flat, np.ndarray) else flat.index_select(0, rows)
 
 

@@ -282,7 +282,8 @@ class Vector:
         reward, terminated, truncated = self._answers(obs, reward, terminated, truncated)
         done = terminated | truncated
         next_obs = self._final_observations(obs, info, done)
-        checks = (*info.get(DEFERRED, ()), *self._check_later(reward, obs, next_obs))
+        told = info.get(DEFERRED, ()) if isinstance(info, dict) else ()
+        checks = (*told, *self._check_later(reward, obs, next_obs))
         ended = batches.is_tensor(done) or bool(done.any())
         valid, count = done | True, self.num_envs
         if self._filler is not None:

@@ -155,7 +155,7 @@ class BatchedEnv(gym.vector.VectorEnv):
         outside = self._actions.outside(action).any()
         checks += require_not(outside, partial(self._actions.refuse, action))
         info: dict[str, Any] = {"deferred": checks} if checks else {}
-        if waiting:
+        if waiting and self._mode is AutoresetMode.NEXT_STEP:
             episodes = self._restart(episodes, pending)
         self._episodes, self._done = episodes, done
         obs = self.task.observe(self._xp, episodes)
@@ -221,7 +221,8 @@ class BatchedEnv(gym.vector.VectorEnv):
     def _restart(self, episodes: Episodes, mask: Array) -> Episodes:
         """Begin new episodes in the environments of `mask`, in place where arrays can be."""
         fresh, replaced = self._new_episodes(self._draws.most(mask)), self._draws.replaced
-        return {name: replaced(mask, leaf, fresh[name]) for name, leaf in episodes.items()}
+        begun = {name: replaced(mask, episodes[name], leaf) for name, leaf in fresh.items()}
+        return episodes | begun
 
     def _falses(self) -> Array:
         return self._xp.zeros(self.num_envs, dtype=self._xp.bool, device=self._draws.device)

@@ -120,7 +120,8 @@ def check_code(env_id: str, options: Mapping[str, Any]) -> None:
 def rules_of(env: Any) -> Task | None:
     """Return the task of an environment that was made by one of our ids; None for others."""
     spec: Any = getattr(env, "spec", None)
-    return None if spec is None else rules_named(spec.id, spec.kwargs)
+    name = getattr(spec, "id", None)  # which EnvPool's have not
+    return None if name is None else rules_named(name, spec.kwargs)
 
 
 def replies_of(envs: Any) -> Replies | None:

@@ -520,7 +520,7 @@ def test_drift_ends_a_run_by_name(what, tmp_path, capfd):
             {"agent": "imitate", "env": "seqrl/TMaze-v0", "env_args": {}},
             "--agent imitate: torchrun's processes",
         ),
-        ({"agent_args": {"sparsity": 0.1}}, "sparsity 0.1: the activity of a batch is nowhere"),
+        ({"agent_args": {"sparsity": 0.1}}, "sparsity 0.1: a batch's mean is nowhere whole"),
     ],
 )
 def test_what_processes_cannot_share_is_refused_in_a_line(settings, told):

@@ -29,7 +29,7 @@ from seqrl.core import UsageError
 from seqrl.envs.making import time_limit
 from seqrl.scripts import command, evaluate, options, running, train, values
 from seqrl.scripts import list as listing
-from seqrl.training.runs import checkpoint
+from seqrl.training.runs import checkpoint, device_choice
 from seqrl.training.runs import folder as runs
 from seqrl.training.runs import parts as building
 from seqrl.training.runs.tensorboard import TensorBoard
@@ -727,7 +727,7 @@ def test_a_fault_of_ours_is_one_line_too(type_, monkeypatch):
     def broken(config):
         raise KeyError("a bug\nof two lines " + "x" * 999)
 
-    monkeypatch.setattr(building, "build", broken)
+    monkeypatch.setattr(device_choice, "build", broken)
     status, _, err = type_(train)
     assert status == 1 and refusal(err, ["KeyError", "--debug shows where"])
     with pytest.raises(KeyError):

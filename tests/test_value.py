@@ -364,6 +364,7 @@ def test_a_copy_learns_like_the_agent_and_leaves_it_alone(cls, network, copied):
 LENGTH = 9  # steps after which episodes are cut
 SMALL = {"mlp": {"hidden": 8}, "cnn": {}, "frame-stack": {"hidden": 8}, "attention": {"window": 5}}
 SMALL["attention"] |= {"hidden_size": 8}
+SMALL |= dict.fromkeys(("autoencoder", "vae"), {"hidden": [8], "code": 4})
 REPLAY = {"cls": DeepQ, "buffer_size": 90, "learning_starts": 0}
 KINDS = {
     "replay": {**REPLAY, "sequence_length": 6, "burn_in": 2},

@@ -13,9 +13,9 @@ class Grammar(NamedTuple):
     """Leaves and operators, and what an operator makes of the values below it."""
 
     leaves: tuple[str, ...]  # the leaf i is worth `worth[i]`
-    worth: tuple[int, ...]
+    worth: np.ndarray  # int64
     operators: tuple[str, ...]
-    takes: tuple[int, ...]  # how many values, 1 or 2
+    takes: np.ndarray  # int64: how many values, 1 or 2
     values: int  # there are 0 to values - 1
     makes: np.ndarray  # int64 [operators, values, values], of the first and the second value
 
@@ -31,7 +31,8 @@ def arithmetic(values: int = 5) -> Grammar:
     digits = tuple(map(str, range(values)))
     rules = (lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b)
     makes = np.stack([table(rule, values) % values for rule in rules])
-    return Grammar(digits, tuple(range(values)), ("+", "-", "*"), (2, 2, 2), values, makes)
+    takes = np.array([2, 2, 2])
+    return Grammar(digits, np.arange(values), ("+", "-", "*"), takes, values, makes)
 
 
 def sentences() -> Grammar:
@@ -48,7 +49,8 @@ def sentences() -> Grammar:
         min,
     )
     makes = np.stack([table(rule, 5) for rule in rules])
-    return Grammar(leaves, tuple(range(5)), ("not", "very", "but", "and"), (1, 1, 2, 2), 5, makes)
+    takes = np.array([1, 1, 2, 2])
+    return Grammar(leaves, np.arange(5), ("not", "very", "but", "and"), takes, 5, makes)
 
 
 GRAMMARS = {"arithmetic": arithmetic(), "sentences": sentences()}

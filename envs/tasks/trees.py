@@ -102,8 +102,8 @@ class Trees:
         The nodes are those of a full tree by levels: below node k are 2k + 1 and 2k + 2.
         """
         xp, rules = draws.xp, self.rules
-        takes, worth = (draws.constant(np.array(x)) for x in (rules.takes, rules.worth))
-        makes, operators = draws.constant(rules.makes), len(rules.operators)
+        takes, worth, makes = map(draws.constant, (rules.takes, rules.worth, rules.makes))
+        operators = len(rules.operators)
         deep = self.shallowest + draws.integers(self.depth - self.shallowest + 1, n)
         on_path = xp.zeros((n, 1), dtype=xp.int64, device=draws.device) == 0
         there, levels = on_path, []

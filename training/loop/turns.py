@@ -136,7 +136,7 @@ class SteppedTurns:
     def _take(self, step: Transition, count: int, ended: bool) -> None:
         """Learn from a turn and keep the books."""
         loop = self.loop
-        loop.books.add(step.seen or step, count)
+        loop.books.add(step if isinstance(step.reward, np.ndarray) else seen_of(step), count)
         if loop.learning:
             self._learn(step)
         before = loop.steps
