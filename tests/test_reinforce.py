@@ -355,7 +355,7 @@ MODES = [f"sync {mode.value}" for mode in AutoresetMode]
 LAYOUTS = ["single", "serial", *MODES, "native"]
 LENGTH = 9  # steps after which episodes are cut
 SMALL = {"mlp": {"hidden": 8}, "cnn": {}, "frame-stack": {"hidden": 8}, "attention": {}}
-SMALL |= dict.fromkeys(("autoencoder", "vae"), {"hidden": [8], "code": 4})
+SMALL |= {key: {"hidden": [8], "code": 4} for key in ("autoencoder", "vae")}
 OF_ANY_SPACE = [name for name in NETWORKS if name not in SEQUENCES]
 networks = pytest.mark.parametrize("name", OF_ANY_SPACE)
 

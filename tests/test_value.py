@@ -364,7 +364,7 @@ def test_a_copy_learns_like_the_agent_and_leaves_it_alone(cls, network, copied):
 LENGTH = 9  # steps after which episodes are cut
 SMALL = {"mlp": {"hidden": 8}, "cnn": {}, "frame-stack": {"hidden": 8}, "attention": {"window": 5}}
 SMALL["attention"] |= {"hidden_size": 8}
-SMALL |= dict.fromkeys(("autoencoder", "vae"), {"hidden": [8], "code": 4})
+SMALL |= {key: {"hidden": [8], "code": 4} for key in ("autoencoder", "vae")}
 REPLAY = {"cls": DeepQ, "buffer_size": 90, "learning_starts": 0}
 KINDS = {
     "replay": {**REPLAY, "sequence_length": 6, "burn_in": 2},
@@ -509,6 +509,7 @@ def test_sequences_give_the_values_of_acting(name, kind, monkeypatch):
         return out, state
 
     monkeypatch.setattr(part, "act", acting)
+    monkeypatch.setattr(agent, "_random", lambda *_: None)  # ask the network at every turn
     monkeypatch.setattr(agent, "update", lambda batch: learned.append(batch) or update(batch))
     loop.run(120)
     known = {row.tobytes(): q for obs, out in acted for row, q in zip(obs, out, strict=True)}
