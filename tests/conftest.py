@@ -14,6 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from seqrl.agents import Boltzmann, EpsilonGreedy, MonteCarlo, QLearning, Sarsa
 from seqrl.core.errors import UsageError
 from seqrl.envs import Serial, Workers, make
+from tests import apart
 
 # worker processes cannot import the tests
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -24,6 +25,18 @@ LONG = ("checkpointer", "docs", "policy_gradient", "hostile", "cases", "scripts"
 def pytest_collection_modifyitems(items):
     names = {f"test_{name}.py": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: names.get(item.path.name, len(LONG)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test marked `apart` in a process of its own."""
+    if pyfuncitem.get_closest_marker("apart") is None:
+        return None
+    given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    module = f"tests.{pyfuncitem.path.stem}"
+    if found := apart.failure(module, pyfuncitem.originalname, given):
+        pytest.fail(found, pytrace=False)
+    return True
 
 
 NESTED = spaces.Dict(

@@ -1,5 +1,6 @@
 """How often the host waits for a device, and sends to it: by the pretend one, counted."""
 
+import importlib
 import math
 from collections import Counter
 from typing import Any
@@ -30,8 +31,14 @@ from seqrl.networks import build
 from seqrl.training.loop.interaction import Interaction
 from seqrl.training.loop.turns import split
 from seqrl.training.runs import checkpoint
-from tests import pretend
-from tests.pretend import crossings
+
+pytestmark = pytest.mark.apart
+
+
+def pretend():
+    """The module, imported where a test runs: it changes torch for good."""
+    return importlib.import_module("tests.pretend")
+
 
 SMALL, LARGE = 64, 1024  # environments
 NETWORKS = ("mlp", "gru", "attention")
@@ -66,11 +73,13 @@ def counted(loop, turns):
     """The crossings of each turn, and the gradient steps taken in it."""
     n, found = loop.envs.num_envs, []
     for _ in range(turns):
-        crossings.clear()
+        pretend().crossings.clear()
         before = loop.agent.updates
         loop.run(n)
-        both = (sum(x.values()) for x in (crossings.to_host, crossings.to_device))
-        places = Counter(crossings.to_host) + Counter(crossings.to_device)
+        both = (
+            sum(x.values()) for x in (pretend().crossings.to_host, pretend().crossings.to_device)
+        )
+        places = Counter(pretend().crossings.to_host) + Counter(pretend().crossings.to_device)
         found.append((*both, loop.agent.updates - before, places))
     return found
 
@@ -88,7 +97,7 @@ def replaying(name, n):
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_turn_waits_once_and_one_that_learns_twice_more(name, network, n):
-    with pretend.device() as device:
+    with pretend().device() as device:
         loop = loop_of(name, network, n, device, **replaying(name, n))
         loop.run(n)  # the first turn tries the network
         found = counted(loop, 9)
@@ -110,13 +119,14 @@ def leaves_of(loop):
 @pytest.mark.parametrize("network", ["mlp", "gru"])
 @pytest.mark.parametrize("name", AGENTS | OTHERS)
 def test_numbers_are_those_of_the_cpu(name, network):
+    pretend()  # before the first gradient, as torch asks for its devices then
     n, turns, small = 6, 40, {}
     if name == "q-learning":
         small = {"replay": ReplaySettings(buffer_size=600, learning_starts=30)}
     task = TMaze(length=2)
     plain = loop_of(name, network, n, "cpu", task, **small)
     plain.run(n * turns - 2)  # an exact end splits the last turn
-    with pretend.device() as device:
+    with pretend().device() as device:
         loop = loop_of(name, network, n, device, task, **small)
         loop.run(n * turns - 2)
         (found, played), updates = leaves_of(loop), loop.agent.updates
@@ -183,18 +193,18 @@ def check_same(expected, found):
     assert (expected.valid_count, expected.starts) == (found.valid_count, found.starts)
     ones, others = (tree.leaves((*batch[:10], batch.state)) for batch in (expected, found))
     for one, other in zip(ones, others, strict=True):
-        assert isinstance(other, torch.Tensor) and other.device.type == pretend.NAME
+        assert isinstance(other, torch.Tensor) and other.device.type == pretend().NAME
         np.testing.assert_array_equal(one, host(other))
 
 
 @pytest.mark.parametrize("name", STORES)
 def test_a_store_on_the_device_holds_what_one_of_arrays_does(name):
     plain, rngs, batches = STORES[name](None), [np.random.default_rng(1) for _ in "ab"], 0
-    with pretend.device():
-        store = STORES[name](pretend.DEVICE)
+    with pretend().device():
+        store = STORES[name](pretend().DEVICE)
         for step in turns_of(5, 60):
             plain.add(step)
-            store.add(on_device(step, pretend.DEVICE))
+            store.add(on_device(step, pretend().DEVICE))
             if step.whole:
                 ready = [read(name, *both) for both in zip((plain, store), rngs, strict=True)]
                 for expected, found in zip(*ready, strict=True):
@@ -229,7 +239,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_step_that_is_not_finite_is_named_and_undone(name, fault):
-    with pretend.device() as device:
+    with pretend().device() as device:
         settings = ReplaySettings(buffer_size=400, learning_starts=1)
         small = {"replay": settings} if name == "q-learning" else {}
         loop = loop_of(name, Brittle(), 4, device, **small)
@@ -258,7 +268,7 @@ def test_a_step_that_is_not_finite_is_named_and_undone(name, fault):
 
 
 def test_what_the_network_gives_is_refused_before_it_is_learned_from():
-    with pretend.device() as device:
+    with pretend().device() as device:
         loop = loop_of("ppo", Brittle(), 4, device)
         loop.run(8)
         loop.agent.network.module.fault, kept = "output", len(loop.agent.store)
@@ -280,7 +290,7 @@ class Unpaid(TMaze):
 
 
 def test_a_reward_and_an_action_that_are_wrong_are_named():
-    with pretend.device() as device:
+    with pretend().device() as device:
         loop = loop_of("reinforce", "mlp", 4, device, Unpaid(length=2))
         with pytest.raises(RunError, match=r"at env step 1: .* 0 .*: reward nan is not finite"):
             loop.run(4)
@@ -294,9 +304,9 @@ def test_a_reward_and_an_action_that_are_wrong_are_named():
 
 
 def test_two_devices_in_one_operation_are_refused():
-    with pretend.device() as device:
+    with pretend().device() as device:
         there = torch.ones(2, device=device)
-        with pytest.raises(pretend.MixedDevices):
+        with pytest.raises(pretend().MixedDevices):
             there + torch.ones(2)
 
 
@@ -304,7 +314,7 @@ def test_two_devices_in_one_operation_are_refused():
 def test_a_run_goes_on_from_its_checkpoint(name, tmp_path):
     settings = ReplaySettings(buffer_size=400, learning_starts=1)
     small = {"replay": settings} if name == "q-learning" else {}
-    with pretend.device() as device:
+    with pretend().device() as device:
         loop, again = (loop_of(name, "gru", 5, device, **small) for _ in "ab")
         loop.run(5 * 13 + 2)  # within a turn
         checkpoint.save(tmp_path / "file", loop.state_dict())
@@ -324,14 +334,14 @@ def test_a_task_on_the_device_is_the_one_on_the_cpu_and_waits_for_nothing(env_id
         chosen = torch.tensor(np.stack(actions), device=device)
         found = [(envs.reset(seed=3)[0],)]
         envs.step(chosen[0])  # constants are sent once
-        crossings.clear()
+        pretend().crossings.clear()
         steps = [envs.step(action) for action in chosen]
-        waits = crossings.to_host + crossings.to_device
+        waits = pretend().crossings.to_host + pretend().crossings.to_device
         found += [step[:4] for step in steps]
         return [tree.map(host_copy, leaves) for leaves in found], waits
 
     expected, _ = played("cpu")
-    with pretend.device() as device:
+    with pretend().device() as device:
         found, waits = played(device)
     for one, other in zip(map(tree.leaves, expected), map(tree.leaves, found), strict=True):
         assert all(map(np.array_equal, one, other))
@@ -341,7 +351,7 @@ def test_a_task_on_the_device_is_the_one_on_the_cpu_and_waits_for_nothing(env_id
 @pytest.mark.parametrize("network", NETWORKS)
 def test_turns_played_together_are_those_one_by_one_and_waited_for_once(network):
     n, rollouts = 6, 5
-    with pretend.device() as device:
+    with pretend().device() as device:
         stepped, together = (loop_of("ppo", network, n, device) for _ in "ab")
         found = []
         for loop in (stepped, together):
@@ -352,9 +362,9 @@ def test_turns_played_together_are_those_one_by_one_and_waited_for_once(network)
             stepped.run(n)
         one_by_one, found[:] = found[:], []
         together.run(n * 8)
-        crossings.clear()
+        pretend().crossings.clear()
         together.run(n * 4 * (rollouts - 2))
-        waits = sum(crossings.to_host.values())
+        waits = sum(pretend().crossings.to_host.values())
         assert found == one_by_one and len(found) > 5
         digests = [checkpoint.digest(loop.state_dict()) for loop in (stepped, together)]
         recent = [[*loop.books.recent] for loop in (stepped, together)]
