@@ -216,8 +216,8 @@ def arrange_path() -> None:
 
 def print_note(text: str) -> None:
     """Print a line to stderr, unless it is empty."""
-    if text:
-        print(f"seqrl: {text}", file=sys.stderr)
+    if text:  # in one piece, so that lines of several processes stay apart
+        print(f"seqrl: {text}\n", end="", file=sys.stderr)
 
 
 def one_line(text: str, limit: int = 260) -> str:
