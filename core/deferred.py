@@ -63,13 +63,15 @@ class Transaction:
     one fails, all goes back to what it was before the first step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_host: bool):
+        self.on_host = on_host
         self._checks: DeferredChecks = ()
         self._undo: list[Callable[[], None]] = []
 
     def begin(self, keep: Callable[[], list[Callable[[], None]]]) -> None:
-        """Before the first step let `keep` return what undoes those to come."""
-        self._undo = self._undo or keep()
+        """Before the first step on a device let `keep` return what undoes those to come."""
+        if not self.on_host and not self._undo:
+            self._undo = keep()
 
     def add(self, checks: DeferredChecks) -> None:
         """Gather the checks of a step."""

@@ -136,13 +136,18 @@ class TorchDraws(Draws):
             self._constants[id(values)] = values, there  # kept, so that no other has its id
         return there
 
+    @property
+    def counts(self) -> bool:
+        """Whether `most` counts: in the host's memory, where that waits for nothing."""
+        return bool(self.device.type == "cpu")
+
     def most(self, mask: Array) -> int:
         """Return how many entries of a mask [N] are True; on a device N, without a look."""
-        return len(mask)
+        return int(mask.sum()) if self.counts else len(mask)
 
     def replaced(self, mask: Array, old: Array, new: Array) -> Array:
-        """Return `old` with `new` [N, ...] where a mask holds: of a fixed shape."""
-        return where(mask, new, old)
+        """Return `old` with `new` [most(mask), ...] where a mask holds; on a device as a copy."""
+        return super().replaced(mask, old, new) if self.counts else where(mask, new, old)
 
 
 def between(draws: Draws, low: float, high: float, n: int) -> Array:

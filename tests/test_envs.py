@@ -163,7 +163,7 @@ def test_what_is_seen_is_in_the_spaces_and_in_fresh_memory(env_id, options, devi
         assert all(host(x).dtype == bool and x.shape == (n,) for x in (terminated, truncated))
         leaves = [reward, *tree.leaves(obs)]
         assert device is None or {leaf.device.type for leaf in leaves} == {device}
-        assert (device is not None or host(terminated | truncated).any()) == bool(info)
+        assert host(terminated | truncated).any() == bool(info)
         seen += [obs, *([info["final_obs"]] if info else [])]
     seen = [tree.map(host, obs) for obs in seen]
     assert all(envs.observation_space.contains(obs) for obs in seen)
@@ -209,7 +209,7 @@ def test_single_is_a_batch_of_one(env_id, options):
     assert one.unwrapped.get_state()["rng"] == one.unwrapped.np_random.bit_generator.state
 
 
-def turns(envs, steps, desync=False):
+def turns(envs, steps, desync=False, always=False):
     """What truly followed each action, row by row, in any autoreset mode [steps]."""
     mode, n = envs.metadata["autoreset_mode"], envs.num_envs
     actions, k, out, filler = actions_for(envs, steps), 0, [], np.zeros(n, bool)
@@ -226,10 +226,10 @@ def turns(envs, steps, desync=False):
         filler, next_obs = np.zeros(n, bool), after
         if mode is AutoresetMode.NEXT_STEP:
             filler = over
-        elif mode is AutoresetMode.SAME_STEP and "final_obs" in info:
+        elif mode is AutoresetMode.SAME_STEP and "final_obs" in info:  # as on a device always
             next_obs = info["final_obs"]
             assert same(host(info["_final_obs"]), over)
-        elif over.any() or not isinstance(reward, np.ndarray):  # a device draws at every turn
+        elif over.any() or always:
             options = {"reset_mask": over, "other": 1}
             after, _ = envs.reset(options=options)
             assert options.keys() == {"reset_mask", "other"}
@@ -252,10 +252,21 @@ def test_all_autoreset_modes_play_the_same(env_id, options, device, limit):
     assert same(same_step, disabled)
     in_step = all((x[3] | x[4]).all() == (x[3] | x[4]).any() for x in same_step)
     assert in_step or options.get("form") == "dialogues"  # which are of several lengths
-    assert device or not in_step or same(same_step, next_step)  # which draws a turn later
+    assert not in_step or same(same_step, next_step)
     ends = rules.horizon is not None and (limit is None or rules.horizon <= limit)
     assert any(x[3].any() for x in same_step) is ends
     assert any(x[4].any() for x in same_step) is (limit is not None and span(rules) >= limit)
+
+
+@case
+def test_a_device_draws_for_all_in_every_turn(env_id, options, monkeypatch):
+    monkeypatch.setattr(TorchDraws, "counts", False)
+    options = {**options, "device": "cpu", "max_episode_steps": 7}
+    played = [batch(env_id, autoreset_mode=mode, **options) for mode in MODES]
+    next_step, same_step, disabled = (turns(envs, 40, always=True) for envs in played)
+    assert same(same_step, disabled)
+    ends = np.array([x[3] | x[4] for _, x in next_step])
+    assert same(~np.array([v for v, _ in next_step])[1:], ends[:-1]) and ends.any()
 
 
 @long_case
@@ -268,7 +279,7 @@ def test_rows_out_of_step_stay_apart(env_id, options, device):
     over = np.array([x[3] | x[4] for _, x in same_step])
     first = int(over.any(1).argmax())
     assert over[first].tolist() == [True, False, True]  # row 1 began later
-    assert device or same(next_step[: first + 1], same_step[: first + 1])
+    assert same(next_step[: first + 1], same_step[: first + 1])
     ends = np.array([x[3] | x[4] for _, x in next_step])
     assert same(~np.array([v for v, _ in next_step])[1:], ends[:-1])
 

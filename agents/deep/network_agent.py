@@ -22,7 +22,7 @@ from seqrl.agents.deep.targets import Loss
 from seqrl.agents.deep.warm_start import Taken, acting_weights, take_weights, units_of_rewards
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import action_mask, schema, team, tree
-from seqrl.core.arrays import host_copy, seen, to_tensor
+from seqrl.core.arrays import host_copy, to_tensor
 from seqrl.core.checks import check_choice, check_unit
 from seqrl.core.deferred import Transaction, require_finite
 from seqrl.core.errors import RunError, UsageError
@@ -102,7 +102,8 @@ class NetworkAgent(Scheduled):
         self.normalize_reward, self.reward_scale = normalize_reward, RewardScale(gamma)
         self.updates = 0
         self.turn_steps = 0  # env steps of the turn that is being learned from
-        self.parts, self.store, self.transaction = {}, None, Transaction()
+        self.parts, self.store = {}, None
+        self.transaction = Transaction(on_host=self.device.type == "cpu")
         self.built = self.checked = False  # are the layers there; has the network been tried
         self.reseed(seed)
 
@@ -206,7 +207,7 @@ class NetworkAgent(Scheduled):
 
     def learn(self, step: Transition) -> Metrics:
         """Keep the turn, and learn from the batches that are due once the whole of it is there."""
-        count = int(seen(step).valid.sum())
+        count = int((step.seen or step).valid.sum())
         self.steps += count
         self.turn_steps += count
         if self.normalize_reward:
@@ -290,9 +291,7 @@ class NetworkAgent(Scheduled):
         return clipped[0][0]
 
     def _keepers(self) -> list[Callable[[], None]]:
-        """Return what sets parts that learn on a device to what they are now."""
-        if self.device.type == "cpu":
-            return []
+        """Return what sets the parts that learn to what they are now."""
         learning = [part for part in self.parts.values() if part.optimizer is not None]
         return [keeper(part.module, part.optimizer) for part in learning]  # type: ignore
 

@@ -59,7 +59,7 @@ def _one_hot(layer: OneHot) -> Forward:
 
     def forward(obs: np.ndarray) -> np.ndarray:
         x = np.zeros((len(obs), features), dtype)
-        np.put_along_axis(x, obs.reshape(len(obs), -1) + shift, 1.0, axis=1)
+        x[np.arange(len(x))[:, None], obs.reshape(len(obs), -1) + shift] = 1.0
         return x
 
     return forward
