@@ -231,8 +231,8 @@ BUGS = {
     ),
     "episodes reset on a device where none ended": Bug(
         "envs/draws.py",
-        "return where(mask, new, old)",
-        "return where(~mask, new, old)",
+        "else where(mask, new, old)",
+        "else where(~mask, new, old)",
     ),
     "rows without a step written on a device": Bug(
         "agents/experience/columns.py",
