@@ -205,7 +205,7 @@ def test_a_machine_that_joins_takes_runs_that_wait_and_goes_on_with_those_of_ano
     cluster, tmp_path
 ):
     """By states in a shared folder; a worker is killed once all three machines have a run."""
-    configs = {seed: {**LONG, "steps": 60_000, "seed": seed} for seed in range(4)}
+    configs = {seed: {**LONG, "steps": 240_000, "seed": seed} for seed in range(4)}
     joined, killed = [], []
 
     def strike(going, over):
