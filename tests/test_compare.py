@@ -34,7 +34,7 @@ from seqrl.training.runs.config import complete
 from seqrl.training.runs.event_file import read_scalar
 from seqrl.training.runs.folder import read_config
 
-HOME = Path(seqrl.core.__file__).parents[1]
+HOME = Path(seqrl.core.__file__).resolve().parents[1]
 WRITTEN = {f"compare.{kind}" for kind in ("md", "csv", "json", "png")}
 COMMON = "--env FrozenLake-v1 --steps 600 --eval-episodes 3 --workers 2".split()
 
