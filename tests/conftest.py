@@ -18,11 +18,13 @@ from tests import apart
 
 # worker processes cannot import the tests
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-# files that take long are begun first, so that no core is left with one of them at the end
+# files that take long are begun first by several workers: none is left with one at the end
 LONG = ("checkpointer", "docs", "policy_gradient", "hostile", "cases", "scripts", "ppo")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if not hasattr(config, "workerinput"):
+        return
     names = {f"test_{name}.py": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: names.get(item.path.name, len(LONG)))
 
