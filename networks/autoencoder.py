@@ -90,17 +90,17 @@ class AutoEncoder(Encoder):
         inner = [nn.Sequential(layer, one_to_one(activation)) for layer in others]
         self.decoder = nn.ModuleList([first, *inner])
         self.width = pairs[0].size  # of what its last layer is given
-        self._set_units()
+        self._set_units(space)
+        self.register_buffer("studied", torch.zeros((), dtype=torch.int64))
 
-    def _set_units(self) -> None:
-        """Note in which units the observation is given back: bounded numbers from -1 to 1."""
+    def _set_units(self, space: Space) -> None:
+        """Note in which units a space's members are given back: bounded numbers from -1 to 1."""
         center, reach = torch.zeros(self.flat.features), torch.ones(self.flat.features)
-        if isinstance(self.space, spaces.Box):
+        if isinstance(space, spaces.Box):
             scale = uint8_scale(self.space)
-            center, reach = (torch.as_tensor(x.ravel() / scale) for x in own_units(self.space))
+            center, reach = (torch.as_tensor(x.ravel() / scale) for x in own_units(space))
         self.register_buffer("center", center, persistent=False)
         self.register_buffer("reach", reach, persistent=False)
-        self.register_buffer("studied", torch.zeros((), dtype=torch.int64))
 
     def encode(self, obs: Any) -> Tensor:
         """Map `obs` [B, ...] to its code, or to what the decoder's last layer is given."""
@@ -115,6 +115,7 @@ class AutoEncoder(Encoder):
             return None
         self.decoding = True
         self.features = self.width
+        self._set_units(action_space)  # which are not its own where it sees normalised numbers
         return self.decoder[0]
 
     def study(

@@ -23,15 +23,35 @@ def batch_norms(module: nn.Module) -> list[_NormBase]:
     return [part for part in module.modules() if isinstance(part, _NormBase)]
 
 
+def keep_statistics(module: nn.Module) -> None:
+    """Let `update_statistics` leave those of a module, and of all in it, as they are."""
+    module.keeps_statistics = True  # type: ignore[assignment]
+
+
+def kept_statistics(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Return the running statistics that are to be left as they are, each with a copy."""
+    kept = [part for part in network.modules() if getattr(part, "keeps_statistics", False)]
+    return [(buffer, buffer.clone()) for part in kept for buffer in part.buffers()]
+
+
 @torch.no_grad()
 def update_statistics(
     network: Network, obs: Any, start: Tensor, valid: Tensor, state: State = None
 ) -> None:
     """Show the valid steps of [T, N, ...] to all of a network's running statistics, once."""
+    kept = kept_statistics(network)
     network.update(obs, valid)
-    norms, training = batch_norms(network), network.training
-    if not norms:
-        return
+    if norms := batch_norms(network):
+        show(network, norms, obs, start, valid, state)
+    for buffer, before in kept:
+        buffer.copy_(before)
+
+
+def show(
+    network: Network, norms: list[_NormBase], obs: Any, start: Tensor, valid: Tensor, state: State
+) -> None:
+    """Let layers that normalise by running statistics see their inputs, each once."""
+    training = network.training
     network.eval()
     hooks = [norm.register_forward_pre_hook(observer(valid)) for norm in norms]
     try:  # copies, as a module of the user's may write to what it is given

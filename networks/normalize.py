@@ -43,6 +43,11 @@ class Normalize(Encoder):
         out = (centred * torch.rsqrt(self.var + self.epsilon)).clamp(-self.limit, self.limit)
         return out.to(torch.get_default_dtype()) if self.source.wide else out
 
+    def undo(self, out: Tensor) -> Tensor:
+        """Map normalised features [B, features] back to what they were, but for what was cut."""
+        features = out * (self.var + self.epsilon).sqrt() + self.mean
+        return features.to(out.dtype)
+
     @torch.no_grad()
     def update(self, obs: Any, valid: Tensor) -> None:
         """Merge the valid steps of [T, N, ...] into mean and variance.

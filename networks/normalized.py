@@ -67,7 +67,7 @@ class Normalized(Network):
 
     def forward(self, obs: Any, start: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Apply the network to the normalised observations."""
-        out, state = self.network(self._normalized(obs), start, state)
+        out, state = self.network(self.normalized(obs), start, state)
         self.features = self.features or out.shape[-1]
         return out, state
 
@@ -75,7 +75,7 @@ class Normalized(Network):
         self, obs: Any, start: Tensor, state: State, answer: Tensor, valid: Tensor
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
         """Let the network study the normalised observations."""
-        return self.network.study(self._normalized(obs), start, state, answer, valid)
+        return self.network.study(self.normalized(obs), start, state, answer, valid)
 
     def answering(self, action_space: Space) -> nn.Module | None:
         """Let the network give answers."""
@@ -85,11 +85,11 @@ class Normalized(Network):
 
     def auxiliary(self, obs: Any, valid: Tensor) -> dict[str, Tensor]:
         """Return the network's terms, of the normalised observations."""
-        return self.network.auxiliary(self._normalized(obs), valid)
+        return self.network.auxiliary(self.normalized(obs), valid)
 
     def update(self, obs: Any, valid: Tensor) -> None:
         """Update the running statistics of observations, and those of the network."""
-        self.network.update(self._normalized(obs), valid)
+        self.network.update(self.normalized(obs), valid)
 
         def update(i: int, leaf: Tensor) -> None:
             if i >= 0:
@@ -98,7 +98,9 @@ class Normalized(Network):
 
         tree.map(update, self.which, obs)
 
-    def _normalized(self, obs: Any) -> Any:
+    def normalized(self, obs: Any) -> Any:
+        """Return what the network sees of observations [T, N, ...]."""
+
         def normalized(i: int, leaf: Tensor) -> Tensor:
             if i < 0:
                 return leaf
@@ -106,3 +108,9 @@ class Normalized(Network):
             return part.encode(leaf.flatten(0, 1)).view(leaf.shape)
 
         return tree.map(normalized, self.which, obs)
+
+    def undo(self, obs: Tensor) -> Tensor:
+        """Map normalised observations [B, ...] of a Box back to what they were."""
+        (part,) = self.parts
+        out: Tensor = part.undo(obs.flatten(1))  # type: ignore[operator]
+        return out.view(obs.shape)

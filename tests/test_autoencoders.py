@@ -14,10 +14,12 @@ from seqrl.agents.deep.regularisation import Regularisation
 from seqrl.core.errors import UsageError
 from seqrl.envs import make
 from seqrl.envs.tasks.samples import Samples
-from seqrl.networks import GRU, VAE, AutoEncoder, build
+from seqrl.networks import GRU, VAE, AutoEncoder, Normalized, build, normalized_space
+from seqrl.networks.base import Encoder
 from seqrl.networks.diagnosis.codes import codes
 from seqrl.networks.latents import kl
 from seqrl.networks.undone import FromMaps
+from seqrl.networks.vectors import flat
 from seqrl.training import evaluate, train
 from seqrl.training.pictures.codes import images
 from seqrl.training.pictures.picture_logger import AgentPictures
@@ -226,6 +228,37 @@ def test_exactly_the_frozen_weights_do_not_move(name):
         assert still - unused == {n for n in weights if ".encoder." in n}
 
 
+class Normalising(Encoder):
+    """One part with running statistics of its observations and of a layer, and another part."""
+
+    features = 4
+
+    def __init__(self, space):
+        super().__init__()
+        layers = flat(space, normalize=True), nn.Linear(50, 4), nn.BatchNorm1d(4)
+        self.below, self.above = nn.ModuleList(layers), nn.BatchNorm1d(4)
+
+    def encode(self, obs):
+        normalize, linear, norm = self.below
+        return self.above(norm(linear(normalize.encode(obs))))
+
+    def update(self, obs, valid):
+        self.below[0].update(obs, valid)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_running_statistics_of_a_frozen_part_do_not_move(name):
+    cls, numbers = AGENTS[name]
+    optim = Optim(0.01, 1.0, freeze="below")
+    agent, envs = agent_on(cls, Normalising, optim=optim, **numbers)
+    before = {key: leaf.clone() for key, leaf in agent.network.state_dict().items()}
+    train(agent, envs, steps=1200, seed=0)
+    after = agent.network.state_dict()
+    assert agent.updates
+    for key, leaf in before.items():
+        assert torch.equal(leaf, after[key]) == key.startswith("below."), key
+
+
 def test_freezing_names_the_parts_there_are():
     optim = Optim(0.01, 1.0, freeze="encodr")
     with pytest.raises(UsageError, match=r"no part of that name.*Did you mean \"encoder\".*decode"):
@@ -286,6 +319,14 @@ def test_what_is_imitated_is_the_decoders_loss():
         AutoEncoder(DIGITS["test"].observation_space), DIGITS["test"].action_space, seed=0
     )
     assert labelled.policy.module.layer.in_features == 8
+
+
+def test_what_is_answered_already_is_no_term_beside():
+    envs = make("seqrl/Samples-v0", num_envs=2, set="digits", answer="observation")
+    network = AutoEncoder(envs.single_observation_space)
+    optim = Optim(0.01, 1.0, regularisation=Regularisation(auxiliary=0.5))
+    with pytest.raises(UsageError, match=r"auxiliary 0.5: the observation is the answer already"):
+        Imitation(network, envs.single_action_space, envs.single_observation_space, optim=optim)
 
 
 # what they are for
@@ -384,6 +425,26 @@ def test_pictures_of_codes(cls, names):
     tags = [tag for tag in drawn if tag.startswith("codes/")]
     assert len(tags) == names and all(drawn[tag].startswith(b"\x89PNG") for tag in tags)
     assert codes(build("mlp", VECTOR), shown) is None
+
+
+@pytest.mark.parametrize("answering", [False, True])
+def test_pictures_of_normalised_observations_are_in_their_own_units(answering):
+    """What is given back by heart is near what was shown, wherever that lies."""
+    space = spaces.Box(90, 120, (3,), np.float32)
+    network = Normalized(AutoEncoder(normalized_space(space), 3, hidden=()), space)
+    obs = torch.tensor([100.0, 110.0, 95.0]) + torch.randn(200, 3)
+    network.update(obs[None], torch.ones(1, 200, dtype=torch.bool))
+    layer = network.answering(space) if answering else None
+    inner = network.network
+    with torch.no_grad():
+        for weights in (inner.encoder[0][0], inner.decoder[0]):
+            weights.weight[:], weights.bias[:] = torch.eye(3), 0.0
+        if answering:  # the answer's bounds go from -1 to 1
+            layer.weight[:] *= network.parts[0].var.sqrt() / 15
+            layer.bias[:] = (network.parts[0].mean - 105) / 15
+    found = codes(network, obs.numpy())
+    np.testing.assert_allclose(found.given_back, obs, rtol=1e-4)
+    np.testing.assert_allclose(found.walk[3, 3], obs.mean(0), rtol=1e-4)
 
 
 def test_images_lose_their_channels():

@@ -267,7 +267,7 @@ def test_wide_numbers_keep_what_they_differ_in(kind):
     network = Normalized(MLP(normalized_space(space), [4]), space)
     obs = torch.from_numpy((2**29 + np.arange(64).reshape(32, 1, 2)).astype(kind))
     network.update(obs, torch.ones(32, 1, dtype=torch.bool))
-    seen = network._normalized(obs)
+    seen = network.normalized(obs)
     assert seen.dtype == torch.float32 and len(seen.unique()) >= 32
     assert seen.mean().abs() < 1e-5 and (seen.std() - 1).abs() < 0.02
     assert network(obs, torch.zeros(32, 1, dtype=torch.bool))[0].dtype == torch.float32

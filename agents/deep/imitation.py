@@ -108,6 +108,13 @@ class Imitation(PolicyAgent):
         """Return the layer that the network brings for answers, if it does."""
         return self.brought
 
+    def _check_effect(self) -> None:
+        """Refuse options that change nothing for this network, or ask for the same twice."""
+        super()._check_effect()
+        if (number := self.optim.regularisation.auxiliary) and self.brought is not None:
+            reason = "the observation is the answer already"
+            raise UsageError(f"auxiliary {number}: {reason}; leave it out")
+
     def make_store(self) -> Episodes:
         """Return episodes, kept until enough are over."""
         return Episodes(self.gamma)

@@ -26,6 +26,7 @@ from seqrl.core.deferred import require_finite
 from seqrl.core.errors import RunError, UsageError, closest
 from seqrl.core.types import DeferredChecks
 from seqrl.networks.base import Network, name_of
+from seqrl.networks.batch_norm import keep_statistics
 
 EXTRA = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
 
@@ -46,7 +47,9 @@ class Optim:
     max_grad_value: gradients are cut to this size one by one, above 0; before that of the norm.
     bptt: env steps that a gradient goes back through memory, 0 for all that are learned from.
         A batch is run in pieces of so many, the memory is carried on (Williams and Peng, 1990).
-    freeze: a part of the network whose weights do not move, by its name, as encoder.
+    freeze: a part of the network of which nothing moves, by its name, as encoder.
+        No weight, and no running statistic in it. What `normalize_obs` knows stands before all
+        parts, and goes on.
     regularisation: what is minimised beside the loss, and noise in learning.
     """
 
@@ -164,17 +167,20 @@ def follow(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[nn.Param
 
 
 def freeze(network: Network, name: str) -> None:
-    """Let the weights of a network's parts of a name not move; refuse a name that none has."""
-    found = [w for path, w in network.named_parameters() if f".{name}." in f".{path}."]
-    if not found:
+    """Let nothing of a network's parts of a name move; refuse a name that no part has."""
+    found = [part for path, part in network.named_modules() if path.rpartition(".")[2] == name]
+    weights = [weight for part in found for weight in part.parameters()]
+    if not weights:
         paths = [path.split(".")[:-1] for path, _ in network.named_parameters()]
         known = sorted({part for path in paths for part in path if not part.isdigit()})
         text = f"{name_of(network)} has no part of that name with weights"
         raise UsageError(
             f"freeze {name!r}: {text}.{closest(name, known)} Known: {', '.join(known)}"
         )
-    for weight in found:
+    for weight in weights:
         weight.requires_grad_(False)
+    for part in found:
+        keep_statistics(part)
 
 
 def keeper(module: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
