@@ -46,8 +46,7 @@ def place(agent: Any, vectors: np.ndarray, known: np.ndarray) -> None:
     for layer in found:
         if layer.embedding_dim != size:
             has = f"the network's has {layer.embedding_dim}"
-            raise UsageError(
-                f"embedding: {size} numbers a word, {has}; add --network-arg size={size}"
-            )
+            remedy = f"add --network-arg size={size}, of tree hidden_size={size}"
+            raise UsageError(f"embedding: {size} numbers a word, {has}; {remedy}")
         with torch.no_grad():
             layer.weight[torch.as_tensor(known)] = torch.as_tensor(vectors).to(layer.weight)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
 
-from seqrl.core.errors import UsageError, closest
 from seqrl.envs.batched import BatchedEnv, SingleEnv, Task
 from seqrl.envs.tasks.acrobot import Acrobot
 from seqrl.envs.tasks.adding import Adding
@@ -23,6 +21,7 @@ from seqrl.envs.tasks.facts import Facts
 from seqrl.envs.tasks.gates import Gates
 from seqrl.envs.tasks.mountain_car import MountainCar
 from seqrl.envs.tasks.next_token import NextToken
+from seqrl.envs.tasks.options import with_options
 from seqrl.envs.tasks.pendulum import Pendulum
 from seqrl.envs.tasks.repeat_first import RepeatFirst
 from seqrl.envs.tasks.repeat_previous import RepeatPrevious
@@ -80,13 +79,7 @@ def register_all() -> None:
 
 def task(env_id: str, **options: Any) -> Task:
     """Return the task of one of our ids; UsageError for an option it does not have."""
-    rules = TASKS[env_id]
-    known = {field.metadata.get("option", field.name): field.name for field in fields(rules)}
-    for name in options:
-        if name not in known:
-            listed, hint = ", ".join(known), closest(name, known)
-            raise UsageError(f"{env_id} has no option {name!r}, it has {listed}.{hint}")
-    return rules(**{known[name]: value for name, value in options.items()})
+    return with_options(TASKS[env_id], env_id, options)
 
 
 def rules_named(env_id: str, options: Mapping[str, Any]) -> Task | None:

@@ -55,6 +55,7 @@ SEQUENCES = [
     ("seqrl/Trees-v0", {"grammar": "sentences", "shallowest": 3, "depth": 3, "bag": True}),
     (WAVES, {"watch": 3, "judged": 3}),
     ("seqrl/WordContext-v0", {"window": 2, "negative": 2}),
+    ("seqrl/WordContext-v0", {"task": "seqrl/Facts-v0", "task_args": {"people": 2}}),
     ("seqrl/WordContext-v0", {"sg": False, "path": __file__, "least": 3}),
     (WAVES, {"watch": 9, "judged": 2, "regimes": 2, "free": False, "noise": 0.1}),
 ]

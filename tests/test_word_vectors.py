@@ -14,7 +14,8 @@ from seqrl.agents import Imitation, Optim
 from seqrl.core import UsageError
 from seqrl.core.types import Batch
 from seqrl.envs import make, reference_scores
-from seqrl.envs.registry import task
+from seqrl.envs.registry import TASKS, task
+from seqrl.envs.tasks.spoken import SPOKEN
 from seqrl.networks import build, check_network
 from seqrl.scripts.command import main
 from seqrl.training import run
@@ -132,6 +133,111 @@ def test_the_generated_text_is_what_it_says():
     assert first[0].startswith(f"article-{gender}") and first[4].startswith(f"pronoun-{gender}")
     assert first[1][:-1] == f"adjective{kind}" and first[3][:-1] == f"verb{kind}"
     assert 0.9 < reference_scores(CONTEXT)["optimum"] < 0.92
+
+
+# the sentences of another task
+
+
+def lines_of(rules):
+    """The sentences of a task, as words."""
+    word, text = rules.vocabulary.word, rules.text
+    ends = np.flatnonzero(np.diff(text.line)) + 1
+    return [[word(token) for token in row] for row in np.split(text.tokens, ends)]
+
+
+def test_sentences_of_a_translation_are_its_sources_and_right_replies():
+    options = {"task": "seqrl/Translate-v0", "task_args": {"letters": 4, "shortest": 2}}
+    rules = task(CONTEXT, **options)
+    found, again = lines_of(rules), lines_of(task(CONTEXT, **options))
+    assert found == again and rules.vocabulary.words == (*"abcd",)
+    assert 100_000 <= sum(map(len, found)) < 110_000 and {len(x) for x in found} == {*range(2, 9)}
+    assert [row[::-1] for row in found[:256]] == found[256:512]  # those of 256 episodes at a time
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "pattern"),
+    [
+        ("Dialogue", {}, r"filler\d .*|what slot\d|chat .*|ok|slot\d is .*|(reply\d.\d ?){3}"),
+        ("Facts", {}, r"\w+ (went-to|took) \S+|where-is \w+"),
+        ("NextToken", {"length": 9}, r"(\d ){9}\d"),
+        ("Trees", {"depth": 1}, r"[-+*] \d \d"),
+    ],
+)
+def test_sentences_of_every_task_that_has_some(env_id, options, pattern):
+    rules = task(CONTEXT, task=f"seqrl/{env_id}-v0", task_args=options)
+    for words in lines_of(rules)[:2000]:
+        assert re.fullmatch(pattern, " ".join(words))
+
+
+def test_sentences_of_a_corpus_are_those_of_its_part():
+    rows = task("seqrl/Corpus-v0").rows_of("train")
+    said = {text for row in rows for turn in row for text in turn.texts}
+    assert {" ".join(words) for words in lines_of(task(CONTEXT, task="seqrl/Corpus-v0"))} == said
+
+
+def test_all_tasks_with_sentences_are_named():
+    assert {env_id for env_id, rules in TASKS.items() if hasattr(rules, "sentences")} == {*SPOKEN}
+
+
+def test_a_run_goes_on_with_the_same_sentences_only(text):
+    one, other = text(PAIRS, "one.tsv"), text(PAIRS + "a\tx\n", "other.tsv")
+    told = {
+        repr(task(CONTEXT, task="seqrl/Corpus-v0", task_args={"path": path, **more}))
+        for path, more in [(one, {}), (other, {}), (one, {"part": "all"})]
+    }
+    assert len(told) == 3
+    own = repr(task(CONTEXT))
+    assert "task" not in own  # runs of before go on
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "seqrl/Translat-v0"}, "task 'seqrl/Translat-v0': expected one of seqrl/Corpus"),
+        ({"task": "CartPole-v1"}, "task 'CartPole-v1': expected one of seqrl/Corpus"),
+        ({"task": ["seqrl/Facts-v0"]}, "expected one of seqrl/Corpus"),
+        ({"task": "seqrl/Translate-v0", "path": "x"}, "of one of the two; leave one out"),
+        ({"task": "seqrl/Translate-v0", "task_args": {"rul": 1}}, "seqrl/Translate-v0 has no opt"),
+        ({"task": "seqrl/Translate-v0", "task_args": {"rule": "x"}}, "rule 'x': expected one of"),
+        ({"task": "seqrl/Translate-v0", "task_args": "rule"}, "task_args 'rule': expected a dict"),
+        ({"task": "seqrl/Translate-v0", "task_args": {1: 2}}, "task_args {1: 2}: expected a dict"),
+        ({"task_args": {"rule": "sort"}}, "task_args: no effect without task"),
+        ({"task": "seqrl/Facts-v0", "least": 2}, "least: seqrl/Facts-v0 has words; leave it out"),
+        (
+            {"task": "seqrl/Translate-v0", "task_args": {"longest": 1, "shortest": 1}},
+            "task 'seqrl/Translate-v0': no line of two words",
+        ),
+    ],
+)
+def test_what_is_no_task_of_sentences(refused, options, message):
+    refused(re.escape(message), CONTEXT, **options)
+
+
+@pytest.mark.parametrize(
+    ("env", "network"),
+    [("Translate", "seq2seq"), ("NextToken", "gru"), ("Facts", "memory-network")],
+)
+def test_from_a_task_to_an_agent_on_its_tokens(tmp_path, env, network):
+    env_id = f"seqrl/{env}-v0"
+    config = {"agent": "imitate", "num_envs": 8, "steps": 64, "eval_episodes": 0}
+    words = {"env": CONTEXT, "env_args": {"task": env_id}, "network": "word2vec"}
+    words["network_args"] = {"size": 4}
+    run({**config, **words, "agent_args": {"batch_size": 8}}, tmp_path / "words")
+    vectors = tmp_path / "words.vec"
+    assert main(["export", str(tmp_path / "words"), "--to", str(vectors)]) == 0
+    args = {"network_args": {"embedding": str(vectors), "size": 4}, "steps": 8}
+    then = {**config, "env": env_id, "network": network, **args}
+    run({**then, "agent_args": {"learning_rate": 0.0, "batch_size": 2}}, tmp_path / "then")
+    learned = seqrl.load(tmp_path / "words").agent.network.table.weight[3:]
+    tables = [
+        layer.weight
+        for layer in seqrl.load(tmp_path / "then").agent.network.modules()
+        if isinstance(layer, torch.nn.Embedding)
+    ]
+    assert tables and all(torch.equal(learned, table[-len(learned) :]) for table in tables)
+
+
+# what is wrong with a text
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,13 @@ class Facts:
         question = xp.stack([0 * asked + self._first[3] + 2, asked], -1)
         return {"facts": words, "question": question, "place": place[row, went.argmax(1)]}
 
+    def sentences(self, draws: Draws, n: int) -> list[Array]:
+        """Return the facts and questions of N episodes (see `Spoken`)."""
+        stories = self.begin(draws, n)
+        return [
+            stories[name].reshape(-1, stories[name].shape[-1]) for name in ("facts", "question")
+        ]
+
     @property
     def _first(self) -> tuple[int, int, int, int]:
         """Return the first token of people, things, places and of what is done."""

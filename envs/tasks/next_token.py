@@ -16,6 +16,7 @@ from seqrl.core.types import Array
 from seqrl.envs.batched import Episodes
 from seqrl.envs.draws import Draws, pick
 from seqrl.envs.tasks.files import mark, read_text
+from seqrl.envs.tasks.vocabulary import SPECIAL
 
 CONCENTRATION = 0.3  # of the Dirichlet distribution that each row of a chain is drawn from
 MOST_CONTEXTS = 1024  # of a chain, whose stationary distribution is solved for
@@ -114,6 +115,10 @@ class NextToken:
         start = draws.integers(len(self.text) - self.length, n)
         place = draws.xp.arange(self.length + 1, device=start.device)
         return {"tokens": draws.constant(self.text)[start[:, None] + place]}
+
+    def sentences(self, draws: Draws, n: int) -> list[Array]:
+        """Return the tokens of N episodes (see `Spoken`)."""
+        return [self.begin(draws, n)["tokens"] + len(SPECIAL)]
 
     def observe(self, xp: Any, episodes: Episodes) -> Array:
         """Return the tokens shown, int64 [N]."""

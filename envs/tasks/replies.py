@@ -67,6 +67,11 @@ class Replies:
         """
         raise NotImplementedError
 
+    def sentences(self, draws: Draws, n: int) -> list[Array]:
+        """Return what the user says in N episodes, and the right replies (see `Spoken`)."""
+        drawn = self.drawn(draws, n)
+        return [drawn[name].reshape(-1, drawn[name].shape[-1]) for name in ("user", "right")]
+
     @property
     def observation_space(self) -> spaces.Dict:
         """Return the space of source and previous token."""

@@ -96,6 +96,10 @@ class Trees:
         tokens = word[row, order]
         return {"tokens": tokens, "parent": xp.where(tokens != PAD, hangs, 0), "value": value}
 
+    def sentences(self, draws: Draws, n: int) -> list[Array]:
+        """Return the expressions of N episodes (see `Spoken`)."""
+        return [self.begin(draws, n)["tokens"]]
+
     def _expressions(self, draws: Draws, n: int) -> tuple[Array, Array]:
         """Return words [N, nodes], PAD where there is none, and the values [N].
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from functools import lru_cache
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from seqrl.core.checks import check_amount, check_choice, check_flag, check_whole
 from seqrl.core.errors import UsageError
-from seqrl.core.tokens import PAD
 from seqrl.core.types import Array
 from seqrl.envs.batched import Episodes
 from seqrl.envs.draws import Draws
+from seqrl.envs.tasks.contexts import MANY, Contexts, as_slots, by_context, by_word
 from seqrl.envs.tasks.files import mark
 from seqrl.envs.tasks.sentences import (
     Question,
@@ -24,11 +24,10 @@ from seqrl.envs.tasks.sentences import (
     read_questions,
     read_sentences,
 )
+from seqrl.envs.tasks.spoken import drawn_sentences, spoken
 from seqrl.envs.tasks.vocabulary import Vocabulary
 
 UNITS = ("word", "char")
-SLOTS = 2**20  # at least, that are drawn from; each choice has its share of them
-MANY = 2**62
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,9 @@ class WordContext:
     "Distributed Representations of Words and Phrases and their Compositionality").
 
     path: a text in UTF-8, a sentence a line; by default 20,000 generated sentences of 108 words.
+    task: the id of a task of tokens whose sentences are drawn instead, 100,000 tokens of what is
+        shown there and of right replies, as "seqrl/Translate-v0"; the words are all of its own.
+    task_args: a dict of that task's options.
     unit: what a token is: "word" (what stands between spaces) or "char".
     sg: True, skip-gram: a word is given, and words around it are asked for; False, CBOW: the words
         around are given, and the one in their midst is asked for.
@@ -66,6 +68,8 @@ class WordContext:
     sample: float = 1e-3
     least: int = 1
     questions: str | None = None
+    task: str | None = None
+    task_args: dict[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         check_choice("unit", self.unit, UNITS)
@@ -74,26 +78,52 @@ class WordContext:
             check_whole(name, getattr(self, name))
         check_amount("ns_exponent", self.ns_exponent, -np.inf)
         check_amount("sample", self.sample)
-        if self.path is None:
-            for name in ("unit", "least"):
-                if getattr(self, name) != getattr(WordContext, name):
-                    raise UsageError(f"{name}: the generated text has words; leave it out")
+        self._check_text()
         _ = self.asked  # what is no question is told here
         if not (np.diff(self.text.line) == 0).any():
-            raise UsageError(f"path {self.path!r}: no line of two {self.unit}s; expected sentences")
+            what = f"path {self.path!r}" if self.path else f"task {self.task!r}"
+            raise UsageError(f"{what}: no line of two {self.unit}s; expected sentences")
+
+    def _check_text(self) -> None:
+        """Refuse what does not go with the text."""
+        if self.task is not None and self.path is not None:
+            raise UsageError("path and task: the sentences are of one of the two; leave one out")
+        args = {} if self.task_args is None else self.task_args
+        if not (isinstance(args, dict) and all(isinstance(name, str) for name in args)):
+            raise UsageError(f"task_args {args!r}: expected a dict of a task's options by name")
+        if self.task is None and args:
+            raise UsageError("task_args: no effect without task, the id that takes them")
+        for name in ("unit", "least") if self.path is None else ():
+            if getattr(self, name) != getattr(WordContext, name):
+                whose = "the generated text" if self.task is None else self.task
+                raise UsageError(f"{name}: {whose} has words; leave it out")
 
     def __repr__(self) -> str:
         """Return the options, of a text with a checksum: a run goes on with the same one only."""
-        told = ", ".join(f"{x.name}={getattr(self, x.name)!r}" for x in fields(self))
-        found = "" if self.path is None else f", checksum={mark(self.path)!r}"
-        return f"WordContext({told}{found})"
+        names = [x.name for x in fields(self) if not x.name.startswith("task")]
+        told = [f"{name}={getattr(self, name)!r}" for name in names]
+        return f"WordContext({', '.join([*told, *self._mark])})"
+
+    @cached_property
+    def _mark(self) -> list[str]:
+        """Return what tells the text from others, if anything does."""
+        if self.task is not None:
+            return [f"text={self._spoken!r}"]
+        return [] if self.path is None else [f"checksum={mark(self.path)!r}"]
+
+    @cached_property
+    def _spoken(self) -> Any:
+        """Return the task whose sentences are drawn."""
+        return spoken(self.task or "", self.task_args or {})
 
     @property
     def text(self) -> Sentences:
         """Return the sentences."""
+        if self.task is not None:
+            return drawn_sentences(self._spoken, *self._mark)
         if self.path is None:
             return generated_sentences()
-        return read_sentences(self.path, self.unit, self.least, mark(self.path))
+        return read_sentences(self.path, self.unit, self.least, *self._mark)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -105,13 +135,12 @@ class WordContext:
         """Return the questions for analogies."""
         if self.questions is not None:
             return read_questions(self.questions)
-        return generated_questions() if self.path is None else []
+        return generated_questions() if self.path is None and self.task is None else []
 
     @property
     def contexts(self) -> Contexts:
         """Return what is drawn from."""
-        found = "" if self.path is None else mark(self.path)
-        return contexts(self, found)
+        return contexts(self, *self._mark)
 
     @property
     def noise(self) -> np.ndarray:
@@ -192,89 +221,9 @@ class WordContext:
         return {"optimum": float(best), "memoryless": float(best), "random": 0.5}
 
 
-class Contexts(NamedTuple):
-    """R different contexts, and the words that stand in P of them; slots of each are drawn from.
-
-    As the table of word2vec.c is, a draw is one look-up; a share is a number of slots.
-    """
-
-    given: np.ndarray  # int64 [R, C]
-    first: np.ndarray  # int64 [R], the first slot of a context
-    span: np.ndarray  # int64 [R], and how many it has
-    row: np.ndarray  # int64 [P], sorted
-    word: np.ndarray  # int64 [P]
-    slot: np.ndarray  # int32, the one of the P that each slot belongs to
-    noise: np.ndarray  # int64, the word from noise that each slot belongs to
-
-
 @lru_cache(8)
-def contexts(rules: WordContext, checksum: str) -> Contexts:
+def contexts(rules: WordContext, *mark: str) -> Contexts:
     """Return the contexts of a text; many environments share them."""
-    given, row, word, weight = by_word(rules) if rules.sg else by_context(rules)
-    size = len(rules.vocabulary)
-    pair, place = np.unique(row * size + word, return_inverse=True)
-    row, word = np.divmod(pair, size)
-    slot = slots(np.bincount(place, weight, len(pair)))
-    span = np.bincount(row[slot], minlength=len(given))
-    return Contexts(
-        *(given, np.cumsum(span) - span, span, row, word),
-        *(slot.astype(np.int32), slots(rules.noise)),
-    )
-
-
-Weighted = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def by_word(rules: WordContext) -> Weighted:
-    """Return words [R, 1], and pairs of one of them, a word near it, and how often that counts."""
-    text, taken = rules.text, rules.share_taken
-    pairs, weights = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
-    for apart in range(1, rules.window + 1):
-        near = text.line[apart:] == text.line[:-apart]
-        one, other = text.tokens[:-apart][near], text.tokens[apart:][near]
-        weight = taken[one] * taken[other] * (rules.window + 1 - apart) / rules.window
-        pairs += [np.stack(both, 1) for both in ((one, other), (other, one))]
-        weights += [weight, weight]
-    both = np.concatenate(pairs)
-    used, row = np.unique(both[:, 0], return_inverse=True)
-    return used[:, None], row, both[:, 1], np.concatenate(weights)
-
-
-def by_context(rules: WordContext) -> Weighted:
-    """Return contexts [R, 2 * window], and pairs of one of them and the word in its midst."""
-    text, window = rules.text, rules.window
-    around = np.full((len(text.tokens), 2 * window), PAD, np.int64)
-    for place, apart in enumerate([x for x in range(-window, window + 1) if x]):
-        here = np.arange(len(text.tokens)) + apart
-        inside = (here >= 0) & (here < len(text.tokens))
-        inside[inside] = text.line[here[inside]] == text.line[inside]
-        around[inside, place] = text.tokens[here[inside]]
-    shown = []
-    for reach in range(1, window + 1):
-        far = np.abs(np.arange(2 * window) - window + 0.5) > reach
-        shown.append(np.where(far, PAD, around))
-    every = np.concatenate(shown)
-    order = np.argsort(every == PAD, axis=1, kind="stable")
-    every = np.take_along_axis(every, order, 1)  # padding stands behind
-    word = np.tile(text.tokens, window)
-    there = every[:, 0] != PAD
-    given, row = different_rows(every[there], len(rules.vocabulary))
-    return given, row, word[there], rules.share_taken[word[there]]
-
-
-def different_rows(rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different rows among [M, C] of numbers below `size`, and which each is, [M]."""
-    number, most = np.zeros(len(rows), np.int64), 1
-    for column in rows.T:  # many times as fast as unique along an axis
-        if most * size > MANY:
-            number, most = np.unique(number, return_inverse=True)[1], len(rows)
-        number, most = number * size + column, most * size
-    _, first, number = np.unique(number, return_index=True, return_inverse=True)
-    return rows[first], number
-
-
-def slots(weight: np.ndarray) -> np.ndarray:
-    """Return the numbers 0 .. P-1, each as often as its weight [P] says, at least once if any."""
-    share = weight / weight.sum() * max(SLOTS, 8 * len(weight))
-    count = np.where(weight > 0, np.maximum(np.rint(share), 1), 0).astype(np.int64)
-    return np.repeat(np.arange(len(weight)), count)
+    of_text = by_word if rules.sg else by_context
+    found = of_text(rules.text, rules.share_taken, rules.window)
+    return as_slots(found, len(rules.vocabulary), rules.noise)
