@@ -21,7 +21,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "t
 FIRST = (
     "observations any_network action_mask policy_gradient schedules q_learning sarsa monte_carlo "
     "exploration episodes value reinforce networks loop rollout ppo normalize gru_kernel decoding "
-    "sac crossings"
+    "sac crossings autoencoders word_vectors trees facts"
 ).split()
 ENOUGH = 1.0
 # it fails with any bug, for the text that the bug has replaced
@@ -238,6 +238,61 @@ BUGS = {
         "agents/experience/columns.py",
         "where(valid, leaf, column[here, self.every])",
         "leaf",
+    ),
+    "divergence of codes rewarded (VAE)": Bug(
+        "networks/autoencoder.py",
+        "term = self.beta * grown",
+        "term = -self.beta * grown",
+    ),
+    "codes drawn with the variance for the spread (VAE)": Bug(
+        "networks/autoencoder.py",
+        "mean + (0.5 * log_variance).exp()",
+        "mean + log_variance.exp()",
+    ),
+    "noise asked for as well (denoising)": Bug(
+        "networks/autoencoder.py",
+        "x, counted = self._seen(obs), valid.flatten()",
+        "x, counted = self._corrupted(self._seen(obs)), valid.flatten()",
+    ),
+    "layers below learn in another one's turn": Bug(
+        "networks/autoencoder.py",
+        "        with torch.no_grad():\n            first",
+        "        with torch.enable_grad():\n            first",
+    ),
+    "auxiliary loss of padding": Bug(
+        "agents/deep/outputs.py",
+        "counted = torch.ones_like(start, dtype=torch.bool) if valid is None else valid",
+        "counted = torch.ones_like(start, dtype=torch.bool)",
+    ),
+    "frozen weights move": Bug(
+        "agents/deep/optim.py",
+        "weight.requires_grad_(False)",
+        "weight.requires_grad_(True)",
+    ),
+    "running statistics of a frozen part move": Bug(
+        "networks/batch_norm.py",
+        "        buffer.copy_(before)\n",
+        "        pass\n",
+    ),
+    "noise drawn as often as words come (Word2Vec)": Bug(
+        "envs/tasks/word_context.py",
+        "np.maximum(often, 1) ** self.ns_exponent",
+        "np.maximum(often, 1)",
+    ),
+    "contexts go on over a sentence's end (Word2Vec)": Bug(
+        "envs/tasks/contexts.py",
+        "near = text.line[apart:] == text.line[:-apart]",
+        "near = text.line[apart:] >= text.line[:-apart]",
+    ),
+    "siblings taken in at once (trees)": Bug(
+        "networks/sequences/tree.py",
+        "below = (deep & (rank == place)).flatten()",
+        "below = deep.flatten()",
+    ),
+    "each hop asks the question alone (memory network)": Bug(
+        "networks/sequences/memory_network.py",
+        "asked = asked + (weight",
+        "asked = self._meaning(self.tables[0], question) + (weight",
     ),
 }
 

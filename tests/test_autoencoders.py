@@ -166,6 +166,10 @@ def test_an_agent_acts_on_the_mean_and_learning_draws():
     torch.testing.assert_close(network(obs, ALL)[0][0], network.posterior(obs[0])[0])
     first, second = (network.auxiliary(obs, ALL)["reconstruction"] for _ in range(2))
     assert first != second
+    with torch.no_grad():
+        network.log_variance.weight[:], network.log_variance.bias[:] = 0.0, math.log(4)
+        drawn = network._learned_code(torch.zeros(4000, 3), torch.ones(4000))[0]
+    assert (drawn - network.code_of(torch.zeros(1, 3))).std().item() == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.parametrize("args", [{"masking": 0.5}, {"gaussian": 0.5}])
@@ -177,6 +181,16 @@ def test_noise_is_for_what_is_learned_alone(args):
         assert set(seen.unique().tolist()) == {0.0, 2.0} and 0.3 < (seen == 0).float().mean() < 0.7
     else:
         assert 0.3 < (seen - obs[0]).std() < 0.7
+
+
+@pytest.mark.parametrize("args", [{"masking": 0.5}, {"gaussian": 0.5}])
+def test_what_is_to_be_given_back_is_without_noise(args):
+    """A decoder that gives one observation whatever the code is makes no error."""
+    network, obs = small(**args), torch.tensor([2.0, 1.0, 3.0]).expand(1, 64, 3)
+    with torch.no_grad():
+        network.decoder[0].weight[:] = 0.0
+        network.decoder[0].bias[:] = torch.tensor([1.0, 1.0, 3.0])
+    assert network.auxiliary(obs, ALL)["reconstruction"].item() == 0
 
 
 def test_layers_learn_in_their_turn_and_no_other():
