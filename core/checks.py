@@ -42,7 +42,8 @@ def is_real(value: Any) -> bool:
 def check_amount(name: str, value: Any, least: float = 0.0) -> None:
     """Refuse what is not a finite number of at least `least`."""
     if not (is_real(value) and least <= value < math.inf):
-        raise UsageError(f"{name} {value!r}: expected a number of at least {least:g}")
+        bound = f"number of at least {least:g}" if least > -math.inf else "finite number"
+        raise UsageError(f"{name} {value!r}: expected a {bound}")
 
 
 def check_unit(name: str, value: Any) -> None:

@@ -210,7 +210,7 @@ def _trunk(
         if min(shape) < 1:
             what = f"preset {preset!r}" if preset else "layers"
             text = f"too large for an image of {image[1]} x {image[2]}"
-            raise UsageError(f'{what}: {text}; use preset "small" or "impala"')
+            raise UsageError(f'{what}: {text}; use preset "small"')
     if preset == "impala":
         layers.append(make_activation(activation))
     return shape, layers

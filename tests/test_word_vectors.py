@@ -20,6 +20,7 @@ from seqrl.networks import build, check_network
 from seqrl.scripts.command import main
 from seqrl.training import run
 from seqrl.training.pictures.word_vectors import analogy, nearest, show_words
+from seqrl.training.runs.config import complete
 from seqrl.training.runs.word_vectors import as_text, read_vectors
 
 CONTEXT = "seqrl/WordContext-v0"
@@ -175,6 +176,15 @@ def test_sentences_of_a_corpus_are_those_of_its_part():
     assert {" ".join(words) for words in lines_of(task(CONTEXT, task="seqrl/Corpus-v0"))} == said
 
 
+def test_the_file_of_a_task_is_kept_by_its_whole_path(text, tmp_path, monkeypatch):
+    text(PAIRS, "pairs.tsv")
+    monkeypatch.chdir(tmp_path)
+    args = {"task": "seqrl/Corpus-v0", "task_args": {"path": "pairs.tsv"}}
+    config = complete({"agent": "imitate", "network": "word2vec", "env": CONTEXT, "env_args": args})
+    assert config["env_args"]["task_args"] == {"path": str(tmp_path / "pairs.tsv")}
+    assert args["task_args"] == {"path": "pairs.tsv"}
+
+
 def test_all_tasks_with_sentences_are_named():
     assert {env_id for env_id, rules in TASKS.items() if hasattr(rules, "sentences")} == {*SPOKEN}
 
@@ -250,6 +260,7 @@ def test_from_a_task_to_an_agent_on_its_tokens(tmp_path, env, network):
         ("a b", {"window": 0}, "window 0: expected a whole number"),
         ("a b", {"negative": 0}, "negative 0: expected a whole number"),
         ("a b", {"sample": -1}, "sample -1: expected"),
+        ("a b", {"ns_exponent": float("nan")}, "ns_exponent nan: expected a finite number"),
         (None, {"least": 2}, "least: the generated text has words; leave it out"),
         (None, {"path": "nowhere"}, "path 'nowhere': there is no such file"),
     ],
@@ -366,6 +377,7 @@ def test_vectors_come_back_from_a_file_to_the_bit(text):
         ("2 2\na 1 2\n", ": 1 words, line 1 says 2"),
         ("1 2\na 1\n", "line 2: 'a 1'; expected a word and 2 numbers"),
         ("1 2\na 1 x\n", "line 2: 'a 1 x'; expected a word and 2 numbers"),
+        ("2 2\na 1 2\na 3 4\n", "line 3: 'a' is there twice; expected each word once"),
         ("1 2\na 1 nan\n", "line 2: 'a 1 nan'; expected a word and 2 numbers"),
     ],
 )

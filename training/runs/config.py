@@ -112,12 +112,23 @@ def locate_files(config: Config) -> None:
     named = [("network_args", "model")] if config.get("network") == "causal-lm" else []
     if ":" not in (config.get("network") or ":"):
         named.append(("network_args", EMBEDDING))
-    for option in ("path", "questions") if ours else ():
+    for option in ("path", "questions", "task_args") if ours else ():
         named += [("env_args", option), ("eval_env_args", option)]
     for table, option in named:
-        name = config[table].get(option)
-        if isinstance(name, str) and (path := Path(name).expanduser()).exists():
-            config[table] = {**config[table], option: str(path.absolute())}
+        config[table] = located(config[table], option)
+
+
+def located(settings: dict[str, Any], option: str) -> dict[str, Any]:
+    """Return settings in which the file that an option names has its whole path.
+
+    The option may be a dict with the options of another task, whose file is its `path`.
+    """
+    value = settings.get(option)
+    if isinstance(value, dict):
+        return {**settings, option: located(value, "path")}
+    if isinstance(value, str) and (path := Path(value).expanduser()).exists():
+        return {**settings, option: str(path.absolute())}
+    return settings
 
 
 def complete_network(config: Config, networked: bool, table: bool) -> None:

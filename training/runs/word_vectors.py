@@ -58,15 +58,17 @@ def read_vectors(path: str) -> dict[str, np.ndarray]:
     if len(lines) != count:
         raise UsageError(f"{EMBEDDING} {path!r}: {len(lines):,} words, line 1 says {count:,}")
     found = {}
-    for place_, line in enumerate(lines, 2):
+    for number, line in enumerate(lines, 2):
+        where = f"{EMBEDDING} {path!r}, line {number}"
         word, *values = line.rstrip(" ").rsplit(" ", size)
         try:
             vector = np.array(values, np.float32)
         except ValueError:
             vector = np.zeros(0, np.float32)
         if vector.shape != (size,) or not np.isfinite(vector).all():
-            where = f"{EMBEDDING} {path!r}, line {place_}"
             raise UsageError(f"{where}: {line[:40]!r}; expected a word and {size} numbers")
+        if word in found:
+            raise UsageError(f"{where}: {word!r} is there twice; expected each word once")
         found[word] = vector
     return found
 
