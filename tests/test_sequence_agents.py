@@ -1,6 +1,7 @@
 """Agents on networks that answer sources: noise, tied weights, resume, and what they learn."""
 
 import copy
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -10,10 +11,12 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from seqrl.agents import PPO, DeepMonteCarlo, DeepQ, DeepSarsa, Imitation, Reinforce
 from seqrl.agents.arguments import arguments
+from seqrl.agents.deep.value_agent import ValueAgent
 from seqrl.core import UsageError, tree
-from seqrl.envs import adapt
+from seqrl.envs import adapt, make
 from seqrl.envs.batched import SingleEnv
-from seqrl.networks import HRED, MLP, VHRED, CausalLM, Seq2Seq
+from seqrl.networks import HRED, MLP, VHRED, CausalLM, Seq2Seq, build
+from seqrl.networks.build import SEQUENCES
 from seqrl.training import Interaction, evaluate
 from seqrl.training.runs import checkpoint
 from seqrl.training.runs.migrations import from_5
@@ -75,12 +78,49 @@ def loop_of(cls, name="vhred", layout="native", seed=0, **numbers):
 @every_agent
 def test_every_agent_learns_and_goes_on_bit_for_bit(cls, name, tmp_path):
     layout = "NextStep" if name in ("vhred", "seq2seq") else "native"
-    loop = loop_of(cls, name, layout)
+    goes_on_bit_for_bit(partial(loop_of, cls, name, layout), tmp_path / "file")
+
+
+READERS = {  # networks that read all of a task of their own at once
+    "tree": ("seqrl/Trees-v0", {"depth": 2}),
+    "memory-network": ("seqrl/Facts-v0", {"people": 2, "things": 2}),
+    "word2vec": ("seqrl/WordContext-v0", {"negative": 2}),
+}
+
+
+def reading_loop(cls, name, seed=0):
+    env_id, options = READERS[name]
+    envs = make(env_id, num_envs=3, **options)
+    spaces = envs.single_action_space, envs.single_observation_space
+    size = {"hidden_size" if name == "tree" else "size": 8}
+    numbers = arguments(cls, NUMBERS[cls])
+    network = build(name, spaces[1], seed=seed, **size)
+    loop = Interaction(cls(network, *spaces, **numbers, seed=seed, device="cpu"), envs)
+    loop.agent.horizon = 500
+    loop.reset(np.random.SeedSequence(1))
+    return loop
+
+
+@pytest.mark.parametrize("name", READERS)
+@every_agent
+def test_every_agent_learns_by_what_reads_at_once(cls, name, tmp_path):
+    if name == "word2vec" and issubclass(cls, ValueAgent):
+        pytest.skip("of values of one choice each, its answers are several")
+    goes_on_bit_for_bit(partial(reading_loop, cls, name), tmp_path / "file")
+
+
+def test_all_networks_of_sequences_are_here():
+    assert {*SEQUENCES} == {*READERS, *NETWORKS} - {"fed", "transformer"}
+
+
+def goes_on_bit_for_bit(make_loop, path):
+    """Steps in two pieces, the second one by a loop of another seed, equal those in one."""
+    loop = make_loop()
     loop.run(55)  # with three environments neither the end nor a start is at a turn's end
-    checkpoint.save(tmp_path / "file", loop.state_dict())
-    again = loop_of(cls, name, layout, 2)
-    again.load_state_dict(checkpoint.load(tmp_path / "file"))
-    whole = loop_of(cls, name, layout)
+    checkpoint.save(path, loop.state_dict())
+    again = make_loop(seed=2)
+    again.load_state_dict(checkpoint.load(path))
+    whole = make_loop()
     loop.run(58)
     again.run(58)
     whole.run(113)

@@ -100,16 +100,16 @@ class WordContext:
 
     def __repr__(self) -> str:
         """Return the options, of a text with a checksum: a run goes on with the same one only."""
-        names = [x.name for x in fields(self) if not x.name.startswith("task")]
+        names = [x.name for x in fields(self) if x.name not in ("task", "task_args")]
         told = [f"{name}={getattr(self, name)!r}" for name in names]
-        return f"WordContext({', '.join([*told, *self._mark])})"
+        return f"WordContext({', '.join([*told, self._mark] if self._mark else told)})"
 
     @cached_property
-    def _mark(self) -> list[str]:
-        """Return what tells the text from others, if anything does."""
+    def _mark(self) -> str:
+        """Return what tells the text from others of the same options; "" of the generated one."""
         if self.task is not None:
-            return [f"text={self._spoken!r}"]
-        return [] if self.path is None else [f"checksum={mark(self.path)!r}"]
+            return f"text={self._spoken!r}"
+        return "" if self.path is None else f"checksum={mark(self.path)!r}"
 
     @cached_property
     def _spoken(self) -> Any:
@@ -120,10 +120,10 @@ class WordContext:
     def text(self) -> Sentences:
         """Return the sentences."""
         if self.task is not None:
-            return drawn_sentences(self._spoken, *self._mark)
+            return drawn_sentences(self._spoken, self._mark)
         if self.path is None:
             return generated_sentences()
-        return read_sentences(self.path, self.unit, self.least, *self._mark)
+        return read_sentences(self.path, self.unit, self.least, self._mark)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -140,7 +140,7 @@ class WordContext:
     @property
     def contexts(self) -> Contexts:
         """Return what is drawn from."""
-        return contexts(self, *self._mark)
+        return contexts(self, self._mark)
 
     @property
     def noise(self) -> np.ndarray:
@@ -222,7 +222,7 @@ class WordContext:
 
 
 @lru_cache(8)
-def contexts(rules: WordContext, *mark: str) -> Contexts:
+def contexts(rules: WordContext, text: str) -> Contexts:
     """Return the contexts of a text; many environments share them."""
     of_text = by_word if rules.sg else by_context
     found = of_text(rules.text, rules.share_taken, rules.window)

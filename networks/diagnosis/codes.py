@@ -33,35 +33,46 @@ def codes(module: nn.Module, obs: Any) -> Codes | None:
     The two numbers that vary most over the observations are changed, by two standard deviations to
     either side; all others are at their mean. The same observations give the same.
     """
-    inner = module.network if isinstance(module, Normalized) else module
-    network = getattr(inner, "source", inner)  # of a core on one
-    if not isinstance(network, AutoEncoder) or not isinstance(obs, np.ndarray):
+    network = autoencoder_in(module)
+    if network is None or not isinstance(obs, np.ndarray):
         return None
-    seen, decode = torch.as_tensor(obs, device=network.center.device), network.decode
-    if isinstance(module, Normalized):
-        seen = module.normalized(seen[None])[0]
-        if not network.decoding:  # answers are in the units of what is observed
-            decode = partial(in_own_units, module, network)
-    code = network.code_of(seen)
+    seen = torch.as_tensor(obs, device=network.center.device)
+    code = network.code_of(
+        module.normalized(seen[None])[0] if isinstance(module, Normalized) else seen
+    )
     mean, spread, drawn = code.mean(0), code.std(0, correction=0), None
+    order = spread.argsort(descending=True).tolist()
+    changed = order[0], order[min(1, len(order) - 1)]
+    decode = partial(decoded, module, network)
     if isinstance(network, VAE):
         mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
         noise = np.random.default_rng(0).standard_normal(code.shape)
         drawn = decode(torch.as_tensor(noise, dtype=code.dtype, device=code.device))
-    first, second = (
-        code.std(0, correction=0)
-        .argsort(descending=True)[[0, -1 if len(mean) == 1 else 1]]
-        .tolist()
-    )
-    places = torch.linspace(-FAR, FAR, ACROSS, device=code.device)
+    walk = decode(walked(mean, spread, changed).flatten(0, 1)).unflatten(0, (ACROSS, ACROSS))
+    given_back, drawn, walk = to_numpy((decode(code), drawn, walk))
+    return Codes(given_back, drawn, walk, changed)
+
+
+def autoencoder_in(module: nn.Module) -> AutoEncoder | None:
+    """Return the autoencoder that a network is, normalises for or stands on; None of others."""
+    inner = module.network if isinstance(module, Normalized) else module
+    source = getattr(inner, "source", inner)
+    return source if isinstance(source, AutoEncoder) else None
+
+
+def decoded(module: nn.Module, network: AutoEncoder, code: Tensor) -> Tensor:
+    """Return what codes [B, code] stand for, in the units of what is observed."""
+    out = network.decode(code)
+    if network.decoding or not isinstance(module, Normalized):
+        return out  # answers are in these units, however it sees them
+    return module.undo(out)
+
+
+def walked(mean: Tensor, spread: Tensor, changed: tuple[int, int]) -> Tensor:
+    """Return codes [K, K, code] about a mean, of which one number changes down, one across."""
+    first, second = changed
+    places = torch.linspace(-FAR, FAR, ACROSS, device=mean.device)
     grid = mean.repeat(ACROSS, ACROSS, 1)
     grid[:, :, first] = mean[first] + (spread[first] * places)[:, None]
     grid[:, :, second] = mean[second] + spread[second] * places
-    walk = decode(grid.flatten(0, 1)).unflatten(0, (ACROSS, ACROSS))
-    given_back, drawn, walk = to_numpy((decode(code), drawn, walk))
-    return Codes(given_back, drawn, walk, (first, second))
-
-
-def in_own_units(module: Normalized, network: AutoEncoder, code: Tensor) -> Tensor:
-    """Return what codes [B, code] stand for in the units of what is observed, [B, ...]."""
-    return module.undo(network.decode(code))
+    return grid
