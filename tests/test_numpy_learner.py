@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from seqrl.agents import PPO, Reinforce
+from seqrl.agents import PPO, SAC, Reinforce
 from seqrl.agents.arguments import arguments
 from seqrl.agents.deep.deep_monte_carlo import DeepMonteCarlo
 from seqrl.agents.deep.deep_q import DeepQ
@@ -23,6 +23,7 @@ from seqrl.core.errors import RunError
 from seqrl.core.types import Batch
 from seqrl.envs.making import make
 from seqrl.networks.mlp import MLP
+from seqrl.networks.plain import numpy_adam
 from seqrl.networks.plain.numpy_mlp import numpy_mlp
 from seqrl.networks.recurrent import GRU
 from seqrl.training.loop.interaction import Interaction
@@ -175,7 +176,9 @@ def test_weights_that_were_assigned_are_learned(plainly):
     assert all(state["step"] == 3 for state in agent.values_part.optimizer.state.values())
 
 
-def test_weights_that_were_frozen_stay():
+@pytest.mark.parametrize("large", [0, numpy_adam.LARGE])
+def test_weights_that_were_frozen_stay(large, monkeypatch):
+    monkeypatch.setattr(numpy_adam, "LARGE", large)
     for agent in both({}):
         for _ in range(3):
             updated(agent, batch_of())
@@ -230,18 +233,23 @@ def test_a_gradient_that_is_not_finite_is_named_and_the_weights_are_kept():
 # policies: the loss is torch's, what is before and behind it NumPy's
 
 
+NUMBERS = spaces.Box(-1, 1, (2,), np.float32)
 POLICIES = {
     "ppo": (PPO, spaces.Discrete(3), {}),
     "ppo, shared": (PPO, spaces.Discrete(3), {"share": True}),
     "ppo, several": (PPO, spaces.MultiDiscrete([2, 3]), {}),
-    "ppo, numbers": (PPO, spaces.Box(-1, 1, (2,), np.float32), {}),  # the critic alone
+    "ppo, numbers": (PPO, NUMBERS, {}),  # the head has weights
     "reinforce": (Reinforce, spaces.MultiBinary(2), {}),
     "no critic": (Reinforce, spaces.Discrete(3), {"baseline": "mean"}),
+    "sac": (SAC, NUMBERS, {}),
+    "sac, fixed entropy": (SAC, NUMBERS, {"entropy_coef": 0.1}),
 }
 
 
+@pytest.mark.parametrize("large", [0, numpy_adam.LARGE])
 @pytest.mark.parametrize("name", POLICIES)
-def test_policies_step_as_in_torch(name):
+def test_policies_step_as_in_torch(name, large, monkeypatch):
+    monkeypatch.setattr(numpy_adam, "LARGE", large)
     cls, actions, more = POLICIES[name]
     quick, plain = (
         cls(MLP(BOX), actions, BOX, backend=backend, device="cpu", seed=0, **more)
@@ -249,7 +257,7 @@ def test_policies_step_as_in_torch(name):
     )
     plain.load_state_dict(quick.state_dict())
     assert (quick.learner, plain.learner) == ("NumPy learner", "torch learner")
-    assert quick.policy.learns_in_numpy == (name != "ppo, numbers")
+    assert all(part.learns_in_numpy for part in quick.parts.values() if part.optimizer)
     for _ in range(20):
         batch = batch_of()
         out = plain.policy.act(batch.obs[0].numpy(), np.ones(16, bool), None)[0]
@@ -258,6 +266,7 @@ def test_policies_step_as_in_torch(name):
         extra = batch.extra | {"advantage": torch.randn(2, 16)}
         timed = {"action": torch.stack([action, action]), "log_prob": torch.full((2, 16), -1.0)}
         batch = batch._replace(**timed, extra=extra)
+        batch = batch._replace(noise=torch.randn(2, 16, 2) if cls is SAC else None)
         told = [agent.update(batch) for agent in (quick, plain)]
         numbers = [metrics() if callable(metrics) else metrics for metrics in told]
         for tag in numbers[0]:

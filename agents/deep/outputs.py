@@ -158,12 +158,12 @@ class Part:
         self.plain: NumpyMLP | NumpyForward | None = None
         self.adam: NumpyAdam | None = None
         if device.type == "cpu" and backend != "torch":
-            self.mlp = numpy_mlp(module.network, module.layer)
+            self.mlp = numpy_mlp(module.network, module.layer, getattr(module, "head", None))
             self.plain = self.mlp or numpy_forward(module.network, module.layer)
         self.torch_for = ""
         if numpy and self.mlp is not None and not module.dueling and optim is not None:
             own, adam = len(list(module.parameters())), self.optimizer
-            if adam is not None and own == len(self.mlp.parameters):  # a head may have more
+            if adam is not None and own == len(self.mlp.parameters):
                 self.torch_for = optim.beyond_numpy
                 self.adam = None if self.torch_for else NumpyAdam(adam, self.mlp)
         if backend == "numpy" and self.plain is None:
@@ -195,7 +195,7 @@ class Part:
 
     def clear(self) -> None:
         """Forget the gradients."""
-        for weight in () if self.learns_in_numpy else self.weights:
+        for weight in self.weights if self.adam is None else self.adam.mlp.of_head:
             weight.grad = None  # what zero_grad does, at a third of its cost
 
     def take_terms(self) -> list[Tensor]:

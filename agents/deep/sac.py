@@ -256,8 +256,10 @@ class SAC(PolicyAgent):
                 "value": value,
                 "entropy": -log_prob,
             }
-            means = {f"train/{name}": targets.mean(x, valid) for name, x in numbers.items()}
-            return {**means, "train/entropy_coef": torch.as_tensor(coef)}
+            rows = targets.kept(torch.stack([*numbers.values()]), valid).sum((1, 2))
+            means = zip(numbers, rows / targets.count(value, valid), strict=True)
+            told = {f"train/{name}": mean for name, mean in means}
+            return {**told, "train/entropy_coef": torch.as_tensor(coef)}
 
         total, count = targets.kept(each, valid).sum(), targets.count(each, valid)
         return Loss(total, count, error.detach().abs().mean(0), valid, metrics=metrics)

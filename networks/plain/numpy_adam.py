@@ -9,6 +9,8 @@ import torch
 
 from seqrl.networks.plain.numpy_mlp import NumpyMLP
 
+LARGE = 50_000  # weights that torch's kernel, which goes over them once, steps in less time
+
 
 class NumpyAdam:
     """Adam (Kingma and Ba, 2015) in NumPy; torch's optimiser keeps the moments, as views.
@@ -50,12 +52,20 @@ class NumpyAdam:
 
     def step(self, gradient: np.ndarray, learning_rate: float) -> None:
         """Step the weights along -gradient [P]; frozen ones stay, as with torch."""
-        mean, square = self.mean, self.square
         both = zip(self.mlp.slices, self.mlp.parameters, strict=True)
         frozen = [part for part, weight in both if not weight.requires_grad]
-        kept = [(moment, part, moment[part].copy()) for moment in (mean, square) for part in frozen]
+        arrays = self.mlp.weights, self.mean, self.square
+        kept = [(array, part, array[part].copy()) for array in arrays for part in frozen]
         self.count += 1.0
-        count = int(self.count[0])
+        if len(gradient) > LARGE:
+            self._step_in_torch(gradient, learning_rate)
+        else:
+            self._step_in_numpy(gradient, learning_rate)
+        for array, part, before in kept:
+            array[part] = before
+
+    def _step_in_numpy(self, gradient: np.ndarray, learning_rate: float) -> None:
+        mean, square, count = self.mean, self.square, int(self.count[0])
         mean += (1.0 - self.beta1) * (gradient - mean)
         square *= self.beta2
         square += (1.0 - self.beta2) * (gradient * gradient)
@@ -64,8 +74,23 @@ class NumpyAdam:
         spread += self.epsilon
         np.divide(mean, spread, out=spread)
         spread *= learning_rate / (1.0 - self.beta1**count)
-        for moment, part, before in kept:
-            moment[part] = before
-        for part in frozen:
-            spread[part] = 0.0
         self.mlp.weights -= spread
+
+    def _step_in_torch(self, gradient: np.ndarray, learning_rate: float) -> None:
+        arrays = self.mlp.weights, gradient, self.mean, self.square, self.count[0, ...]
+        weights, grads, means, squares, counts = ([torch.from_numpy(x)] for x in arrays)
+        torch._fused_adam_(
+            weights,
+            grads,
+            means,
+            squares,
+            [],
+            counts,
+            lr=learning_rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            weight_decay=0.0,
+            eps=self.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )

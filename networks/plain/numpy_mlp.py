@@ -76,17 +76,22 @@ class NumpyMLP:
     array and whoever reads or writes the parameters sees the same numbers. `gradient` [P]
     is its gradient. Results equal torch's up to rounding. Where `bound` is False a parameter was
     replaced or moved (assigned, copied with its network): call `bind`.
+
+    head: what torch makes of the outputs. Its own weights, if any, stand behind the layers' in the
+        arrays, and torch works out their gradients.
     """
 
-    def __init__(self, encoder: nn.Module, pairs: list[Pair]):
-        self.encoder, self.pairs = encoder, pairs
+    def __init__(self, encoder: nn.Module, pairs: list[Pair], head: nn.Module):
+        self.encoder, self.pairs, self.head = encoder, pairs, head
         self.bind()
 
     def bind(self) -> None:
         """Make the layers' present parameters views of one array."""
         self.encode: Forward = FORWARDS[type(self.encoder)](self.encoder)
+        self.of_head = list(self.head.parameters())
         self.parameters = [
-            weight for layer, _ in self.pairs for weight in (layer.weight, layer.bias)
+            *(weight for layer, _ in self.pairs for weight in (layer.weight, layer.bias)),
+            *self.of_head,
         ]
         stops = list(itertools.accumulate(weight.numel() for weight in self.parameters))
         self.slices = [slice(a, b) for a, b in itertools.pairwise([0, *stops])]
@@ -100,15 +105,16 @@ class NumpyMLP:
             DenseLayer(*pair, *views[2 * i : 2 * i + 2])  # gradients of weight, bias
             for i, pair in enumerate(self.pairs)
         ]
-        self._addresses = Addresses([layer for layer, _ in self.pairs])
+        self.gradients_of_head = views[2 * len(self.pairs) :]
+        self._addresses = Addresses([*(layer for layer, _ in self.pairs), self.head])
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the layers: functions cannot be pickled, and a copy's parameters are others."""
-        return {"encoder": self.encoder, "pairs": self.pairs}
+        return {"encoder": self.encoder, "pairs": self.pairs, "head": self.head}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Bind the parameters of the copied layers."""
-        self.encoder, self.pairs = state["encoder"], state["pairs"]
+        self.encoder, self.pairs, self.head = state["encoder"], state["pairs"], state["head"]
         self.bind()
 
     @property
@@ -124,12 +130,17 @@ class NumpyMLP:
         return values
 
     def backward(self, activations: list[np.ndarray], grad: np.ndarray) -> np.ndarray:
-        """Return the gradient of a loss, given that by the output [B, F]; overwrites `grad`."""
+        """Return the gradient of a loss, given that by the output [B, F]; overwrites `grad`.
+
+        The head's weights have theirs in `grad`, as torch leaves it; none is 0.
+        """
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
             grad = layer.backward(activations[i], activations[i + 1], grad)
             if i:
                 grad = grad @ layer.weight
+        for weight, view in zip(self.of_head, self.gradients_of_head, strict=True):
+            view[...] = 0.0 if weight.grad is None else weight.grad.numpy()
         return self.gradient
 
     def step(self, obs: np.ndarray, start: np.ndarray, state: State) -> tuple[np.ndarray, State]:
@@ -147,13 +158,17 @@ class NumpyMLP:
         return [flat[part].reshape(weight.shape) for part, weight in pairs]
 
 
-def numpy_mlp(network: nn.Module, layer: nn.Linear) -> NumpyMLP | None:
+def numpy_mlp(
+    network: nn.Module, layer: nn.Linear, head: nn.Module | None = None
+) -> NumpyMLP | None:
     """Return the network and the layer after it as a NumpyMLP; None if they are not plain.
 
+    head: what torch makes of the layer's numbers, with weights of its own or without.
     Plain are an MLP on a Box, Discrete, MultiDiscrete or MultiBinary space whose activation is
     ReLU, Tanh or Identity, without LayerNorm, dropout and normalisation, on the CPU.
     """
-    weights = [*network.parameters(), *layer.parameters()]
+    head = nn.Module() if head is None else head
+    weights = [weight for part in (network, layer, head) for weight in part.parameters()]
     if len({(weight.device.type, weight.requires_grad, weight.dtype) for weight in weights}) > 1:
         return None
     forward = numpy_forward(network, layer) if weights[0].device.type == "cpu" else None
@@ -161,8 +176,9 @@ def numpy_mlp(network: nn.Module, layer: nn.Linear) -> NumpyMLP | None:
         return None
     pairs = layer_pairs(forward.layers[1:])
     own = [weight for linear, _ in pairs for weight in (linear.weight, linear.bias)]
+    own += head.parameters()
     distinct = len(own) == len(weights) == len({id(weight) for weight in own})  # none comes twice
-    return NumpyMLP(forward.layers[0], pairs) if pairs and distinct else None
+    return NumpyMLP(forward.layers[0], pairs, head) if pairs and distinct else None
 
 
 def layer_pairs(layers: list[nn.Module]) -> list[Pair]:
