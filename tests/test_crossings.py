@@ -17,6 +17,7 @@ from seqrl.agents.deep.deep_sarsa import DeepSarsa
 from seqrl.agents.deep.imitation import Imitation
 from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.deep.sac import SAC
 from seqrl.agents.deep.value_agent import Updates
 from seqrl.agents.experience.episodes import Episodes
 from seqrl.agents.experience.replay import Replay, Sequences
@@ -28,6 +29,7 @@ from seqrl.core.types import Transition
 from seqrl.envs.batched import BatchedEnv
 from seqrl.envs.draws import TorchDraws
 from seqrl.envs.registry import TASKS, task
+from seqrl.envs.tasks.pendulum import Pendulum
 from seqrl.envs.tasks.tmaze import TMaze
 from seqrl.networks import build
 from seqrl.training.loop.interaction import Interaction
@@ -48,19 +50,29 @@ AGENTS: dict[str, Any] = {
     "ppo": lambda *spaces, **given: PPO(*spaces, rollout=4, epochs=2, **given),
     "reinforce": lambda *spaces, **given: Reinforce(*spaces, batch_episodes=8, **given),
     "q-learning": DeepQ,
+    "sac": SAC,
 }
+REPLAYING = "q-learning", "sac"
 OTHERS: dict[str, Any] = {
     "sarsa": DeepSarsa,
     "monte-carlo": DeepMonteCarlo,
     "imitate": lambda *spaces, **given: Imitation(*spaces, batch_size=8, **given),
 }
+
+
+def cases(names, networks):
+    """Each agent on each network, but for memory where there is none to learn."""
+    return [(name, x) for name in names for x in networks if name != "sac" or x == "mlp"]
+
+
 # crossings of a turn to the host and to the device, at most: a plain one, one that learns
 PLAIN, LEARNING = (1, 0), (3, 1)
 
 
 def loop_of(name, network, n, device, task=None, backend="torch", **given):
     """A loop of an agent in environments of a task, all on a device."""
-    envs = BatchedEnv(task or TMaze(length=2), n, device=device)
+    task = task or (Pendulum() if name == "sac" else TMaze(length=2))
+    envs = BatchedEnv(task, n, device=device, max_episode_steps=30)
     spaces = envs.single_observation_space, envs.single_action_space
     torch.manual_seed(0)
     made = network if isinstance(network, nn.Module) else build(network, spaces[0])
@@ -87,17 +99,17 @@ def counted(loop, turns):
 
 
 def replaying(name, n):
-    """Options of Q-learning by which a turn of n environments takes four gradient steps."""
-    if name != "q-learning":
+    """Options of a replay by which a turn of n environments takes four gradient steps."""
+    if name not in REPLAYING:
         return {}
     settings = ReplaySettings(buffer_size=32 * n, learning_starts=2 * n)
     updates = Updates(batch_size=8, train_every=n // 4, updates=1)
-    return {"replay": settings, "updates": updates, "sequences": Sequences(2)}
+    memory = {} if name == "sac" else {"sequences": Sequences(2)}
+    return {"replay": settings, "updates": updates, **memory}
 
 
 @pytest.mark.parametrize("n", [SMALL, LARGE])
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name, network", cases(AGENTS, NETWORKS))
 def test_a_turn_waits_once_and_one_that_learns_twice_more(name, network, n):
     with pretend().device() as device:
         loop = loop_of(name, network, n, device, **replaying(name, n))
@@ -123,19 +135,17 @@ def leaves_of(loop):
     return {**weights, "obs": host_copy(next(tree.leaves(loop.obs)))}, [*loop.books.recent]
 
 
-@pytest.mark.parametrize("network", ["mlp", "gru"])
-@pytest.mark.parametrize("name", AGENTS | OTHERS)
+@pytest.mark.parametrize("name, network", cases(AGENTS | OTHERS, ["mlp", "gru"]))
 def test_numbers_are_those_of_the_cpu(name, network):
     pretend()  # before the first gradient, as torch asks for its devices then
     n, turns, small = 6, 40, {}
-    if name == "q-learning":
+    if name in REPLAYING:
         small = {"replay": ReplaySettings(buffer_size=600, learning_starts=30)}
-    task = TMaze(length=2)
     with draws_of_a_device():
-        plain = loop_of(name, network, n, "cpu", task, **small)
+        plain = loop_of(name, network, n, "cpu", **small)
         plain.run(n * turns - 2)  # an exact end splits the last turn
     with pretend().device() as device:
-        loop = loop_of(name, network, n, device, task, **small)
+        loop = loop_of(name, network, n, device, **small)
         loop.run(n * turns - 2)
         (found, played), updates = leaves_of(loop), loop.agent.updates
     expected, before = leaves_of(plain)
@@ -227,9 +237,9 @@ def test_a_store_on_the_device_holds_what_one_of_arrays_does(name):
 class Brittle(nn.Module):
     """Breaks at its output or its gradient when it is told to."""
 
-    def __init__(self):
+    def __init__(self, inputs=2):
         super().__init__()
-        self.first, self.features, self.fault = nn.Linear(2, 4), 4, ""
+        self.first, self.features, self.fault = nn.Linear(inputs, 4), 4, ""
 
     def forward(self, obs):
         x = self.first(obs.float().reshape(len(obs), -1))
@@ -249,8 +259,8 @@ FAULTS = {
 def test_a_step_that_is_not_finite_is_named_and_undone(name, fault):
     with pretend().device() as device:
         settings = ReplaySettings(buffer_size=400, learning_starts=1)
-        small = {"replay": settings} if name == "q-learning" else {}
-        loop = loop_of(name, Brittle(), 4, device, **small)
+        small = {"replay": settings} if name in REPLAYING else {}
+        loop = loop_of(name, Brittle(3 if name == "sac" else 2), 4, device, **small)
         loop.run(4 * 9)
         agent, network = loop.agent, loop.agent.network.module
         act, learn = agent.act, agent.learn
@@ -321,9 +331,10 @@ def test_two_devices_in_one_operation_are_refused():
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_run_goes_on_from_its_checkpoint(name, tmp_path):
     settings = ReplaySettings(buffer_size=400, learning_starts=1)
-    small = {"replay": settings} if name == "q-learning" else {}
+    small = {"replay": settings} if name in REPLAYING else {}
+    network = "mlp" if name == "sac" else "gru"
     with pretend().device() as device:
-        loop, again = (loop_of(name, "gru", 5, device, **small) for _ in "ab")
+        loop, again = (loop_of(name, network, 5, device, **small) for _ in "ab")
         loop.run(5 * 13 + 2)  # within a turn
         checkpoint.save(tmp_path / "file", loop.state_dict())
         again.load_state_dict(checkpoint.load(tmp_path / "file"))

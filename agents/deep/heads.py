@@ -256,26 +256,30 @@ class Bernoulli(Head):
 class Real(Head):
     """Actions of real numbers, in units of their space: bounded dimensions from -1 to 1."""
 
+    center_there: Tensor
+    reach_there: Tensor
+
     def __init__(self, space: spaces.Box):
         super().__init__()
         self.shape, self.dimensions = space.shape, math.prod(space.shape)
         self.bounded = has_bounds(space)
         self.center, self.reach = own_units(space)
+        # where the weights are, so that a turn sends none of them to a device
+        for name in ("center", "reach"):
+            there = torch.as_tensor(getattr(self, name))
+            self.register_buffer(f"{name}_there", there, persistent=False)
 
     def scaled(self, unit: Array) -> Array:
         """Return numbers [..., D] of the space's own units as actions [..., *shape]."""
         unit = unit.reshape((*unit.shape[:-1], *self.shape))
         if isinstance(unit, np.ndarray):
             return self.center + self.reach * unit
-        return self._like(self.center, unit) + self._like(self.reach, unit) * unit
+        return self.center_there + self.reach_there * unit
 
     def units(self, action: Tensor) -> Tensor:
         """Return actions [..., *shape] in the space's own units [..., D]."""
-        unit = (action - self._like(self.center, action)) / self._like(self.reach, action)
+        unit = (action - self.center_there) / self.reach_there
         return unit.reshape((*unit.shape[: unit.ndim - len(self.shape)], self.dimensions))
-
-    def _like(self, array: np.ndarray, out: Tensor) -> Tensor:
-        return torch.as_tensor(array, device=out.device)
 
 
 class Gaussian(Real):

@@ -192,12 +192,13 @@ class SAC(PolicyAgent):
         self, obs: Array, start: Array, state: State = None, *, explore: bool = True
     ) -> Decision:
         """Return actions, the mode where nothing is to be explored; its noise is the memory."""
-        out, _ = self.logits(obs, start)
+        out, _, checks = self._decide(obs, start, None, None)
         noise = self._noise(start, state) if explore else out[..., : self.head.dimensions] * 0
         with torch.no_grad():
             action = self.head.made_of(out, noise)
         kept = noise if self.noise_correlation else None
-        return Decision(action if isinstance(start, np.ndarray) else action.to(start.device), kept)
+        action = action if isinstance(start, np.ndarray) else action.to(start.device)
+        return Decision(action, kept, checks=checks)
 
     def _noise(self, start: Array, before: Array | None) -> Array:
         """Return normal numbers [N, D], correlated with those before them within an episode."""

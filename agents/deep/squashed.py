@@ -28,10 +28,13 @@ class Squashed(Real):
     appendix C.
     """
 
+    flags_there: Tensor
+
     def __init__(self, space: spaces.Box):
         super().__init__(space)
         self.size = 2 * self.dimensions
         self.flags = self.bounded.ravel()  # bool [D]
+        self.register_buffer("flags_there", torch.from_numpy(self.flags), persistent=False)
 
     @property
     def deciding(self) -> int:
@@ -93,5 +96,4 @@ class Squashed(Real):
             return each
         if isinstance(each, np.ndarray):
             return np.where(self.flags, each, free)
-        flags: Any = torch.as_tensor(self.flags, device=each.device)
-        return torch.where(flags, each, free)
+        return torch.where(self.flags_there, each, free)
