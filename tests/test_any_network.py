@@ -38,9 +38,14 @@ NUMBERS = {
 every_agent = pytest.mark.parametrize("cls", NUMBERS)
 
 
+def every_agent_on(name, kinds, *args):
+    """Each agent with each kind of network; SAC, which learns from single steps, without memory."""
+    of_sac = [kind for kind in kinds if not has_memory(as_network(kind(*args)))]
+    pairs = [(cls, kind) for cls in NUMBERS for kind in (of_sac if cls is SAC else kinds)]
+    return pytest.mark.parametrize(f"cls, {name}", pairs)
+
+
 def loop_of(cls, network, space=BOX, envs=2):
-    if cls is SAC and has_memory(as_network(network)):
-        pytest.skip("SAC learns from single steps")
     torch.manual_seed(3)
     numbers = arguments(cls, NUMBERS[cls])
     envs = make("CartPole-v1", envs, max_episode_steps=9, wrappers=wrappers_for(cls))
@@ -103,10 +108,9 @@ NORMED = {
 }
 
 
-@pytest.mark.parametrize("name", NORMED)
-@every_agent
-def test_batch_norm_sees_no_padding(cls, name):
-    agent = learned(cls, NORMED[name](), 160)
+@every_agent_on("network", NORMED.values())
+def test_batch_norm_sees_no_padding(cls, network):
+    agent = learned(cls, network(), 160)
     for part in agent.parts.values():
         for norm in part.module.modules():
             if isinstance(norm, nn.BatchNorm1d):
@@ -170,8 +174,7 @@ class HalvedMemory(Halved, Network):
         return torch.stack(out), state
 
 
-@pytest.mark.parametrize("kind", [Halved, HalvedMemory, lambda flag: GRU(Halved(flag), 4)])
-@every_agent
+@every_agent_on("kind", [Halved, HalvedMemory, lambda flag: GRU(Halved(flag), 4)], False)
 def test_a_network_that_writes_to_its_inputs_learns_as_one_that_does_not(cls, kind):
     first, second = (learned(cls, kind(flag)).network.state_dict() for flag in (False, True))
     assert all(torch.equal(x, second[name]) for name, x in first.items())
@@ -186,10 +189,7 @@ class Doubles(nn.Linear):
 
 
 @pytest.mark.parametrize("space", [BOX, None], ids=["at once", "later"])
-@pytest.mark.parametrize(
-    "network", [Doubles, lambda: MLP(BOX, 4).double(), lambda: GRU(BOX, 4).double()]
-)
-@every_agent
+@every_agent_on("network", [Doubles, lambda: MLP(BOX, 4).double(), lambda: GRU(BOX, 4).double()])
 def test_float64_weights_are_learned_and_saved(cls, network, space):
     agent = learned(cls, network(), 40, space=space)
     assert {weight.dtype for weight in agent.network.parameters()} == {torch.float64}
