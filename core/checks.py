@@ -15,7 +15,7 @@ NO_BOUND = 1e30  # a bound from here on, float32's end included, tells nothing o
 
 def has_bounds(space: Any) -> np.ndarray:
     """Return where a Box's numbers have two bounds, bool of its shape."""
-    ends = np.maximum(abs(space.low), abs(space.high))
+    ends = np.maximum(abs(space.low), abs(space.high)).astype(np.float64)  # a float16 ends before
     found: np.ndarray = (ends < NO_BOUND) & (space.low < space.high)
     return found
 

@@ -349,6 +349,8 @@ def test_a_run_may_stop_anywhere_with_priorities_and_statistics(options):
         ({"entropy_coef": "self"}, "entropy_coef 'self': expected a number or a schedule"),
         ({"entropy_coef": 0.1, "target_entropy": -1.0}, "target_entropy: no effect on a given"),
         ({"target_entropy": math.inf}, "target_entropy inf: expected a number of nats"),
+        ({"target_entropy": 0.7}, "target_entropy 0.7: expected at most 0.693 nats"),
+        ({"actions": spaces.Box(0.0, 1.0, (0,))}, "it has no numbers; expected at least one"),
         ({"noise_correlation": 1.0}, r"noise_correlation 1.0: expected a number in \[0, 1\)"),
         ({"target_rate": 0.0}, r"target_rate 0.0: expected a number in \(0, 1\]"),
         ({"n_step": 0}, "n_step 0"),
@@ -358,6 +360,11 @@ def test_what_has_no_effect_or_no_meaning_is_refused_in_a_line(options, told):
     with pytest.raises(UsageError, match=told) as no:
         agent_of(**options)
     assert "\n" not in str(no.value)
+
+
+def test_a_target_entropy_has_no_limit_without_bounds():
+    free = spaces.Box(np.float32([0, -np.inf]), np.float32([1, np.inf]))
+    assert agent_of(actions=free, target_entropy=2.0).target_entropy == 2.0
 
 
 def test_a_network_with_memory_is_refused_in_a_line():

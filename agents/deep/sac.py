@@ -150,6 +150,9 @@ class SAC(PolicyAgent):
         )
         given = target_entropy is not None
         self.target_entropy = target_entropy if given else -float(self.head.dimensions)
+        if (most := self.head.most_entropy) < self.target_entropy:
+            text = f"expected at most {most:.3g} nats, of actions that are all equally likely"
+            raise UsageError(f"target_entropy {target_entropy}: {text}")
 
     def make_head(self, space: gym.Space) -> SoftPolicy:
         """Return the squashed normal distribution; refuse other spaces than Box."""

@@ -41,6 +41,11 @@ class Squashed(Real):
         """The means."""
         return self.dimensions
 
+    @property
+    def most_entropy(self) -> float:
+        """Of any policy, nats, in the space's own units: the logarithm of their volume."""
+        return self.dimensions * math.log(2.0) if self.flags.all() else math.inf
+
     def sample(self, out: Array, draw: Draw) -> Array:
         """From normal numbers."""
         return self.made_of(out, draw.normal((*out.shape[:-1], self.dimensions)))
