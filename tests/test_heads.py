@@ -20,6 +20,7 @@ SPACES = {
     "unbounded": spaces.Box(-np.inf, np.inf, (2, 2)),
     "half": spaces.Box(np.float32([0]), np.float32([np.inf])),
     "number": spaces.Box(-1.0, 3.0, ()),
+    "float16": spaces.Box(-1.0, 3.0, (2,), np.float16),
 }
 T, B = 5, 3
 

@@ -262,8 +262,6 @@ class Real(Head):
     def __init__(self, space: spaces.Box):
         super().__init__()
         self.shape, self.dimensions = space.shape, math.prod(space.shape)
-        if not self.dimensions:
-            raise UsageError(f"action space {space}: it has no numbers; expected at least one")
         self.bounded = has_bounds(space)
         self.center, self.reach = own_units(space)
         # where the weights are, so that a turn sends none of them to a device

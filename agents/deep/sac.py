@@ -26,7 +26,7 @@ from seqrl.agents.experience.replay import Replay
 from seqrl.agents.schedules import Rate, schedule
 from seqrl.core import tree
 from seqrl.core.arrays import host
-from seqrl.core.checks import check_whole
+from seqrl.core.checks import check_numbers, check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Seed
 from seqrl.core.types import Array, Batch, Decision, Metrics, State
@@ -156,6 +156,7 @@ class SAC(PolicyAgent):
 
     def make_head(self, space: gym.Space) -> SoftPolicy:
         """Return the squashed normal distribution; refuse other spaces than Box."""
+        check_numbers("action", space)
         if not (isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)):
             shown = " ".join(str(space).split())
             remedy = "for others there are --agent ppo and q-learning"
