@@ -214,6 +214,16 @@ BUGS = {
         "        move(self.target_part, self.critic, self.target_rate)\n",
         "",
     ),
+    "a dimension without two bounds squashed (SAC)": Bug(
+        "agents/deep/squashed.py",
+        "        if self.flags.all():\n            return each\n",
+        "        if self.flags.any():\n            return each\n",
+    ),
+    "weights of a head left as they are (NumPy learner)": Bug(
+        "networks/plain/numpy_mlp.py",
+        "view[...] = 0.0 if weight.grad is None else weight.grad.numpy()",
+        "view[...] = 0.0",
+    ),
     "rewards scaled by a turn that is not whole": Bug(
         "core/moments.py",
         "        if step.whole:\n            self.moments",

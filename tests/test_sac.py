@@ -350,7 +350,10 @@ def test_a_run_may_stop_anywhere_with_priorities_and_statistics(options):
         ({"entropy_coef": 0.1, "target_entropy": -1.0}, "target_entropy: no effect on a given"),
         ({"target_entropy": math.inf}, "target_entropy inf: expected a number of nats"),
         ({"target_entropy": 0.7}, "target_entropy 0.7: expected at most 0.693 nats"),
-        ({"actions": spaces.Box(0.0, 1.0, (0,))}, "action space .* has nothing in it: expected at least"),
+        (
+            {"actions": spaces.Box(0.0, 1.0, (0,))},
+            "action space .* has nothing in it: expected at least",
+        ),
         ({"noise_correlation": 1.0}, r"noise_correlation 1.0: expected a number in \[0, 1\)"),
         ({"target_rate": 0.0}, r"target_rate 0.0: expected a number in \(0, 1\]"),
         ({"n_step": 0}, "n_step 0"),
