@@ -44,7 +44,7 @@ KINDS = {
         200,
     ),
     "sac": (
-        "--agent sac --env Pendulum-v1 --network-arg hidden=16 --steps 3000 --num-envs 4 "
+        "--agent sac --env Pendulum-v1 --network-arg hidden=16 --steps 6000 --num-envs 4 "
         "--learning-starts 250 --train-every 4 --batch-size 16 --noise-correlation 0.5",
         250,
     ),
