@@ -219,6 +219,22 @@ def test_a_run_from_before_curves_and_newer_settings_is_found(tmp_path):
     assert found(agent_args={**config["agent_args"], "sparsity": 0.1}) is None
 
 
+def test_a_run_whose_device_was_chosen_is_the_one_that_leaves_it_to_us(tmp_path):
+    config = complete({"agent": "reinforce", "env": "CartPole-v1", "steps": 100})
+    folder = tmp_path / "CartPole-v1/reinforce/seed-0"
+    folder.mkdir(parents=True)
+    chosen = {**config, "agent_args": {**config["agent_args"], "device": "cpu"}}
+    folders.write_config(folder, chosen)
+    folders.write_summary(folder, {"steps": 100, "finished": True})
+
+    def found(device):
+        wanted = {**config, "agent_args": {**config["agent_args"], "device": device}}
+        return executor.finished_folder(str(tmp_path), ["reinforce"], wanted)
+
+    assert config["agent_args"]["device"] == "auto"
+    assert found("auto") == found("cpu") == folder and found("cuda") is None
+
+
 def test_the_run_that_is_wanted_is_known_by_its_settings_not_its_name(tmp_path):
     wanted = {"agent": "sarsa", "env": "G-v0", "steps": 100, "bins": None}
     wanted["agent_args"] = {"gamma": 0.9}

@@ -243,7 +243,11 @@ def as_today(found: Config, wanted: Config) -> Config:
 
     Settings that there were not yet are at their defaults. A run that says nothing of `eval_every`
     is from before curves, which change nothing of what is learned; 100 episodes were the default.
+    Where the device is left to us, whichever it was is the one.
     """
+    device = wanted.get("agent_args", {}).get("device")
+    if device == AUTO and "device" in (args := found.get("agent_args", {})):
+        found = {**found, "agent_args": {**args, "device": AUTO}}
     if found == wanted or any(found.get(x) != wanted.get(x) for x in (*CODE, "wrappers")):
         return found  # nothing to do, or with code that may not be imported
     known = dict(found)
