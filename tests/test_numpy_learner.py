@@ -190,6 +190,32 @@ def test_weights_that_were_frozen_stay(large, monkeypatch):
         assert same == {name for name in before if name.startswith("network.")}
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize("large", [0, numpy_adam.LARGE])
+def test_moments_that_die_out_stay_normal_and_the_threads_mode_is_left(large, flushed, monkeypatch):
+    monkeypatch.setattr(numpy_adam, "LARGE", large)
+    torch.set_flush_denormal(flushed)
+    try:
+        for agent in both({}):
+            updated(agent, batch_of())
+            part = agent.values_part
+            moments = [state["exp_avg"] for state in part.optimizer.state.values()]
+            for moment in moments:
+                moment.fill_(2e-38)
+            for weight in part.module.parameters():
+                weight.grad = torch.zeros_like(weight)
+            part.gradient = None if part.gradient is None else 0 * part.gradient
+            before = copy.deepcopy(part.module.state_dict())
+            for _ in range(6):  # 0.9**6 is 0.53, 2e-38 * 0.53 no normal number
+                part.step(1e-3)
+            for moment in moments:
+                assert ((moment == 0) | (moment >= np.finfo(np.float32).tiny)).all()
+            tree.map(np.testing.assert_array_equal, dict(part.module.state_dict()), dict(before))
+        assert (float(torch.tensor(1e-42) * 1.0) == 0.0) is flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
 @pytest.mark.parametrize(
     "network, options",
     [

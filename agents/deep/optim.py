@@ -6,7 +6,8 @@ import copy
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ from seqrl.core.types import DeferredChecks
 from seqrl.networks.base import Network, name_of
 from seqrl.networks.batch_norm import keep_statistics
 
+DENORMAL, ONE = np.float32(1e-42), np.float32(1.0)
 EXTRA = {"Momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
 
 
@@ -195,6 +197,21 @@ def keeper(module: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], 
         optimizer.load_state_dict(gathered)
 
     return undo
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Let this thread take numbers below the smallest normal one, 1.2e-38, for 0, where it can.
+
+    Moments of weights whose gradient has become 0, as behind dead units, decay into them, and a
+    step of Adam on such numbers takes ten times as long. No normal weight moves otherwise.
+    """
+    before = bool(DENORMAL * ONE == 0.0)  # torch has no question for it
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from seqrl.agents.deep.optim import (
     load_optimizer_state,
     load_weights,
     optimizer_state,
+    without_denormals,
 )
 from seqrl.core import action_mask, schema, team, tree
 from seqrl.core.arrays import joined, to_numpy, to_tensor
@@ -232,14 +233,15 @@ class Part:
 
     def step(self, learning_rate: float) -> None:
         """Step the weights along their gradients."""
-        if self.adam is not None:
-            assert self.gradient is not None
-            self.adam.step(self.gradient, learning_rate)
-            return
-        assert self.optimizer is not None
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
+        with without_denormals():
+            if self.adam is not None:
+                assert self.gradient is not None
+                self.adam.step(self.gradient, learning_rate)
+                return
+            assert self.optimizer is not None
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
 
     def act(
         self, obs: Array, start: Array, state: State, noise: Array | None = None
