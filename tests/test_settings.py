@@ -62,6 +62,15 @@ def test_a_preset_is_used_where_its_agent_plays_its_environment(monkeypatch):
     assert config_of("--env CartPole-v1 --bins 8")[1] == ""  # it adds nothing
 
 
+def test_a_presets_arguments_of_its_network_are_not_those_of_another():
+    line = "--agent imitate --env seqrl/Facts-v0"
+    assert config_of(line)[0]["network_args"] == {"hops": 2}
+    assert config_of(f"{line} --network memory-network")[0]["network_args"] == {"hops": 2}
+    config, note = config_of(f"{line} --network gru")
+    assert config["network_args"] == {} and "hops" not in note
+    assert config["agent_args"]["learning_rate"] == "linear:0.01:0"
+
+
 def test_the_order_of_precedence(here, monkeypatch):
     (here / "presets.toml").write_text(
         "[mine]\nagent = 'sarsa'\nenv = 'CliffWalking-v1'\nnetwork = false\n"

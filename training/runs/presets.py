@@ -69,10 +69,10 @@ def fitting(given: Settings, name: str = "") -> Preset | None:
 def beneath(preset: Preset, given: Settings) -> Settings:
     """Return a preset's settings without those that given ones rule out, though of other names."""
     settings = {**preset.settings, "agent_args": dict(preset.settings.get("agent_args", {}))}
-    if given.get("network"):
-        settings.pop("network", None)
-    if ":" in given.get("network", ""):
-        settings.pop("network_args", None)  # of our networks, not of the user's
+    if network := given.get("network"):
+        own = settings.pop("network", network)
+        if ":" in network or network != own:
+            settings.pop("network_args", None)  # of another network
     if "temperature" in given.get("agent_args", {}):
         settings["agent_args"].pop("epsilon", None)
     return settings
