@@ -4,13 +4,14 @@
 each in a process of one thread, and keeps each at once in results/NAME.json, so that it may be
 stopped anywhere. Figures of the same commands are judged on the same runs. Where a figure's flags
 have changed its results are measured again; `--again` does so for those named. `--page` writes the
-page alone.
+page alone. A figure of another package's environments `needs` it, and is left out without it.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import statistics
@@ -64,6 +65,15 @@ def results(name: str, figure: Figure) -> Figure:
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     same = found.get("flags") == commands(figure)
     return found if same else {"flags": commands(figure), "runs": {}}
+
+
+def there(name: str, figure: Figure) -> bool:
+    """Return whether the package that a figure needs is there, if it needs one; say so if not."""
+    package = figure.get("needs")
+    found = package is None or importlib.util.find_spec(package) is not None
+    if not found:
+        print(f"{name}: left out, it needs {package}; see figures.toml", flush=True)
+    return found
 
 
 def commands(figure: Figure) -> str:
@@ -191,6 +201,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     known = figures()
     named = {} if args.page else {name: known[name] for name in args.names or known}
+    named = {name: figure for name, figure in named.items() if there(name, figure)}
     for alike in {commands(figure): None for figure in named.values()}:
         same = {name: figure for name, figure in named.items() if commands(figure) == alike}
         if args.again:

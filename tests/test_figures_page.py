@@ -50,6 +50,14 @@ def test_a_figure_of_each_network():
     assert list(found) == ["name-gru", "name-lstm"] and found["name-gru"]["what"] == "gru"
 
 
+def test_a_figure_whose_package_is_not_there_is_left_out_and_told(capsys):
+    assert figures.there("own", {}) and figures.there("other", {"needs": "numpy"})
+    assert not figures.there("cards", {"needs": "no_such_package"})
+    assert (
+        capsys.readouterr().out == "cards: left out, it needs no_such_package; see figures.toml\n"
+    )
+
+
 PRESETS = tomllib.loads((HOME.parent / "training/runs/presets.toml").read_text(encoding="utf-8"))
 
 
