@@ -64,6 +64,7 @@ def start(action, *args, size=2):
 
 def child(there, told, action, args):
     os.environ.update({name: str(value) for name, value in told.items()})
+    torch.set_num_threads(1)  # those of the process before are not here, and would be waited for
     try:
         there.send(action(*args))
     except BaseException:
