@@ -128,6 +128,26 @@ def test_a_run_whose_process_is_killed_goes_on_from_the_store(tmp_path, monkeypa
     assert digest(job.folder) == digest(tmp_path / "near")
 
 
+def test_a_run_that_is_told_to_end_twice_is_saved_all_the_same(tmp_path, monkeypatch):
+    config = {**TABLE, "steps": 10**9, "compile": False, "checkpoint_every": 1000, "seed": 1}
+    job = Job(config, tmp_path / "run")
+    store, task = SharedFolder(tmp_path / "kept"), task_of(job, "k", interval=0.0)
+    store.save("k", Path(job.folder))
+    save = store.save
+
+    def interrupted(key, folder, *, whole=True):
+        signal.raise_signal(signal.SIGINT)  # while it sends a state, and while it ends
+        save(key, folder, whole=whole)
+
+    monkeypatch.setattr(store, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        remote.attempt(task, b"", store)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    store.load("k", tmp_path / "run")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert not summary["finished"] and 0 < summary["steps"] < 10**9
+
+
 def test_the_log_of_a_run_elsewhere_names_its_folder_here(tmp_path):
     store, folder = SharedFolder(str(tmp_path / "store")), tmp_path / "far"
     job = Job(TABLE, folder)

@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -83,8 +85,9 @@ def attempt(task: Task, code: bytes, store: Store) -> tuple[int, bytes]:
         try:
             follow(process, folder, lambda: store.save(task.key, folder, whole=False), task)
         finally:
-            end(process)
-            store.save(task.key, folder)
+            with undisturbed():
+                end(process)
+                store.save(task.key, folder)
         said = log.read_bytes()[-KEPT:].replace(os.fsencode(folder), os.fsencode(task.folder))
         if process.returncode < 0 or process.returncode == 128 + signal.SIGTERM:
             raise Killed(process.returncode, said)
@@ -144,6 +147,18 @@ def follow(
                 continue
             took = time.monotonic() - began
             due = began + max(task.interval, COST * took)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let nothing that would interrupt the main thread break off what is done meanwhile."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
