@@ -128,7 +128,9 @@ def test_a_run_whose_process_is_killed_goes_on_from_the_store(tmp_path, monkeypa
     assert digest(job.folder) == digest(tmp_path / "near")
 
 
-def test_a_run_that_is_told_to_end_twice_is_saved_all_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_run_that_is_interrupted_twice_is_saved_all_the_same(before, tmp_path, monkeypatch):
+    """Also behind a shell that has started it in the background, where interrupts are ignored."""
     config = {**TABLE, "steps": 10**9, "compile": False, "checkpoint_every": 1000, "seed": 1}
     job = Job(config, tmp_path / "run")
     store, task = SharedFolder(tmp_path / "kept"), task_of(job, "k", interval=0.0)
@@ -140,9 +142,10 @@ def test_a_run_that_is_told_to_end_twice_is_saved_all_the_same(tmp_path, monkeyp
         save(key, folder, whole=whole)
 
     monkeypatch.setattr(store, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        remote.attempt(task, b"", store)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with remote.on_interrupt(before):
+        with pytest.raises(KeyboardInterrupt):
+            remote.attempt(task, b"", store)
+        assert signal.getsignal(signal.SIGINT) is before
     store.load("k", tmp_path / "run")
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert not summary["finished"] and 0 < summary["steps"] < 10**9

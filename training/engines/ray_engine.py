@@ -50,7 +50,6 @@ STATES = 100  # that reach the store in a second, at most, of all runs together
 WAIT = 0.1  # seconds for a task to be over
 TELL = 1.0  # seconds between two looks at the runs under way
 LOOK = 5.0  # seconds between two looks at the cluster
-AGAIN = 5.0  # seconds for a run to end before it is told once more: Ray may lose a word
 ANSWER = 120.0  # seconds for a machine to say what it has
 
 
@@ -194,12 +193,10 @@ class Ray:
 
     def end(self, going: Mapping[Any, Job]) -> None:
         """End the runs under way, which save, and bring what they learned to their folders."""
-        late, until = [*going], time.monotonic() + PATIENCE
-        while late and time.monotonic() < until:
-            for ref in late:
-                with suppress(RayError):  # of a cluster that is gone
-                    ray.cancel(ref)
-            late = ray.wait(late, num_returns=len(late), timeout=AGAIN)[1]
+        for ref in going:
+            with suppress(RayError):  # of a cluster that is gone
+                ray.cancel(ref)
+        late = ray.wait([*going], num_returns=len(going), timeout=PATIENCE)[1] if going else []
         for ref in late:
             ray.cancel(ref, force=True)
         for ref, job in going.items():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from seqrl.core.errors import UsageError
 from seqrl.training.engines.packing import has_code, unpack
@@ -83,9 +83,11 @@ def attempt(task: Task, code: bytes, store: Store) -> tuple[int, bytes]:
         with open(log, "wb") as file:
             process = start(task, folder, file, place(home, task.cwd, code))
         try:
-            follow(process, folder, lambda: store.save(task.key, folder, whole=False), task)
+            # ignored in all that a shell has started in the background, and Ray interrupts so
+            with on_interrupt(signal.default_int_handler):
+                follow(process, folder, lambda: store.save(task.key, folder, whole=False), task)
         finally:
-            with undisturbed():
+            with on_interrupt(signal.SIG_IGN):  # a second one breaks off nothing
                 end(process)
                 store.save(task.key, folder)
         said = log.read_bytes()[-KEPT:].replace(os.fsencode(folder), os.fsencode(task.folder))
@@ -150,10 +152,10 @@ def follow(
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let nothing that would interrupt the main thread break off what is done meanwhile."""
+def on_interrupt(handler: Any) -> Iterator[None]:
+    """Let Python's main thread answer an interrupt so, whatever it was told to do before."""
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    before = signal.signal(signal.SIGINT, handler) if main else None
     try:
         yield
     finally:
