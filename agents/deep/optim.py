@@ -204,7 +204,7 @@ def without_denormals() -> Iterator[None]:
     """Let this thread take numbers below the smallest normal one, 1.2e-38, for 0, where it can.
 
     Moments of weights whose gradient has become 0, as behind dead units, decay into them, and a
-    step of Adam on such numbers takes ten times as long. No normal weight moves otherwise.
+    step of Adam on such numbers takes over ten times as long. No normal weight moves otherwise.
     """
     before = bool(DENORMAL * ONE == 0.0)  # torch has no question for it
     torch.set_flush_denormal(True)
