@@ -187,6 +187,19 @@ def test_the_values_move_to_the_target_and_the_target_values_follow_them():
     assert before.keys() == own.target_part.module.state_dict().keys()
 
 
+@pytest.mark.parametrize(("options", "hidden"), [({}, 2), ({"value_hidden": 5}, 5)])
+def test_each_value_has_as_many_units_as_asked_or_half_the_features(options, hidden):
+    """Q_i = w_i . relu(h_i + U_i a) + b_i, by hand, of the three features of OneHot."""
+    agent = agent_of(**options)
+    agent.act(np.array([1]), np.ones(1, bool))
+    layer, twins = agent.critic.module.layer, agent.critic.module.head
+    numbers = layer.weight[:, 1] + layer.bias
+    units = torch.relu(numbers + twins.inward.weight[:, 0] * 0.25).view(2, hidden)
+    by_hand = (units * twins.outward.weight).sum(-1) + twins.outward.bias
+    values = twins(numbers.view(1, 1, -1), torch.tensor([[[0.25]]]))
+    assert torch.allclose(values[:, 0, 0], by_hand, atol=1e-6)
+
+
 @pytest.mark.parametrize("mean, log_std, coef", [(0.3, -0.5, 0.2), (-1.0, 0.2, 0.0), (0.8, -1, 1)])
 def test_the_policys_gradient_is_that_of_an_enumerated_problem(mean, log_std, coef):
     """One step, the value of each action known: the integral over all draws, differentiated."""
@@ -357,6 +370,7 @@ def test_a_run_may_stop_anywhere_with_priorities_and_statistics(options):
         ({"noise_correlation": 1.0}, r"noise_correlation 1.0: expected a number in \[0, 1\)"),
         ({"target_rate": 0.0}, r"target_rate 0.0: expected a number in \(0, 1\]"),
         ({"n_step": 0}, "n_step 0"),
+        ({"value_hidden": 0}, "value_hidden 0: expected"),
     ],
 )
 def test_what_has_no_effect_or_no_meaning_is_refused_in_a_line(options, told):

@@ -80,7 +80,7 @@ class SAC(PolicyAgent):
 
     Args:
         network: a Network or any module from [B, ...] to [B, F], without memory; the values have
-            another one like it.
+            another one like it, and a layer each.
         action_space: Box; see `Squashed` for dimensions without two bounds.
         observation_space: lets lazy layers be built at once; without it at the first observation.
         optim: learning rate, clipping of the gradients of policy and of values, optimiser.
@@ -92,6 +92,8 @@ class SAC(PolicyAgent):
         noise_correlation: of the noise of an action and the next one's, in [0, 1).
             What is drawn in a state stays what the policy says; an episode is explored further.
         target_rate: share of the way to the values that the target values move an update, (0, 1].
+        value_hidden: units of each value's own layer, where the action comes in, at least 1.
+            By default half the features of the network. More need fewer env steps, and more time.
         updates: how often is learned, from how much.
         replay: what batches are drawn from.
         normalize_reward: divide rewards by the running spread of their discounted sums.
@@ -121,6 +123,7 @@ class SAC(PolicyAgent):
         target_entropy: float | None = None,
         noise_correlation: float = 0.0,
         target_rate: float = 0.005,
+        value_hidden: int | None = None,
         updates: Updates = Updates(batch_size=256, train_every=1, updates=1),
         replay: ReplaySettings = ReplaySettings(buffer_size=300_000),
         normalize_reward: bool = False,
@@ -140,6 +143,9 @@ class SAC(PolicyAgent):
             raise UsageError(f"noise_correlation {noise_correlation}: expected a number in [0, 1)")
         self.noise_correlation, self.target_rate = noise_correlation, check_target_rate(target_rate)
         self.n_step, self.updating, self.replay = check_whole("n_step", n_step), updates, replay
+        if value_hidden is not None:
+            check_whole("value_hidden", value_hidden)
+        self.value_hidden = value_hidden
         self.importance = schedule("importance", replay.importance)
         self.passes = updates.updates * updates.batch_size / updates.train_every
         replay.check_space(observation_space, updates.batch_size)
@@ -174,7 +180,7 @@ class SAC(PolicyAgent):
         layer = nn.Linear(features, self.head.size)
         nn.init.orthogonal_(layer.weight, 0.01)
         nn.init.zeros_(layer.bias)
-        twins = Twins(self.head.dimensions, (features + 1) // 2)  # together as many as features
+        twins = Twins(self.head.dimensions, self.value_hidden or (features + 1) // 2)
         layer_of_values = nn.Linear(features, twins.inward.out_features)
         values = Outputs(copied(self.network), layer_of_values, head=twins)
         frozen = copied(values).eval().requires_grad_(False).to(self.device)
