@@ -37,15 +37,19 @@ def unbatcher(space: gym.Space) -> Callable[[Array], Any]:
 
 
 def clipper(space: gym.Space) -> Callable[[Array], Array]:
-    """Return a function that clips actions of a Box to its bounds and leaves others."""
+    """Return a function that clips a Box's actions to its bounds, in its own type of float."""
     if not isinstance(space, gym.spaces.Box):
         return lambda action: action
     ends = space.low, space.high
     ends_on = cache(lambda device: to_tensor(ends, device))
+    real = np.issubdtype(space.dtype, np.floating)
 
     def clip(action: Array) -> Array:
-        on_host = isinstance(action, np.ndarray)
-        return np.clip(action, *ends) if on_host else action.clip(*ends_on(action.device))
+        if isinstance(action, np.ndarray):
+            clipped = np.clip(action, *ends)
+            return clipped.astype(space.dtype, copy=False) if real else clipped
+        low, high = ends_on(action.device)
+        return action.clip(low, high).to(low.dtype) if real else action.clip(low, high)
 
     return clip
 

@@ -18,6 +18,7 @@ from seqrl.core import UsageError, tree
 from seqrl.core.tokens import END
 from seqrl.envs.adapter import adapt
 from seqrl.envs.batched import BatchedEnv, SingleEnv
+from seqrl.envs.batches import clipper
 from seqrl.envs.draws import Draws, TorchDraws
 from seqrl.envs.making import horizon, make, may_never_end, time_limit
 from seqrl.envs.reference import reference_scores
@@ -555,6 +556,15 @@ def test_actions_beyond_a_box_are_clipped_on_their_way(device):
     action = np.array([[7, 0.5], [-7, -0.5]], np.float32)
     paid = envs.step(action if device is None else torch.from_numpy(action)).reward
     assert host(paid).tolist() == [1.5, -1.5]
+
+
+@device
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_clipped_actions_are_of_the_boxs_own_type(device, dtype):
+    space = gym.spaces.Box(-0.1, 0.1, (2,), dtype)
+    action = np.array([[7, 0.05]], np.float32)
+    clipped = host(clipper(space)(action if device is None else torch.from_numpy(action)))
+    assert clipped.dtype == dtype and space.contains(clipped[0])
 
 
 def test_single_refuses_to_go_on_after_the_end():

@@ -198,3 +198,10 @@ def test_bounds_at_the_end_of_floats_are_none(low, high, dtype):
 def test_an_action_of_no_numbers_is_refused(space):
     with pytest.raises(UsageError, match=r"action space .* has nothing in it: expected at least"):
         make_head(space)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1e-50), (1000.0, 1000.001)])
+def test_bounds_that_float32_cannot_tell_apart_are_refused(ends):
+    with pytest.raises(UsageError, match=r"bounds are too close .*RescaleAction"):
+        make_head(spaces.Box(*ends, (2,), np.float64))
+    make_head(spaces.Box(np.float32([3, 0]), np.float32([3, 1])))  # one may be fixed

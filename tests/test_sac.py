@@ -384,6 +384,11 @@ def test_a_target_entropy_has_no_limit_without_bounds():
     assert agent_of(actions=free, target_entropy=2.0).target_entropy == 2.0
 
 
+def test_values_beyond_the_memory_are_refused_in_a_line():
+    with pytest.raises(UsageError, match=r"value_hidden 10,000,000,000 takes .*smaller --value-h"):
+        agent_of(value_hidden=10**10)
+
+
 def test_a_network_with_memory_is_refused_in_a_line():
     space = spaces.Box(-1.0, 1.0, (2,))
     with pytest.raises(UsageError, match="network LSTM: has memory, and sac learns from single"):

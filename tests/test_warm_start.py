@@ -19,6 +19,7 @@ from seqrl.agents.deep.imitation import Imitation
 from seqrl.agents.deep.optim import Optim, Regularisation
 from seqrl.agents.deep.ppo import PPO
 from seqrl.agents.deep.reinforce import Reinforce
+from seqrl.agents.deep.sac import SAC
 from seqrl.agents.deep.warm_start import WarmStart
 from seqrl.agents.tabular.q_learning import QLearning
 from seqrl.core.errors import UsageError
@@ -38,6 +39,7 @@ from seqrl.training.runs.warm_start import warm_start
 
 OBS, ACTIONS = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(4)
 START = np.ones(5, bool)
+SHARED = partial(PPO, share=True)
 SEEN = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
 
@@ -347,6 +349,43 @@ def test_a_row_of_values_is_taken_where_both_have_one(share):
     dueling = moved(make_agent(DeepQ, dueling=True))
     again = warmed(make_agent(DeepQ, dueling=True), dueling)
     np.testing.assert_array_equal(again.values(SEEN, START), dueling.values(SEEN, START))
+
+
+@pytest.mark.parametrize(("here", "there"), [(SHARED, SAC), (SAC, SHARED), (SAC, PPO)])
+def test_no_row_of_spreads_is_taken_for_values_or_means(here, there):
+    """Of one number, a policy with a row of values and a soft one have layers of one shape."""
+    source, agent = (
+        cls(mlp(), spaces.Box(-1, 1, (1,)), OBS, device="cpu", seed=0) for cls in (there, here)
+    )
+    moved(source)
+    fresh = copy.deepcopy(agent.policy.module.layer.state_dict())
+    taken = warm_start(agent, source)
+    assert [name.split()[0] for name in taken.left if name.startswith("layer.")] == [
+        "layer.weight",
+        "layer.bias",
+    ]
+    for name, weight in agent.policy.module.layer.state_dict().items():
+        assert torch.equal(weight, fresh[name])
+    body = agent.policy.module.network.state_dict()
+    assert all(map(torch.equal, body.values(), source.policy.module.network.state_dict().values()))
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_soft_values_and_the_weight_of_entropy_stay_what_they_are_in_units_of_rewards(here, there):
+    source, agent = (
+        SAC(mlp(), spaces.Box(-1, 1, (2,)), OBS, normalize_reward=units, device="cpu", seed=0)
+        for units in (there, here)
+    )
+    if there:
+        source.reward_scale.moments.update(np.array([100.0, 300.0]))  # a spread of 100
+    warm_start(agent, moved(source))
+    found = source.values(SEEN, START)
+    np.testing.assert_allclose(agent.values(SEEN, START), found, rtol=1e-5)
+    frozen, online = agent.target_part.module, agent.critic.module
+    assert all(map(torch.equal, frozen.state_dict().values(), online.state_dict().values()))
+    in_rewards = [x.coefficient().item() * x.reward_unit for x in (agent, source)]
+    assert in_rewards[0] == pytest.approx(in_rewards[1], rel=1e-5)
 
 
 def test_a_network_without_weights_leaves_the_critic_as_it_is():

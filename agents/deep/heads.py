@@ -24,6 +24,7 @@ from seqrl.core.errors import UsageError
 from seqrl.core.types import Array
 
 IGNORED = -100  # the target that torch's cross entropy leaves out
+RESOLVED = 1e-5  # least half width of two bounds, as a share of their centre: 170 float32 numbers
 
 
 def make_head(space: gym.Space) -> Categorical | Bernoulli | Gaussian:
@@ -264,6 +265,10 @@ class Real(Head):
         self.shape, self.dimensions = space.shape, math.prod(space.shape)
         self.bounded = has_bounds(space)
         self.center, self.reach = own_units(space)
+        if not (~self.bounded | (self.reach > RESOLVED * abs(self.center))).all():
+            shown = " ".join(str(space).split())
+            found = f"action space {shown}: its bounds are too close to be told apart in float32"
+            raise UsageError(f"{found}; let a wrapper rescale it, as gymnasium's RescaleAction")
         # where the weights are, so that a turn sends none of them to a device
         for name in ("center", "reach"):
             there = torch.as_tensor(getattr(self, name))

@@ -19,7 +19,13 @@ from seqrl.agents.deep.devices import pick_device
 from seqrl.agents.deep.optim import Optim, keeper
 from seqrl.agents.deep.outputs import BACKENDS, Part
 from seqrl.agents.deep.targets import Loss
-from seqrl.agents.deep.warm_start import Taken, acting_weights, take_weights, units_of_rewards
+from seqrl.agents.deep.warm_start import (
+    LAYER,
+    Taken,
+    acting_weights,
+    take_weights,
+    units_of_rewards,
+)
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import action_mask, schema, team, tree
 from seqrl.core.arrays import host_copy, to_tensor
@@ -333,8 +339,12 @@ class NetworkAgent(Scheduled):
         (name, part), *_ = self.parts.items()
         layer, theirs = part.module.layer.weight, weights.get("layer.weight")
         size = len(layer) - self.beside_actions
-        alike = kind == name and getattr(theirs, "shape", None) == layer.shape
         apart = "critic" in saved["parts"]  # then no row there is of values
+        # a soft policy's rows are of spreads as well: they are another one's alone, shapes or no
+        soft = kind == "policy" and "target" in saved["parts"]
+        if name == "policy" and soft != ("target" in self.parts):
+            weights, theirs = {x: w for x, w in weights.items() if not x.startswith(LAYER)}, None
+        alike = kind == name and getattr(theirs, "shape", None) == layer.shape
 
         def rows(leaf: Tensor, there: bool) -> Tensor:
             if alike or (there and apart):

@@ -21,11 +21,11 @@ from seqrl.agents.deep.policy_agent import PolicyAgent
 from seqrl.agents.deep.squashed import Squashed
 from seqrl.agents.deep.targets import Loss
 from seqrl.agents.deep.value_agent import NEXT, ROW, Updates, check_target_rate, move
-from seqrl.agents.deep.warm_start import WarmStart
+from seqrl.agents.deep.warm_start import WarmStart, units_of_rewards
 from seqrl.agents.experience.replay import Replay
 from seqrl.agents.schedules import Rate, schedule
 from seqrl.core import tree
-from seqrl.core.arrays import host
+from seqrl.core.arrays import check_memory, host
 from seqrl.core.checks import check_numbers, check_whole
 from seqrl.core.errors import UsageError
 from seqrl.core.seeding import Seed
@@ -180,7 +180,11 @@ class SAC(PolicyAgent):
         layer = nn.Linear(features, self.head.size)
         nn.init.orthogonal_(layer.weight, 0.01)
         nn.init.zeros_(layer.bias)
-        twins = Twins(self.head.dimensions, self.value_hidden or (features + 1) // 2)
+        hidden = self.value_hidden or (features + 1) // 2
+        # two values; weights and what is gathered of them, gradient and target; float32
+        needed = 2 * hidden * (features + self.head.dimensions) * 5 * 4
+        check_memory(needed, f"value_hidden {hidden:,}", "take a smaller --value-hidden")
+        twins = Twins(self.head.dimensions, hidden)
         layer_of_values = nn.Linear(features, twins.inward.out_features)
         values = Outputs(copied(self.network), layer_of_values, head=twins)
         frozen = copied(values).eval().requires_grad_(False).to(self.device)
@@ -313,4 +317,15 @@ class SAC(PolicyAgent):
     ) -> None:
         """Let values and target values begin from another agent's, or the policy's body."""
         super().begin_others(weights, saved, whole=whole)
+        if not self.normalize_reward and self.learned and "head.log_coef" in weights:
+            with torch.no_grad():
+                self.head.log_coef += math.log(units_of_rewards(saved).std)
         self.target_part.module.load_state_dict(self.critic.module.state_dict())
+
+    def _take_units(self, saved: Mapping[str, Any]) -> None:
+        """Let values stay what they were in units of another agent's rewards."""
+        if not self.normalize_reward:
+            last = self.critic.module.head.outward
+            with torch.no_grad():
+                last.weight *= units_of_rewards(saved).std
+                last.bias *= units_of_rewards(saved).std
