@@ -3,8 +3,9 @@
 `python benchmarks/figures.py [NAME ...]` runs the seeds of figures.toml that have no result yet,
 each in a process of one thread, and keeps each at once in results/NAME.json, so that it may be
 stopped anywhere. Figures of the same commands are judged on the same runs. Where a figure's flags
-have changed its results are measured again; `--again` does so for those named. `--page` writes the
-page alone. A figure of another package's environments `needs` it, and is left out without it.
+or its preset have changed its results are measured again; `--again` does so for those named.
+`--page` writes the page alone. A figure of another package's environments `needs` it, and is left
+out without it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrl.training.runs.folder import versions
+from seqrl.training.runs.presets import preset
 
 HOME = Path(__file__).parent
 RESULTS, PAGE = HOME / "results", HOME.parent / "docs" / "figures.md"
@@ -63,8 +65,16 @@ def results(name: str, figure: Figure) -> Figure:
     """Return what was measured of a figure as it is now: its runs by seed."""
     file = RESULTS / f"{name}.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    same = found.get("flags") == commands(figure)
-    return found if same else {"flags": commands(figure), "runs": {}}
+    now = {"flags": commands(figure), **settings(figure)}
+    same = {key: value for key, value in found.items() if key != "runs"} == now
+    return found if same else {**now, "runs": {}}
+
+
+def settings(figure: Figure) -> Figure:
+    """Return what the preset says that a figure's flags name, if they name one, as "preset"."""
+    words = figure["flags"].split()
+    name = words[words.index("--preset") + 1] if "--preset" in words else "none"
+    return {} if name == "none" else {"preset": preset(name).settings}
 
 
 def there(name: str, figure: Figure) -> bool:

@@ -1,6 +1,7 @@
 """docs/figures.md is what the results give, and presets say the same."""
 
 import importlib.util
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -90,6 +91,18 @@ def test_results_of_other_flags_are_none(monkeypatch, tmp_path):
     (tmp_path / "one.json").write_text('{"flags": "a", "runs": {"0": {}}}')
     assert figures.results("one", {"flags": "a"})["runs"] == {"0": {}}
     assert figures.results("one", {"flags": "b"})["runs"] == {}
+
+
+def test_results_of_a_preset_that_says_something_else_are_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    figure = {"flags": "--agent ppo --preset acrobot"}
+    kept = {**figures.results("one", figure), "runs": {"0": {}}}
+    assert kept["preset"]["num_envs"] == 16
+    (tmp_path / "one.json").write_text(json.dumps(kept))
+    assert figures.results("one", figure)["runs"] == {"0": {}}
+    kept["preset"]["num_envs"] = 8
+    (tmp_path / "one.json").write_text(json.dumps(kept))
+    assert figures.results("one", figure)["runs"] == {}
 
 
 @pytest.mark.parametrize("name", figures.figures())
