@@ -3,9 +3,11 @@
 `python benchmarks/beside_sb3.py NAME ...` (extras `mujoco` and `box2d`; `pip install
 stable-baselines3`), NAME a figure of CASES. Ours is the figure itself: its command, measured where
 there is no result yet. PPO is the peer's by its default settings, with observations in units of
-their running mean and spread; SAC has the settings of RL Zoo. One thread, 100 greedy episodes after
+their running mean and spread; One thread, 100 greedy episodes after
 training, all seeds in turn, ours and the peer's. What the peer reached is kept in
-results/beside_sb3 seed by seed, as a figure's runs are, so that it may be stopped anywhere.
+results/beside_sb3 seed by seed, as a figure's runs are, so that it may be stopped anywhere; delete
+it where CASES change. SAC has RL Zoo's settings on both sides, but for the form of our values: two
+of one network, with a layer each (`value_hidden`).
 """
 
 from __future__ import annotations
