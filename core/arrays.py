@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ def check_memory(needed: int, what: str, remedy: str) -> None:
     """Raise UsageError where the `needed` bytes of `what` exceed 80 % of the free memory."""
     free = available_memory()
     if needed > 0.8 * free:
-        sizes = f"{needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} are free"
+        gigabytes = Decimal(int(needed)) / 2**30  # of any size, as a float would not be
+        sizes = f"{gigabytes:,.1f} GiB, {free / 2**30:,.1f} are free"
         raise UsageError(f"{what} takes {sizes}; {remedy}")
 
 
