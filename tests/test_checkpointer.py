@@ -27,7 +27,7 @@ from seqrl.training.runs.early_stopping import EarlyStopping
 KILLING = Path(__file__).with_name("killing.py")
 outcome = runpy.run_path(str(KILLING))["outcome"]
 WORDS = "--env CliffWalking-v1 --max-episode-steps 50 --eval-every 3000 --eval-episodes 4".split()
-WORDS += ["--quiet", "--seed", "4"]
+WORDS += ["--quiet", "--no-pictures", "--seed", "4"]
 
 
 @pytest.fixture
