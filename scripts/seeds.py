@@ -49,9 +49,10 @@ def report(config: Config, seed_trainer: SeedTrainer, results: Runs, folder: Pat
     done = f"{results.steps.sum():,} env steps, {counted(results.episodes.sum(), 'episode')}"
     spent = f"{seed_trainer.seconds:.1f} s in {threads} ({seed_trainer.path})"
     print(f"{config['agent']} on {config['env']}: {seeds}, {done}, {spent}")
-    if len(results.seed):
-        low, high = np.quantile(results.ep_rew_mean, (0.25, 0.75))
-        last = f"{results.ep_rew_mean.mean():.6g}, the middle half {low:.6g} to {high:.6g}"
+    returns = results.ep_rew_mean[np.isfinite(results.ep_rew_mean)]  # where an episode ended
+    if len(returns):
+        low, high = np.quantile(returns, (0.25, 0.75))
+        last = f"{returns.mean():.6g}, the middle half {low:.6g} to {high:.6g}"
         print(f"mean return of the last 100 episodes {last}")
     print(f"saved in  {folder} ({CURVES})")
     print(f"see it:   {command(runs.logdir_of(folder, config))}")

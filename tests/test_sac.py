@@ -119,6 +119,16 @@ def test_a_dimension_without_two_bounds_is_not_squashed():
     assert drawn.shape == (4, 3)
 
 
+def test_a_dimension_of_one_value_has_no_part_in_density_and_target_entropy():
+    ends = np.float32([-1, 2, -1]), np.float32([3, 2, 5])
+    head, rest = (Squashed(spaces.Box(low, high)) for low, high in (ends, [x[::2] for x in ends]))
+    out, noise = torch.tensor([0.5, 2.5, -0.7, -1.0, 0.3, 0.1]), torch.tensor([1.0, -1.0, 0.5])
+    here, there = head.drawn(out, noise)[1], rest.drawn(out[[0, 2, 3, 5]], noise[[0, 2]])[1]
+    assert float(here) == pytest.approx(float(there))
+    assert head.most_entropy == rest.most_entropy == 2 * math.log(2)
+    assert agent_of(actions=spaces.Box(*ends)).target_entropy == -2.0
+
+
 # the loss
 
 

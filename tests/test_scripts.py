@@ -123,6 +123,21 @@ def test_few_updates_are_told_with_the_way_on(agent, told, type_, here):
     assert status == 0 and (line in out) == told
 
 
+@pytest.mark.parametrize(
+    ("agent", "steps", "told"),
+    [
+        ("sac", 60, ": more --steps, or a smaller --learning-starts (1,000)"),
+        ("ppo", 60, ": more --steps, or a smaller --rollout (128)"),
+        ("ppo", 128, None),
+    ],
+)
+def test_a_run_without_an_update_says_so(agent, steps, told, type_, here):
+    words = f"--agent {agent} --env Pendulum-v1 --eval-episodes 0 --preset none --steps {steps}"
+    status, out, _ = type_(train, *words.split())
+    line = f"no update in {steps} env steps, nothing was learned"
+    assert status == 0 and (f"{line}{told}\n" in out if told else line not in out)
+
+
 @pytest.fixture
 def process(here):
     """A function that starts a script as a process of its own; none outlives its test."""

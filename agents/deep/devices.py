@@ -20,7 +20,7 @@ def pick_device(name: str) -> tuple[torch.device, str]:
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name not in (*there, "cuda") or (name == "cuda" and len(there) == 1):
         raise UsageError(f"device {name!r}: expected auto or one of {', '.join(there)}")
-    return torch.device(name), "asked for"
+    return torch.device(name), "as set"
 
 
 class Draw:

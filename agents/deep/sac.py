@@ -88,7 +88,7 @@ class SAC(PolicyAgent):
         n_step: rewards before bootstrapping, at least 1 (uncorrected, entropies between left out).
         entropy_coef: weight of the entropy, at least 0: a number, a schedule, or "auto": learned.
         target_entropy: of the policy, nats a step, where its weight is learned; by default minus
-            the number of the action's dimensions.
+            the number of the action's dimensions that have more than one value.
         noise_correlation: of the noise of an action and the next one's, in [0, 1).
             What is drawn in a state stays what the policy says; an episode is explored further.
         target_rate: share of the way to the values that the target values move an update, (0, 1].
@@ -155,7 +155,7 @@ class SAC(PolicyAgent):
             network, action_space, observation_space, *numbers, *others, warm_start=WarmStart()
         )
         given = target_entropy is not None
-        self.target_entropy = target_entropy if given else -float(self.head.dimensions)
+        self.target_entropy = target_entropy if given else -float(self.head.degrees)
         if (most := self.head.most_entropy) < self.target_entropy:
             text = f"expected at most {most:.3g} nats, of actions that are all equally likely"
             raise UsageError(f"target_entropy {target_entropy}: {text}")

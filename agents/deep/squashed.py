@@ -24,17 +24,22 @@ class Squashed(Real):
 
     The network's numbers are D means, then the logarithms of D spreads. A dimension without two
     finite bounds is not squashed: it is u itself, and clipped to a bound, if there is one, by the
-    environment's adapter. Haarnoja et al. (2018), "Soft Actor-Critic Algorithms and Applications",
+    environment's adapter. One with a single value is clipped to it, and has no part in densities
+    and entropies. Haarnoja et al. (2018), "Soft Actor-Critic Algorithms and Applications",
     appendix C.
     """
 
     flags_there: Tensor
+    moving_there: Tensor
 
     def __init__(self, space: spaces.Box):
         super().__init__(space)
         self.size = 2 * self.dimensions
         self.flags = self.bounded.ravel()  # bool [D]
-        self.register_buffer("flags_there", torch.from_numpy(self.flags), persistent=False)
+        self.moving = (space.low < space.high).ravel()  # bool [D]
+        for name in ("flags", "moving"):
+            there = torch.from_numpy(getattr(self, name))
+            self.register_buffer(f"{name}_there", there, persistent=False)
 
     @property
     def deciding(self) -> int:
@@ -42,9 +47,16 @@ class Squashed(Real):
         return self.dimensions
 
     @property
+    def degrees(self) -> int:
+        """How many dimensions have more than one value."""
+        return int(self.moving.sum())
+
+    @property
     def most_entropy(self) -> float:
         """Of any policy, nats, in the space's own units: the logarithm of their volume."""
-        return self.dimensions * math.log(2.0) if self.flags.all() else math.inf
+        if not self.flags[self.moving].all():
+            return math.inf
+        return self.degrees * math.log(2.0)
 
     def sample(self, out: Array, draw: Draw) -> Array:
         """From normal numbers."""
@@ -93,7 +105,10 @@ class Squashed(Real):
         normal = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
         # log(1 - tanh(u)^2), which for a large u would be the logarithm of a rounded 0
         slope = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
-        return (normal - self._where_bounded(slope, 0.0)).sum(-1)
+        each = normal - self._where_bounded(slope, 0.0)
+        if not self.moving.all():
+            each = torch.where(self.moving_there, each, 0.0)
+        return each.sum(-1)
 
     def _where_bounded(self, each: Array, free: Any) -> Array:
         """Return [..., D] of the bounded dimensions, and `free` of the others."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from seqrl.agents.factory import Config
 from seqrl.core.errors import counted
 from seqrl.training.loop.interaction import Interaction
+from seqrl.training.runs.defaults import flag_of
 
 LEARNED, FEW = 10_000, 50  # env steps after which so few updates from whole episodes are told
 
@@ -21,8 +22,17 @@ def remarks(config: Config, loop: Interaction, *, interrupted: bool = False) -> 
         yield f"{done}: a smaller --steps would suit these episodes"
     if config["agent"] == "reinforce" and loop.steps >= LEARNED and agent.updates < FEW:
         yield few_updates(loop.books.ep_len_mean, loop.steps, agent.updates)
+    if getattr(agent, "updates", None) == 0 and not interrupted:
+        yield no_update(loop.steps, config["agent_args"])
     if hasattr(agent, "device_reason"):
         yield f"device {agent.device}: {agent.device_reason}"
+
+
+def no_update(steps: int, numbers: Mapping[str, Any]) -> str:
+    """Return what helps where nothing was learned at all; `numbers` are the agent's."""
+    awaited = [name for name in ("learning_starts", "rollout") if name in numbers]
+    flags = "".join(f", or a smaller {flag_of(name)} ({numbers[name]:,})" for name in awaited)
+    return f"no update in {counted(steps, 'env step')}, nothing was learned: more --steps{flags}"
 
 
 def few_updates(length: float, steps: int, updates: int) -> str:
