@@ -80,7 +80,8 @@ class Parser(argparse.ArgumentParser):
             own = [flag for flag in self._option_string_actions if flag.startswith("--")]
             flags = [*own, *others]
             kind = "flag" if argument.startswith("-") else "argument"
-            hint = here(argument.partition("=")[0]) or closest(argument, flags)
+            flag = argument.partition("=")[0]
+            hint = here(flag) or ("" if others else owners(flag)) or closest(argument, flags)
             hint = hint or f" `{self.prog} --help` shows those there are"
             if kind == "argument":
                 hint = self.surplus(words[: words.index(argument)] if argument in words else ())
@@ -128,6 +129,25 @@ def check_minimum(args: argparse.Namespace, minimum: dict[str, int]) -> None:
     for name, least in minimum.items():
         if getattr(args, name) is not None:
             check_whole(flag_of(name), getattr(args, name), least)
+
+
+def owners(flag: str) -> str:
+    """Return a sentence that names the agents that have a flag, "" where none has."""
+    from seqrl.agents.arguments import agent_parameters, documented
+    from seqrl.agents.registry import AGENTS, agent_class
+
+    if flag not in map(flag_of, documented()):
+        return ""
+    found = [
+        name
+        for name in AGENTS
+        if any(
+            flag == flag_of(parameter)
+            for network in (False, True)
+            for parameter in agent_parameters(agent_class(name, network))
+        )
+    ]
+    return f" It is a flag of {', '.join(found)}" if found else ""
 
 
 def add_agent_flags(parser: Parser, cls: Any) -> None:
