@@ -601,7 +601,7 @@ BAD = {
     "no module": ("--env nomodule:X-v0", ["nomodule", "cannot be imported"]),
     "relative module": ("--env ..:X-v0", ["'..'", "cannot be imported"]),
     "unknown flag": ("--gama 0.9", ["unknown flag --gama", '"--gamma"']),
-    "another agent's flag": ("--agent sarsa --double", ["unknown flag --double. It is a flag of q-l"]),
+    "another agent's flag": ("--agent sarsa --double", ["--double. It is a flag of q-l"]),
     "abbreviated flag": ("--step 10", ["unknown flag --step", '"--steps"']),
     "one word too many": ("--steps 10 20", ["unknown argument 20"]),
     "old Taxi": ("--env Taxi-v3", ["Taxi-v3", "Taxi-v4"]),
