@@ -196,8 +196,8 @@ BUGS = {
     ),
     "correction of the bound left out (SAC)": Bug(
         "agents/deep/squashed.py",
-        "return (normal - self._where_bounded(slope, 0.0)).sum(-1)",
-        "return normal.sum(-1)",
+        "each = normal - self._where_bounded(slope, 0.0)",
+        "each = normal",
     ),
     "target from the online values (SAC)": Bug(
         "agents/deep/sac.py",
