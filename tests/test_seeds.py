@@ -321,6 +321,14 @@ def test_the_curves_are_in_tensorboard(tmp_path, monkeypatch):
         assert values == curves["mean"][known].tolist()
 
 
+@pytest.mark.parametrize(("steps", "told"), [(60, False), (240, True)])
+def test_returns_are_told_where_an_episode_has_ended(steps, told, tmp_path, capfd):
+    words = f"--env Pendulum-v1 --agent reinforce --preset none --seeds 2 --steps {steps}".split()
+    assert script.main([*words, "--run-dir", str(tmp_path / "r")]) == 0
+    out = capfd.readouterr().out
+    assert ("mean return of the last" in out) == told and "nan" not in out
+
+
 def test_threads_change_nothing_and_stepping_neither(tmp_path, capfd):
     digests = []
     for k, words in enumerate((["--threads", 1], ["--threads", 2], ["--no-compile"])):

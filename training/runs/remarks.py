@@ -22,7 +22,7 @@ def remarks(config: Config, loop: Interaction, *, interrupted: bool = False) -> 
         yield f"{done}: a smaller --steps would suit these episodes"
     if config["agent"] == "reinforce" and loop.steps >= LEARNED and agent.updates < FEW:
         yield few_updates(loop.books.ep_len_mean, loop.steps, agent.updates)
-    if getattr(agent, "updates", None) == 0 and not interrupted:
+    elif getattr(agent, "updates", None) == 0 and not interrupted:
         yield no_update(loop.steps, config["agent_args"])
     if hasattr(agent, "device_reason"):
         yield f"device {agent.device}: {agent.device_reason}"
