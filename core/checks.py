@@ -23,7 +23,8 @@ def has_bounds(space: Any) -> np.ndarray:
 def own_units(space: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return centre and half width of a Box's numbers, float32; 0 and 1 where not bounded."""
     bounded = has_bounds(space)
-    low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
+    ends = (x.astype(np.float64) for x in (space.low, space.high))  # a float16 has no room
+    low, high = (np.where(bounded, x, free) for x, free in zip(ends, (-1.0, 1.0), strict=True))
     return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
 
 

@@ -47,6 +47,7 @@ class Parser(argparse.ArgumentParser):
         self.register("type", int, whole_number)
         self._negative_number_matcher = NEGATIVE
         self.note = ""  # printed by the script before it begins
+        self.of_agent = False  # whether an agent's flags are among its own
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError, which the script prints in one line."""
@@ -81,7 +82,8 @@ class Parser(argparse.ArgumentParser):
             flags = [*own, *others]
             kind = "flag" if argument.startswith("-") else "argument"
             flag = argument.partition("=")[0]
-            hint = here(flag) or ("" if others else owners(flag)) or closest(argument, flags)
+            owned = owners(flag) if self.of_agent and not others else ""
+            hint = here(flag) or owned or closest(argument, flags)
             hint = hint or f" `{self.prog} --help` shows those there are"
             if kind == "argument":
                 hint = self.surplus(words[: words.index(argument)] if argument in words else ())
@@ -136,17 +138,20 @@ def owners(flag: str) -> str:
     from seqrl.agents.arguments import agent_parameters, documented
     from seqrl.agents.registry import AGENTS, agent_class
 
-    if flag not in map(flag_of, documented()):
+    name = flag.replace("--no-", "--", 1)
+    if name not in map(flag_of, documented()):
         return ""
-    found = [
-        name
-        for name in AGENTS
-        if any(
-            flag == flag_of(parameter)
-            for network in (False, True)
-            for parameter in agent_parameters(agent_class(name, network))
-        )
-    ]
+    where = {
+        (True, True): "",
+        (False, True): " with --network",
+        (True, False): " without --network",
+    }
+    found = []
+    for agent in AGENTS:
+        classes = agent_class(agent, False), agent_class(agent, True)
+        there = tuple(name in map(flag_of, agent_parameters(cls)) for cls in classes)
+        if any(there):
+            found.append(agent + where[there])
     return f" It is a flag of {', '.join(found)}" if found else ""
 
 
@@ -154,6 +159,7 @@ def add_agent_flags(parser: Parser, cls: Any) -> None:
     """Add a flag for each of the constructor's arguments, with default and description."""
     from seqrl.agents.arguments import agent_parameters, argument_lines
 
+    parser.of_agent = True
     own = parser.add_argument_group(f"{cls.__name__} (its constructor's arguments)")
     groups = flag_groups(parser, cls)
     meanings = argument_lines(cls)

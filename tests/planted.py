@@ -196,8 +196,8 @@ BUGS = {
     ),
     "correction of the bound left out (SAC)": Bug(
         "agents/deep/squashed.py",
-        "each = normal - self._where_bounded(slope, 0.0)",
-        "each = normal",
+        "return self.total(normal - self._where_bounded(slope, 0.0))",
+        "return self.total(normal)",
     ),
     "target from the online values (SAC)": Bug(
         "agents/deep/sac.py",

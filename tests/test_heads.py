@@ -158,6 +158,31 @@ def test_a_dimension_with_one_value_leaves_everything_finite():
     assert torch.isfinite(head.log_prob(out, head.mode(out))).all()
 
 
+def test_a_dimension_with_one_value_has_no_part_in_density_entropy_and_divergence():
+    head, other = (make_head(spaces.Box(np.float32([1, -1]), np.float32([1, 1]))) for _ in "ab")
+    alone, beyond = (make_head(spaces.Box(-1, 1, (1,))) for _ in "ab")
+    with torch.no_grad():
+        other.log_std.fill_(0.2), beyond.log_std.fill_(0.2)
+    out, action = torch.tensor([[3.0, 0.4]]), torch.tensor([[1.0, -0.5]])
+    pairs = [
+        (head.log_prob(out, action), alone.log_prob(out[:, 1:], action[:, 1:])),
+        (head.entropy(out), alone.entropy(out[:, 1:])),
+        (head.divergence(out, -out, other), alone.divergence(out[:, 1:], -out[:, 1:], beyond)),
+    ]
+    for here, there in pairs:
+        assert here.tolist() == pytest.approx(there.tolist())
+    sum(here.sum() for here, _ in pairs).backward()
+    assert head.log_std.grad[0] == 0.0
+
+
+@pytest.mark.parametrize("ends", [(40_000, 60_000), (-60_000, 60_000)])
+def test_bounds_that_float16_cannot_add_are_kept(ends):
+    head = make_head(spaces.Box(*ends, (1,), np.float16))
+    assert (head.center + head.reach * np.float32([-1, 1])).tolist() == pytest.approx(
+        ends, rel=1e-3
+    )
+
+
 def test_start_offsets_follow_the_output_to_its_device():
     head = make_head(SPACES["multi"])
     out = torch.zeros(B, head.size, device="meta")  # nothing is computed, only devices are compared

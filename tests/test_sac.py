@@ -126,6 +126,12 @@ def test_a_dimension_of_one_value_has_no_part_in_density_and_target_entropy():
     here, there = head.drawn(out, noise)[1], rest.drawn(out[[0, 2, 3, 5]], noise[[0, 2]])[1]
     assert float(here) == pytest.approx(float(there))
     assert head.most_entropy == rest.most_entropy == 2 * math.log(2)
+    unit, _ = head.drawn(out.requires_grad_(), noise)
+    unit.sum().backward()
+    out, unit, grad = out.detach(), unit.detach(), out.grad
+    assert float(unit[1]) == 2.0 and grad[[1, 4]].tolist() == [0.0, 0.0]
+    assert float(head.mode(out)[1]) == 2.0 == head.mode(out.numpy())[1]
+    assert torch.equal(head.units(head.scaled(unit))[1], unit[1])  # as the values see it
     assert agent_of(actions=spaces.Box(*ends)).target_entropy == -2.0
 
 

@@ -115,6 +115,10 @@ def type_(capsys):
     return typed
 
 
+def test_scripts_without_an_agents_flags_name_no_agent_that_has_one(type_, here):
+    assert "It is a flag of" not in type_(evaluate, "r", "--epsilon", 0.1)[2]
+
+
 @pytest.mark.parametrize("agent, told", [("reinforce", True), ("ppo", False)])
 def test_few_updates_are_told_with_the_way_on(agent, told, type_, here):
     words = "--env Pendulum-v1 --steps 10000 --num-envs 4 --eval-episodes 0 --preset none"
@@ -127,15 +131,18 @@ def test_few_updates_are_told_with_the_way_on(agent, told, type_, here):
     ("agent", "steps", "told"),
     [
         ("sac", 60, ": more --steps, or a smaller --learning-starts (1,000)"),
+        ("sac --learning-starts 0 --train-every 100", 60, ": more --steps, or a smaller --train-e"),
         ("ppo", 60, ": more --steps, or a smaller --rollout (128)"),
+        ("ppo --episodes 1 --max-episode-steps 9", 60, ": more --episodes, or a smaller --roll"),
         ("ppo", 128, None),
     ],
 )
 def test_a_run_without_an_update_says_so(agent, steps, told, type_, here):
     words = f"--agent {agent} --env Pendulum-v1 --eval-episodes 0 --preset none --steps {steps}"
     status, out, _ = type_(train, *words.split())
-    line = f"no update in {steps} env steps, nothing was learned"
-    assert status == 0 and (f"{line}{told}\n" in out if told else line not in out)
+    line = " env steps, nothing was learned"
+    assert status == 0 and (f"{line}{told}" in out if told else line not in out)
+    assert "smaller --steps" not in out
 
 
 @pytest.fixture
@@ -602,6 +609,8 @@ BAD = {
     "relative module": ("--env ..:X-v0", ["'..'", "cannot be imported"]),
     "unknown flag": ("--gama 0.9", ["unknown flag --gama", '"--gamma"']),
     "another agent's flag": ("--agent sarsa --double", ["--double. It is a flag of q-l"]),
+    "another agent's switch": ("--agent sarsa --no-double", ["It is a flag of q-learning"]),
+    "a flag with a network": ("--batch-size 3", ["It is a flag of q-learning with --network, s"]),
     "abbreviated flag": ("--step 10", ["unknown flag --step", '"--steps"']),
     "one word too many": ("--steps 10 20", ["unknown argument 20"]),
     "old Taxi": ("--env Taxi-v3", ["Taxi-v3", "Taxi-v4"]),

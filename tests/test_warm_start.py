@@ -320,6 +320,20 @@ def test_a_critic_goes_on_with_the_units_of_its_values():
     np.testing.assert_array_equal(agent.values(SEEN, START), source.values(SEEN, START))
 
 
+def refused_for_its_unit(agent, source):
+    """Values of rewards as they are would jump with the first unit; nothing is taken."""
+    parts = copy.deepcopy([part.module.state_dict() for part in agent.parts.values()])
+    with pytest.raises(UsageError, match=r"normalize_reward: the values .* leave it out"):
+        warm_start(agent, source)
+    for before, part in zip(parts, agent.parts.values(), strict=True):
+        assert all(map(torch.equal, before.values(), part.module.state_dict().values()))
+
+
+def test_a_policy_without_values_goes_on_with_rewards_in_units():
+    agent = warmed(make_agent(PPO, normalize_reward=True), moved(make_agent(Imitation)))
+    assert agent.reward_unit == 1.0
+
+
 @pytest.mark.parametrize("here", [True, False])
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("share", [True, False])
@@ -328,13 +342,39 @@ def test_values_stay_what_they_are_whether_rewards_are_in_units(here, there, sha
     source.returns.update(np.array([1.0, 3.0]))
     if there:
         source.reward_scale.moments.update(np.array([100.0, 300.0]))  # a spread of 100
-    agent = warmed(make_agent(PPO, normalize_reward=here, share=share), source)
+    agent = make_agent(PPO, normalize_reward=here, share=share)
+    if here and not there:
+        refused_for_its_unit(agent, source)
+        return
+    warm_start(agent, source)
     found = source.values(SEEN, START)
     np.testing.assert_allclose(agent.values(SEEN, START), found, rtol=1e-5)
     assert agent.reward_unit == (source.reward_unit if here else 1.0)
     assert agent.returns.std == pytest.approx(
         source.returns.std * source.reward_unit / agent.reward_unit
     )
+
+
+def test_a_row_of_an_action_is_not_taken_for_one_of_values():
+    """Four choices and a critic apart, or three and a row of values: layers of one shape."""
+    source, agent = (
+        cls(mlp(), spaces.Discrete(n), OBS, device="cpu", seed=0)
+        for cls, n in ((PPO, 4), (SHARED, 3))
+    )
+    taken = warm_start(agent, moved(source))
+    assert [name.split()[0] for name in taken.left] == ["layer.weight", "layer.bias"]
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "two"),
+    [(DeepQ, SAC, spaces.Box(-1, 1, (2,))), (PPO, PPO, spaces.Box(-1, 1, (4,)))],
+)
+def test_numbers_of_real_actions_are_not_taken_for_choices(here, there, two):
+    """Two means and two spreads, or four means, are no preferences of four choices."""
+    source = there(mlp(), two, OBS, device="cpu", seed=0)
+    agent = here(mlp(), spaces.Discrete(4), OBS, device="cpu", seed=0)
+    taken = warm_start(agent, moved(source))
+    assert [name.split()[0] for name in taken.left] == ["layer.weight", "layer.bias"]
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -379,6 +419,9 @@ def test_soft_values_and_the_weight_of_entropy_stay_what_they_are_in_units_of_re
     )
     if there:
         source.reward_scale.moments.update(np.array([100.0, 300.0]))  # a spread of 100
+    if here and not there:
+        refused_for_its_unit(agent, source)
+        return
     warm_start(agent, moved(source))
     found = source.values(SEEN, START)
     np.testing.assert_allclose(agent.values(SEEN, START), found, rtol=1e-5)

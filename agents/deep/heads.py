@@ -255,22 +255,27 @@ class Bernoulli(Head):
 
 
 class Real(Head):
-    """Actions of real numbers, in units of their space: bounded dimensions from -1 to 1."""
+    """Actions of real numbers, in units of their space: bounded dimensions from -1 to 1.
+
+    A dimension of one value has no part in densities and entropies.
+    """
 
     center_there: Tensor
     reach_there: Tensor
+    moving_there: Tensor
 
     def __init__(self, space: spaces.Box):
         super().__init__()
         self.shape, self.dimensions = space.shape, math.prod(space.shape)
         self.bounded = has_bounds(space)
         self.center, self.reach = own_units(space)
+        self.moving = (space.low < space.high).ravel()  # bool [D]
         if not (~self.bounded | (self.reach > RESOLVED * abs(self.center))).all():
             shown = " ".join(str(space).split())
             found = f"action space {shown}: its bounds are too close to be told apart in float32"
             raise UsageError(f"{found}; let a wrapper rescale it, as gymnasium's RescaleAction")
         # where the weights are, so that a turn sends none of them to a device
-        for name in ("center", "reach"):
+        for name in ("center", "reach", "moving"):
             there = torch.as_tensor(getattr(self, name))
             self.register_buffer(f"{name}_there", there, persistent=False)
 
@@ -285,6 +290,12 @@ class Real(Head):
         """Return actions [..., *shape] in the space's own units [..., D]."""
         unit = (action - self.center_there) / self.reach_there
         return unit.reshape((*unit.shape[: unit.ndim - len(self.shape)], self.dimensions))
+
+    def total(self, each: Tensor) -> Tensor:
+        """Return the sum [...] over the dimensions [..., D] of more than one value."""
+        if not self.moving.all():
+            each = torch.where(self.moving_there, each, 0.0)
+        return each.sum(-1)
 
 
 class Gaussian(Real):
@@ -315,12 +326,12 @@ class Gaussian(Real):
             with torch.no_grad():
                 return self.log_prob(torch.from_numpy(out), torch.from_numpy(action)).numpy()
         z = (self.units(action) - out) * torch.exp(-self.log_std)
-        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return self.total(-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi))
 
     def entropy(self, out: Tensor) -> Tensor:
         """The sum over the dimensions."""
         each = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
-        return each.sum() + torch.zeros_like(out[..., 0])
+        return self.total(each) + torch.zeros_like(out[..., 0])
 
     def negative_log_likelihood(
         self, out: Tensor, action: Tensor, mask: Tensor, smoothing: float = 0.0
@@ -332,8 +343,7 @@ class Gaussian(Real):
         """The sum over the dimensions, in the space's own units."""
         narrower = self.log_std - head.log_std
         scaled = (out - other) * torch.exp(-head.log_std)
-        each = 0.5 * (torch.exp(2 * narrower) + scaled.square() - 1) - narrower
-        return each.sum(-1)
+        return self.total(0.5 * (torch.exp(2 * narrower) + scaled.square() - 1) - narrower)
 
     def squared_error(self, out: Tensor, action: Tensor, mask: Tensor) -> Tensor:
         """Return half the sum of squared errors in the space's own units where `mask` holds.

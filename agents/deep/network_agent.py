@@ -23,6 +23,7 @@ from seqrl.agents.deep.warm_start import (
     LAYER,
     Taken,
     acting_weights,
+    form_of,
     take_weights,
     units_of_rewards,
 )
@@ -340,11 +341,20 @@ class NetworkAgent(Scheduled):
         layer, theirs = part.module.layer.weight, weights.get("layer.weight")
         size = len(layer) - self.beside_actions
         apart = "critic" in saved["parts"]  # then no row there is of values
-        # a soft policy's rows are of spreads as well: they are another one's alone, shapes or no
-        soft = kind == "policy" and "target" in saved["parts"]
-        if name == "policy" and soft != ("target" in self.parts):
+        own = {name: {"weights": each.module.state_dict()} for name, each in self.parts.items()}
+        if form_of(own) != form_of(saved["parts"]):
             weights, theirs = {x: w for x, w in weights.items() if not x.startswith(LAYER)}, None
         alike = kind == name and getattr(theirs, "shape", None) == layer.shape
+        alike = alike and not (apart and self.beside_actions)
+        units = units_of_rewards(saved)
+        values = (
+            (apart and "critic" in self.parts)
+            or kind == name == "values"
+            or (alike and self.beside_actions)
+        )
+        if values and self.normalize_reward and not units.count:
+            problem = "the values that are taken are of rewards as they are"
+            raise UsageError(f"normalize_reward: {problem}; leave it out")
 
         def rows(leaf: Tensor, there: bool) -> Tensor:
             if alike or (there and apart):
@@ -353,7 +363,7 @@ class NetworkAgent(Scheduled):
 
         taken = take_weights(part.module, weights, rows)
         if self.normalize_reward:
-            self.reward_scale.moments = units_of_rewards(saved)
+            self.reward_scale.moments = units
         self.begin_others(weights, saved, whole=alike)
         for each in self.parts.values():
             each.refresh()

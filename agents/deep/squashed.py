@@ -24,20 +24,20 @@ class Squashed(Real):
 
     The network's numbers are D means, then the logarithms of D spreads. A dimension without two
     finite bounds is not squashed: it is u itself, and clipped to a bound, if there is one, by the
-    environment's adapter. One with a single value is clipped to it, and has no part in densities
-    and entropies. Haarnoja et al. (2018), "Soft Actor-Critic Algorithms and Applications",
-    appendix C.
+    environment's adapter; one of a single value is that value. Haarnoja et al. (2018), "Soft
+    Actor-Critic Algorithms and Applications", appendix C.
     """
 
     flags_there: Tensor
-    moving_there: Tensor
+    lone_there: Tensor
 
     def __init__(self, space: spaces.Box):
         super().__init__(space)
         self.size = 2 * self.dimensions
         self.flags = self.bounded.ravel()  # bool [D]
-        self.moving = (space.low < space.high).ravel()  # bool [D]
-        for name in ("flags", "moving"):
+        lone = np.where(self.moving, 0.0, space.low.ravel())
+        self.lone = lone.astype(np.float32)  # [D], the value of dimensions that have but one
+        for name in ("flags", "lone"):
             there = torch.from_numpy(getattr(self, name))
             self.register_buffer(f"{name}_there", there, persistent=False)
 
@@ -97,18 +97,20 @@ class Squashed(Real):
         return mean, log_std.clip(*LOG_STD)
 
     def _squashed(self, u: Array) -> Array:
-        tanh = np.tanh if isinstance(u, np.ndarray) else torch.tanh
-        return self._where_bounded(tanh(u), u)
+        on_host = isinstance(u, np.ndarray)
+        unit = self._where_bounded(np.tanh(u) if on_host else torch.tanh(u), u)
+        if self.moving.all():
+            return unit
+        if on_host:
+            return np.where(self.moving, unit, self.lone)
+        return torch.where(self.moving_there, unit, self.lone_there)
 
     def _log_density(self, u: Tensor, z: Tensor, log_std: Tensor) -> Tensor:
         """Return the log-density [...] of what is made of u = mean + spread z [..., D]."""
         normal = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
         # log(1 - tanh(u)^2), which for a large u would be the logarithm of a rounded 0
         slope = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
-        each = normal - self._where_bounded(slope, 0.0)
-        if not self.moving.all():
-            each = torch.where(self.moving_there, each, 0.0)
-        return each.sum(-1)
+        return self.total(normal - self._where_bounded(slope, 0.0))
 
     def _where_bounded(self, each: Array, free: Any) -> Array:
         """Return [..., D] of the bounded dimensions, and `free` of the others."""

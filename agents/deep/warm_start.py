@@ -18,6 +18,7 @@ from seqrl.core.moments import RunningMoments
 
 BODY, LAYER = "network.", "layer."  # of the weights of an `Outputs`
 ACTING = ("policy", "values")  # names of the part that acts
+SOFT = "head.inward.weight"  # a weight of values of real actions
 SHOWN = 4  # weights that a message names
 
 
@@ -78,6 +79,17 @@ def acting_weights(parts: Any) -> tuple[str, Mapping[str, Any]]:
     if name is None or not isinstance(weights_of(parts, name), dict):
         raise UsageError("it has learned no network; expected an agent on one")
     return name, weights_of(parts, name)
+
+
+def form_of(parts: Mapping[str, Any]) -> str:
+    """Return what the rows of the last layer say of actions, by the weights that parts hold.
+
+    "choices": how each is preferred; "means" of real numbers; "spreads": means, then their spreads.
+    """
+    critic = weights_of(parts, "critic")
+    if isinstance(critic, dict) and SOFT in critic:
+        return "spreads"
+    return "means" if "head.log_std" in acting_weights(parts)[1] else "choices"
 
 
 def weights_of(parts: Mapping[str, Any], name: str) -> Any:

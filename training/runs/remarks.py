@@ -17,22 +17,29 @@ LEARNED, FEW = 10_000, 50  # env steps after which so few updates from whole epi
 def remarks(config: Config, loop: Interaction, *, interrupted: bool = False) -> Iterator[str]:
     """Yield what is to be said of schedules, updates and the device of a run."""
     agent: Any = loop.agent
-    if config.get("episodes") and loop.steps < config["steps"] // 2 and not interrupted:
+    idle = getattr(agent, "updates", None) == 0
+    early = config.get("episodes") and loop.steps < config["steps"] // 2
+    if early and not idle and not interrupted:
         done = f"schedules run over --steps {config['steps']:,}, of which {loop.steps:,} were done"
         yield f"{done}: a smaller --steps would suit these episodes"
     if config["agent"] == "reinforce" and loop.steps >= LEARNED and agent.updates < FEW:
         yield few_updates(loop.books.ep_len_mean, loop.steps, agent.updates)
-    elif getattr(agent, "updates", None) == 0 and not interrupted:
-        yield no_update(loop.steps, config["agent_args"])
+    elif idle and not interrupted:
+        more = "more --episodes" if config.get("episodes") else "more --steps"
+        yield no_update(loop.steps, config["agent_args"], more)
     if hasattr(agent, "device_reason"):
         yield f"device {agent.device}: {agent.device_reason}"
 
 
-def no_update(steps: int, numbers: Mapping[str, Any]) -> str:
+def no_update(steps: int, numbers: Mapping[str, Any], more: str) -> str:
     """Return what helps where nothing was learned at all; `numbers` are the agent's."""
-    awaited = [name for name in ("learning_starts", "rollout") if name in numbers]
-    flags = "".join(f", or a smaller {flag_of(name)} ({numbers[name]:,})" for name in awaited)
-    return f"no update in {counted(steps, 'env step')}, nothing was learned: more --steps{flags}"
+    awaited = "rollout"
+    if (starts := numbers.get("learning_starts")) is not None:
+        awaited = "learning_starts" if steps <= starts else "train_every"
+    smaller = ""
+    if numbers.get(awaited, 0) > 1:
+        smaller = f", or a smaller {flag_of(awaited)} ({numbers[awaited]:,})"
+    return f"no update in {counted(steps, 'env step')}, nothing was learned: {more}{smaller}"
 
 
 def few_updates(length: float, steps: int, updates: int) -> str:
