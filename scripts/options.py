@@ -141,17 +141,13 @@ def owners(flag: str) -> str:
     name = flag.replace("--no-", "--", 1)
     if name not in map(flag_of, documented()):
         return ""
-    where = {
-        (True, True): "",
-        (False, True): " with --network",
-        (True, False): " without --network",
-    }
     found = []
     for agent in AGENTS:
         classes = agent_class(agent, False), agent_class(agent, True)
-        there = tuple(name in map(flag_of, agent_parameters(cls)) for cls in classes)
-        if any(there):
-            found.append(agent + where[there])
+        table, network = (name in map(flag_of, agent_parameters(cls)) for cls in classes)
+        if table or network:
+            alone = " with --network" if network else " without --network"
+            found.append(agent if table and network else agent + alone)
     return f" It is a flag of {', '.join(found)}" if found else ""
 
 
