@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from seqrl.training.engines.executor import (
     run_words,
     steps_done,
 )
-from seqrl.training.engines.scratch import scratch
+from seqrl.training.engines.scratch import scratch, sweep
 from seqrl.training.engines.shared_folder import SharedFolder
 from seqrl.training.runs import folder as runs
 
@@ -201,6 +202,26 @@ def test_the_folder_of_a_killed_worker_is_removed_by_the_next_and_no_other(tmp_p
     assert (theirs / "run").exists() and not mine.exists()
     with scratch() as mine:
         assert sorted(tmp_path.iterdir()) == sorted([mine, tmp_path / "seqrl-run-x"])
+
+
+def test_what_is_killed_while_it_removes_a_folder_leaves_the_lock_by_which_it_is_found(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home, remove = tmp_path / "seqrl-run-y", shutil.rmtree
+    (home / "run").mkdir(parents=True)
+    (home / "lock").touch()
+
+    def killed(path, **options):
+        remove(path, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        sweep()
+    assert [entry.name for entry in home.iterdir()] == ["lock"]
+    sweep()
+    assert not home.exists()
 
 
 def run_folder(home, steps=(100, 200, 300)):

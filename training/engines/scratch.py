@@ -21,7 +21,10 @@ def scratch() -> Iterator[Path]:
         with open(Path(home) / "new", "wb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             (Path(home) / "new").rename(Path(home) / LOCK)  # never there without its holder
-            yield Path(home)
+            try:
+                yield Path(home)
+            finally:
+                empty(Path(home))
 
 
 def sweep() -> None:
@@ -29,4 +32,12 @@ def sweep() -> None:
     for lock in Path(gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
         with suppress(OSError), open(lock, "rb") as held:  # in use, or just removed
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            empty(lock.parent)
             shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def empty(home: Path) -> None:
+    """Remove the folders in one; its lock goes later, so what is killed here is found again."""
+    for entry in home.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
