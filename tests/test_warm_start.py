@@ -329,9 +329,13 @@ def refused_for_its_unit(agent, source):
         assert all(map(torch.equal, before.values(), part.module.state_dict().values()))
 
 
-def test_a_policy_without_values_goes_on_with_rewards_in_units():
-    agent = warmed(make_agent(PPO, normalize_reward=True), moved(make_agent(Imitation)))
-    assert agent.reward_unit == 1.0
+@pytest.mark.parametrize("there", [Imitation, SAC])
+def test_a_policy_goes_on_with_rewards_in_units_where_no_values_are_taken(there):
+    """None are there, or they are of another form: of states and actions."""
+    box = spaces.Box(-1, 1, (2,))
+    agent = PPO(mlp(), box, OBS, normalize_reward=True, device="cpu", seed=0)
+    source = moved(there(mlp(), box, OBS, device="cpu", seed=0))
+    assert any(name.startswith("network.") for name in warm_start(agent, source).taken)
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -23,9 +23,11 @@ from seqrl.agents.deep.warm_start import (
     LAYER,
     Taken,
     acting_weights,
+    fits_whole,
     form_of,
     take_weights,
     units_of_rewards,
+    weights_of,
 )
 from seqrl.agents.schedules import Schedule, Scheduled, rate, schedule
 from seqrl.core import action_mask, schema, team, tree
@@ -344,13 +346,12 @@ class NetworkAgent(Scheduled):
         own = {name: {"weights": each.module.state_dict()} for name, each in self.parts.items()}
         if form_of(own) != form_of(saved["parts"]):
             weights, theirs = {x: w for x, w in weights.items() if not x.startswith(LAYER)}, None
-        alike = kind == name and getattr(theirs, "shape", None) == layer.shape
-        alike = alike and not (apart and self.beside_actions)
+        same_shape = getattr(theirs, "shape", None) == layer.shape
+        alike = kind == name and same_shape and not (apart and self.beside_actions)
         units = units_of_rewards(saved)
-        values = (
-            (apart and "critic" in self.parts)
-            or kind == name == "values"
-            or (alike and self.beside_actions)
+        values = kind == name == "values" or (alike and self.beside_actions)
+        values = values or fits_whole(
+            weights_of(own, "critic"), weights_of(saved["parts"], "critic")
         )
         if values and self.normalize_reward and not units.count:
             problem = "the values that are taken are of rewards as they are"

@@ -126,6 +126,13 @@ def take_weights(module: Outputs, weights: Mapping[str, Any], rows: Any) -> Take
     return Taken([name for name, _, _ in pairs], left)
 
 
+def fits_whole(here: Any, there: Any) -> bool:
+    """Return whether both are weights of one module, in names and shapes."""
+    if not (isinstance(here, dict) and isinstance(there, dict)):
+        return False
+    return {x: shape_of(w) for x, w in here.items()} == {x: shape_of(w) for x, w in there.items()}
+
+
 def check_finite_weight(name: str, weight: Tensor) -> None:
     """Refuse weights that are not finite, by name."""
     if weight.is_floating_point() and not bool(weight.isfinite().all()):

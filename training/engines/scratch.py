@@ -38,6 +38,5 @@ def sweep() -> None:
 
 def empty(home: Path) -> None:
     """Remove the folders in one; its lock goes later, so what is killed here is found again."""
-    for entry in home.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
+    for folder in home.glob("*/"):
+        shutil.rmtree(folder, ignore_errors=True)
